@@ -1,0 +1,172 @@
+"""A score model: network, schedule and prediction joined, and what it returns.
+
+The network's output is read as one of four quantities, all equivalent given x_t, alpha and sigma:
+
+    score = grad log p(x_t),    eps = -sigma score,    x_0 = (x_t - sigma eps) / alpha  (Tweedie),
+    v = alpha eps - sigma x_0   (Salimans & Ho 2022, App. D)
+
+A prediction turns the output into eps, from which `Estimate` derives the others: eps is of order one at every noise
+level, where the score diverges as sigma goes to 0. A conditioning turns (t, sigma) into what the network embeds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from score_lightning.perturbation import expand
+from score_lightning.schedules import Discrete
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a model says about x_t: `score`, `eps` and `x_0`, each of x_t's shape (B, ...).
+
+    Args:
+        x_t: (B, ...) perturbed data.
+        alpha, sigma: of the kernel, of shape () or (B, 1, ...).
+        eps: (B, ...) the expected standard noise in x_t.
+    """
+
+    x_t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    eps: Tensor
+
+    @property
+    def score(self) -> Tensor:
+        """grad_x log p(x_t) = -eps / sigma (Vincent 2011)."""
+        return -self.eps / self.sigma
+
+    @property
+    def x_0(self) -> Tensor:
+        """E[x_0 | x_t] = (x_t - sigma eps) / alpha (Tweedie's formula; Ho et al. 2020, Eq. 15)."""
+        return (self.x_t - self.sigma * self.eps) / self.alpha
+
+    def clip(self, low: float, high: float) -> "Estimate":
+        """The same with x_0 clipped to the range of the data, and eps and score that agree with it."""
+        x_0 = self.x_0.clamp(low, high)
+        return replace(self, eps=(self.x_t - self.alpha * x_0) / self.sigma)
+
+
+T = TypeVar("T")
+Prediction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Conditioning = Callable[[Discrete, Tensor, Tensor], Tensor]
+
+
+def _eps_from_v(v: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (alpha * v + sigma * x_t) / (alpha**2 + sigma**2)
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "score": lambda output, x_t, alpha, sigma: -sigma * output,
+    "eps": lambda output, x_t, alpha, sigma: output,
+    "x_0": lambda output, x_t, alpha, sigma: (x_t - alpha * output) / sigma,
+    "v": _eps_from_v,
+}
+"""(network output, x_t, alpha, sigma) -> eps."""
+
+CONDITIONINGS: dict[str, Conditioning] = {
+    "time": lambda schedule, t, sigma: t,
+    "level": lambda schedule, t, sigma: schedule.levels - 1 - t,
+    "log_sigma": lambda schedule, t, sigma: sigma.log(),
+}
+"""(schedule, t, sigma) -> what the network embeds: t itself, NCSN's index counted from the largest sigma, ln sigma."""
+
+
+class Model(Protocol):
+    """What objectives and samplers ask of a model."""
+
+    schedule: Discrete
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
+        """The estimate at times t of shape () or (B,)."""
+
+
+class ScoreModel(nn.Module):
+    """A network read as the score of the data perturbed by a schedule.
+
+    Args:
+        net: `net(x_t, c)` with c of shape (B,) -> output of x_t's shape; called `net(x_t, c, labels)` with labels.
+        schedule: the noise levels.
+        prediction: what the output means: score, eps, x_0 or v.
+        conditioning: what c is: time, level or log_sigma.
+
+    Raises:
+        ValueError: for an unknown prediction or conditioning.
+    """
+
+    def __init__(
+        self, net: Callable[..., Tensor], schedule: Discrete, prediction: str = "eps", conditioning: str = "time"
+    ) -> None:
+        super().__init__()
+        self.net, self.schedule = net, schedule
+        self._predict = _choose("prediction", prediction, PREDICTIONS)
+        self._condition = _choose("conditioning", conditioning, CONDITIONINGS)
+
+    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Estimate:
+        """The estimate for x_t of shape (B, ...) at times t of shape () or (B,)."""
+        alpha, sigma = self.schedule(t)
+        c = self._condition(self.schedule, t, sigma).expand(len(x_t)).to(x_t.device)
+        if c.is_floating_point():
+            c = c.to(x_t.dtype)
+        output = self.net(x_t, c) if labels is None else self.net(x_t, c, labels)
+        alpha, sigma = expand(alpha, x_t), expand(sigma, x_t)
+        return Estimate(x_t, alpha, sigma, self._predict(output.to(x_t.dtype), x_t, alpha, sigma))
+
+
+class GaussianMixtureModel:
+    """The exact estimate for data distributed as sum_k w_k N(mu_k, std^2 I), under any schedule.
+
+    Perturbed, the mixture has means alpha mu_k and variance alpha^2 std^2 + sigma^2.
+
+    Args:
+        means: (K, D).
+        std: standard deviation of every component.
+        weights: (K,), positive; normalised here.
+        schedule: the noise levels.
+
+    Raises:
+        ValueError: when the shapes do not fit or a weight is not positive.
+    """
+
+    def __init__(self, means: Tensor, std: float, weights: Tensor, schedule: Discrete) -> None:
+        if means.ndim != 2 or weights.shape != means.shape[:1]:
+            raise ValueError(f"means must be (K, D) and weights (K,), got {tuple(means.shape)}, {tuple(weights.shape)}")
+        if std < 0 or not (weights > 0).all():
+            raise ValueError("std must not be negative and every weight must be positive")
+        self.means, self.std, self.weights, self.schedule = means, std, weights / weights.sum(), schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
+        """The estimate for x_t of shape (B, D) at times t of shape () or (B,)."""
+        alpha, sigma = (expand(a, x_t) for a in self.schedule(t))
+        variance = alpha**2 * self.std**2 + sigma**2
+        means = self.means.to(x_t)
+        logits = self._log_components(x_t, alpha, variance)
+        mean = logits.softmax(1) @ means
+        return Estimate(x_t, alpha, sigma, sigma * (x_t - alpha * mean) / variance)
+
+    def log_prob(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """ln p(x_t) in nats, of shape (B,)."""
+        alpha, sigma = (expand(a, x_t) for a in self.schedule(t))
+        variance = alpha**2 * self.std**2 + sigma**2
+        normaliser = x_t.shape[1] / 2 * torch.log(2 * torch.pi * variance)
+        return self._log_components(x_t, alpha, variance).logsumexp(1) - normaliser.flatten()
+
+    def draw(self, n: int) -> tuple[Tensor, Tensor]:
+        """n exact data points (n, D) and the components (n,) that they come from."""
+        k = torch.multinomial(self.weights, n, replacement=True)
+        return self.means[k] + self.std * torch.randn(n, self.means.shape[1], dtype=self.means.dtype), k
+
+    def _log_components(self, x_t: Tensor, alpha: Tensor, variance: Tensor) -> Tensor:
+        means = (alpha[..., None] * self.means.to(x_t)).to(x_t.dtype)
+        distance2 = (x_t[:, None] - means).square().sum(-1)
+        return self.weights.to(x_t).log() - distance2 / (2 * variance)
+
+
+def _choose(kind: str, name: str, table: dict[str, T]) -> T:
+    if name not in table:
+        raise ValueError(f"unknown {kind} {name!r}; choose one of {', '.join(table)}")
+    return table[name]

@@ -1,0 +1,119 @@
+"""The one loop: at each time a corrector may mix, then a predictor may step to the next time.
+
+NCSN has a corrector only, DDPM a predictor only, the score SDEs both (Song et al. 2021, Algorithm 1). The final
+denoising reads out E[x_0 | x] at the last time: DDPM's last step, which adds no noise, is just that.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from score_lightning.models import Estimate, Model
+from score_lightning.schedules import Discrete, RandnLike, Spacing
+
+
+class Predictor(Protocol):
+    """What steps from time t to an earlier s."""
+
+    def step(self, estimate: Estimate, schedule: Discrete, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
+        """x_s."""
+
+
+class Corrector(Protocol):
+    """What moves x at time t."""
+
+    steps: int
+
+    def step(self, model: Model, x: Tensor, t: Tensor, randn_like: RandnLike) -> Tensor:
+        """x, still at time t."""
+
+
+@torch.no_grad()
+def sample(
+    model: Model,
+    x: Tensor,
+    times: Tensor | None = None,
+    predictor: Predictor | None = None,
+    corrector: Corrector | None = None,
+    denoise: bool = True,
+    randn_like: RandnLike = torch.randn_like,
+    clip: tuple[float, float] | None = None,
+    progress: bool = False,
+    observe: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """Data of x's shape from x at times[0], which `model.schedule.prior` draws.
+
+    Args:
+        model: what estimates the score.
+        x: (B, ...) noise, scaled for times[0].
+        times: (steps,) descending; all of the schedule's when None.
+        predictor, corrector: at least one of the two; several times need one that visits them.
+        denoise: whether the result is E[x_0 | x] at the last time rather than x there.
+        randn_like: draws every normal number.
+        clip: range of the data, to which predictors and the final denoising clip the estimated x_0.
+        progress: whether to show a bar.
+        observe: called with x at every time and with the result, to record the trajectory.
+
+    Raises:
+        ValueError: when neither a predictor nor a corrector is given.
+    """
+    if predictor is None and corrector is None:
+        raise ValueError("sample needs a predictor, a corrector or both; got neither")
+    times = model.schedule.times() if times is None else times.cpu()
+
+    def estimate(x: Tensor, t: Tensor) -> Estimate:
+        return model(x, t) if clip is None else model(x, t).clip(*clip)
+
+    for i, t in enumerate(tqdm(times, desc="sampling", disable=not progress, leave=False)):
+        if observe is not None:
+            observe(x)
+        if corrector is not None:
+            x = corrector.step(model, x, t, randn_like)
+        if predictor is not None and i + 1 < len(times):
+            x = predictor.step(estimate(x, t), model.schedule, t, times[i + 1], randn_like)
+    if denoise:
+        x = estimate(x, times[-1]).x_0
+    if observe is not None:
+        observe(x)
+    return x
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler with its settings: everything of `sample` but the model, the start and the randomness.
+
+    Args:
+        steps: number of times to visit, all of the schedule's when None.
+        spacing: how they are spaced (see the schedule's `times`).
+    """
+
+    predictor: Predictor | None = None
+    corrector: Corrector | None = None
+    steps: int | None = None
+    spacing: Spacing = "uniform"
+    denoise: bool = True
+    clip: tuple[float, float] | None = None
+
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        randn_like: RandnLike = torch.randn_like,
+        progress: bool = False,
+        observe: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """Data of x's shape from noise x, which `model.schedule.prior` draws."""
+        times = model.schedule.times(self.steps, self.spacing)
+        settings = (self.predictor, self.corrector, self.denoise, randn_like, self.clip, progress, observe)
+        return sample(model, x, times, *settings)
+
+    def evaluations(self, schedule: Discrete) -> int:
+        """Number of network evaluations per image."""
+        times = len(schedule.times(self.steps, self.spacing))
+        predicted = times - 1 if self.predictor is not None else 0
+        corrected = times * self.corrector.steps if self.corrector is not None else 0
+        return predicted + corrected + self.denoise

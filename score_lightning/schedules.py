@@ -1,0 +1,160 @@
+"""Noise schedules: t -> (alpha_t, sigma_t) of the kernel p(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I).
+
+A discrete schedule has the times 0 .. levels - 1 (int64), least noise first. Its tables are float64: the caller
+casts where it multiplies. `geometric` is NCSN's ladder (alpha = 1), `linear_beta` and `cosine` are DDPM's
+(alpha^2 + sigma^2 = 1).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from score_lightning.perturbation import standard_normal_cdf
+
+Spacing = Literal["uniform", "quadratic", "leading", "trailing"]
+RandnLike = Callable[[Tensor], Tensor]
+
+
+class Discrete:
+    """A schedule of finitely many noise levels, numbered 0 .. levels - 1 from the least noise to the most.
+
+    Args:
+        alpha: (levels,) factors of the signal, positive, not increasing.
+        sigma: (levels,) standard deviations of the noise, positive, increasing.
+        start: distribution of x at the most noise, `gaussian` N(0, sigma^2 I) or `uniform` U[0, 1] (NCSN's code).
+
+    Raises:
+        ValueError: when the tables are not finite, positive and ordered.
+    """
+
+    def __init__(self, alpha: Tensor, sigma: Tensor, start: str = "gaussian") -> None:
+        if start not in ("gaussian", "uniform"):
+            raise ValueError(f"start must be gaussian or uniform, got {start!r}")
+        if not (torch.isfinite(alpha).all() and torch.isfinite(sigma).all() and (alpha > 0).all()):
+            raise ValueError("alpha and sigma of a schedule must be finite and alpha positive")
+        if not ((sigma > 0).all() and (sigma.diff() > 0).all() and (alpha.diff() <= 0).all()):
+            raise ValueError("noise must be positive and grow with the level: sigma increasing, alpha not increasing")
+        self.start = start
+        self._tables = {torch.device("cpu"): (alpha.double(), sigma.double())}
+
+    @property
+    def levels(self) -> int:
+        """Number of noise levels."""
+        return len(self._tables[torch.device("cpu")][0])
+
+    @property
+    def t_min(self) -> Tensor:
+        """The time of the least noise, of shape ()."""
+        return torch.tensor(0)
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) at the integer times t, each float64 and of t's shape and device.
+
+        Raises:
+            TypeError: when t is not of an integer type.
+        """
+        if t.is_floating_point():
+            raise TypeError(f"this schedule has the integer times 0 .. {self.levels - 1}; got {t.dtype}")
+        if t.device not in self._tables:
+            alpha, sigma = self._tables[torch.device("cpu")]
+            self._tables[t.device] = (alpha.to(t.device), sigma.to(t.device))
+        alpha, sigma = self._tables[t.device]
+        return alpha[t], sigma[t]
+
+    def at(self, u: Tensor) -> Tensor:
+        """Times that are uniformly distributed over the levels when u, of any shape, is uniform on [0, 1)."""
+        return (u * self.levels).long().clamp(max=self.levels - 1)
+
+    def times(self, steps: int | None = None, spacing: Spacing = "uniform") -> Tensor:
+        """(steps,) descending times, the most noise first; all levels when steps is None.
+
+        `uniform` runs from the last level to level 0 inclusive, `quadratic` likewise with small times closer together
+        (Song et al. 2021, DDIM, App. D.2). `leading` is DDIM's published 0, c, 2c, ... with c = levels // steps, and
+        `trailing` the same counted down from the last level.
+
+        Raises:
+            ValueError: when steps is not in 1 .. levels or the spacing is unknown.
+        """
+        if steps is None:
+            steps = self.levels
+        if not 1 <= steps <= self.levels:
+            raise ValueError(f"steps must lie between 1 and the schedule's {self.levels} levels, got {steps}")
+        last, grid = self.levels - 1, torch.arange(steps - 1, -1, -1, dtype=torch.float64)
+        share = grid / max(steps - 1, 1) if steps > 1 else torch.ones(1, dtype=torch.float64)
+        if spacing == "uniform":
+            return (share * last).round().long()
+        if spacing == "quadratic":
+            # neighbours that round to the same level are moved apart, from the least noise up
+            squared = (share**2 * last).round().long()
+            return torch.maximum(squared, grid.long())
+        if spacing == "leading":
+            return grid.long() * (self.levels // steps)
+        if spacing == "trailing":
+            return last - (grid.flip(0) * self.levels / steps).round().long()
+        raise ValueError(f"spacing must be uniform, quadratic, leading or trailing, got {spacing!r}")
+
+    def prior(self, shape: Sequence[int], randn_like: RandnLike = torch.randn_like, **options: object) -> Tensor:
+        """x of the given shape at the most noise, where sampling starts; options are those of torch.empty.
+
+        A uniform start is Phi(z) of the same normal numbers.
+        """
+        z = randn_like(torch.empty(*shape, **options))  # type: ignore[call-overload]
+        if self.start == "uniform":
+            return standard_normal_cdf(z)
+        _, sigma = self(torch.tensor(self.levels - 1))
+        return z * sigma.item()
+
+
+def geometric(sigma_min: float, sigma_max: float, levels: int, start: str = "gaussian") -> Discrete:
+    """NCSN's ladder: alpha = 1, sigma a geometric sequence (Song & Ermon 2019, Sec. 3.2).
+
+    Raises:
+        ValueError: unless 0 < sigma_min < sigma_max and levels >= 2, or sigma_min > 0 and levels = 1.
+    """
+    _check_levels(levels)
+    if not 0 < sigma_min <= sigma_max or (sigma_min == sigma_max) != (levels == 1):
+        raise ValueError(
+            f"geometric needs 0 < sigma_min < sigma_max (equal for one level), got {sigma_min}, {sigma_max}, {levels}"
+        )
+    sigma = torch.linspace(math.log(sigma_min), math.log(sigma_max), levels, dtype=torch.float64).exp()
+    return Discrete(torch.ones_like(sigma), sigma, start)
+
+
+def linear_beta(beta_min: float, beta_max: float, levels: int) -> Discrete:
+    """DDPM's schedule: beta_t linear in t, alpha_t^2 = prod (1 - beta) (Ho et al. 2020, Sec. 4 and Eq. 4).
+
+    Raises:
+        ValueError: unless 0 < beta_min <= beta_max < 1 and levels >= 1.
+    """
+    _check_levels(levels)
+    if not 0 < beta_min <= beta_max < 1:
+        raise ValueError(f"linear_beta needs 0 < beta_min <= beta_max < 1, got {beta_min}, {beta_max}")
+    return _from_betas(torch.linspace(beta_min, beta_max, levels, dtype=torch.float64))
+
+
+def cosine(levels: int, offset: float = 0.008, beta_max: float = 0.999) -> Discrete:
+    """alpha_t^2 = f(t) / f(0), f(t) = cos^2((t/T + s) / (1 + s) pi/2) (Nichol & Dhariwal 2021, Eq. 17).
+
+    beta_t = 1 - alpha_t^2 / alpha_{t-1}^2 is kept below beta_max, as the paper does.
+
+    Raises:
+        ValueError: when levels < 1.
+    """
+    _check_levels(levels)
+    t = torch.arange(levels + 1, dtype=torch.float64) / levels
+    f = ((t + offset) / (1 + offset) * math.pi / 2).cos() ** 2
+    return _from_betas((1 - f[1:] / f[:-1]).clamp(max=beta_max))
+
+
+def _from_betas(beta: Tensor) -> Discrete:
+    log_alpha2 = torch.log1p(-beta).cumsum(0)
+    # expm1: 1 - exp(x) loses the digits of the smallest noise levels
+    return Discrete((log_alpha2 / 2).exp(), (-torch.expm1(log_alpha2)).sqrt())
+
+
+def _check_levels(levels: int) -> None:
+    if levels < 1:
+        raise ValueError(f"a schedule needs at least one level, got {levels}")

@@ -1,0 +1,93 @@
+"""Predictions invert, and the exact model is exact."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from score_lightning.models import PREDICTIONS, Estimate, GaussianMixtureModel, ScoreModel
+from score_lightning.perturbation import perturb
+from score_lightning.schedules import geometric, linear_beta
+
+SCHEDULES = [linear_beta(1e-4, 0.02, 1000), geometric(0.01, 50, 232)]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=["ddpm", "ncsn"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_every_prediction_inverts(schedule, prediction):
+    x_0, eps = torch.randn(2, 4, 3, dtype=torch.float64)
+    t = torch.tensor([0, 7, 150, 231])
+    alpha, sigma = (a[:, None] for a in schedule(t))
+    output = {"score": -eps / sigma, "eps": eps, "x_0": x_0, "v": alpha * eps - sigma * x_0}[prediction]
+    x_t = perturb(x_0, *schedule(t), eps)
+    estimate = ScoreModel(lambda x, c: output, schedule, prediction)(x_t, t)
+    assert_close(estimate.eps, eps, rtol=1e-9, atol=1e-9)
+    assert_close(estimate.x_0, x_0, rtol=1e-9, atol=1e-9)
+    assert_close(estimate.score, -eps / sigma, rtol=1e-9, atol=1e-9)
+
+
+def test_networks_are_given_time_level_or_log_sigma():
+    schedule, seen = geometric(0.01, 1, 10), []
+    net = lambda x, c: (seen.append(c), x)[1]  # noqa: E731
+    for conditioning in ("time", "level", "log_sigma"):
+        ScoreModel(net, schedule, "score", conditioning)(torch.zeros(2, 3), torch.tensor(2))
+    assert seen[0].tolist() == [2, 2]
+    assert seen[1].tolist() == [7, 7]
+    assert_close(seen[2], schedule(torch.tensor([2, 2]))[1].log().float())
+    assert seen[2].dtype == torch.float32
+
+
+def test_labels_reach_the_network_when_given():
+    net = lambda x, c, labels: x * labels[:, None]  # noqa: E731
+    estimate = ScoreModel(net, SCHEDULES[0])(torch.ones(2, 3), torch.tensor(5), labels=torch.tensor([0, 3]))
+    assert_close(estimate.eps[:, 0], torch.tensor([0.0, 3.0]))
+
+
+def test_clipping_moves_x_0_into_range_and_keeps_the_estimate_consistent():
+    alpha, sigma = SCHEDULES[0](torch.tensor(700))
+    estimate = Estimate(torch.randn(5, 3), alpha, sigma, torch.randn(5, 3)).clip(-1, 1)
+    assert estimate.x_0.abs().max() <= 1 + 1e-5
+    assert_close(estimate.x_t, estimate.alpha * estimate.x_0 + estimate.sigma * estimate.eps)
+
+
+def test_unknown_names_are_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="unknown prediction 'noise'; choose one of score, eps, x_0, v"):
+        ScoreModel(lambda x, c: x, SCHEDULES[0], "noise")
+    with pytest.raises(ValueError, match="unknown conditioning"):
+        ScoreModel(lambda x, c: x, SCHEDULES[0], "eps", "sigma")
+
+
+@pytest.fixture(params=SCHEDULES, ids=["ddpm", "ncsn"])
+def mixture(request):
+    means = torch.tensor([[0.5, -1.0], [-0.3, 0.8]], dtype=torch.float64)
+    return GaussianMixtureModel(means, 0.1, torch.tensor([0.3, 0.7], dtype=torch.float64), request.param)
+
+
+def test_mixture_score_is_the_gradient_of_its_density(mixture):
+    x = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+    t = torch.tensor([0, 5, 20, 70, 150, 231])
+    (gradient,) = torch.autograd.grad(mixture.log_prob(x, t).sum(), x)
+    assert_close(mixture(x, t).score.detach(), gradient, rtol=1e-9, atol=1e-9)
+    assert_close(mixture(x[:1], t[0]).score.detach(), gradient[:1], rtol=1e-9, atol=1e-9)
+
+
+def test_mixture_density_integrates_to_one(mixture):
+    axis = torch.linspace(-4, 4, 801, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    total = mixture.log_prob(grid, torch.tensor(60)).exp().sum() * (axis[1] - axis[0]) ** 2
+    assert total.item() == pytest.approx(1, abs=1e-6)
+
+
+def test_mixture_density_equals_torch_distributions(mixture):
+    alpha, sigma = mixture.schedule(torch.tensor(40))
+    std = (alpha**2 * mixture.std**2 + sigma**2).sqrt()
+    components = torch.distributions.Independent(torch.distributions.Normal(alpha * mixture.means, std), 1)
+    exact = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(mixture.weights), components)
+    x = torch.randn(5, 2, dtype=torch.float64)
+    assert_close(mixture.log_prob(x, torch.tensor(40)), exact.log_prob(x))
+
+
+def test_mixtures_of_wrong_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"\(K, D\)"):
+        GaussianMixtureModel(torch.zeros(2), 1.0, torch.ones(2), SCHEDULES[0])
+    with pytest.raises(ValueError, match="positive"):
+        GaussianMixtureModel(torch.zeros(2, 1), 1.0, torch.tensor([1.0, 0.0]), SCHEDULES[0])

@@ -1,0 +1,114 @@
+"""Schedules against the published constants and their own definitions."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from score_lightning.schedules import Discrete, cosine, geometric, linear_beta
+
+DDPM = linear_beta(1e-4, 0.02, 1000)
+
+
+def f64(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_ddpm_has_the_published_alpha_bars():
+    alpha, _ = DDPM(torch.tensor([0, 499, 999]))
+    assert_close(alpha**2, f64(0.9999, 0.0785872429, 4.035829765e-5), rtol=1e-9, atol=0)
+
+
+def test_ddpm_betas_are_linear():
+    alpha, _ = DDPM(torch.arange(1000))
+    beta = 1 - (alpha[1:] / alpha[:-1]) ** 2
+    assert_close(beta, torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)[1:], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("schedule", [DDPM, cosine(1000)], ids=["linear", "cosine"])
+def test_ddpm_schedules_preserve_variance(schedule):
+    alpha, sigma = schedule(schedule.times())
+    assert_close(alpha**2 + sigma**2, torch.ones(1000, dtype=torch.float64), rtol=1e-14, atol=0)
+
+
+def test_cosine_equals_its_closed_form_where_beta_is_not_clipped():
+    alpha, _ = cosine(1000)(torch.arange(1000))
+    f = lambda t: math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2  # noqa: E731
+    assert_close(alpha[:990] ** 2, f64(*[f(t) / f(0) for t in range(1, 991)]), rtol=1e-10, atol=0)
+    assert 1 - (alpha[999] / alpha[998]) ** 2 == pytest.approx(0.999, rel=1e-9)
+
+
+def test_ncsn_ladders_have_the_published_ratios():
+    for ladder, ratio in [(geometric(0.01, 1, 10), 1.6681005372), (geometric(0.01, 50, 232), 1.0375591320)]:
+        alpha, sigma = ladder(ladder.times())
+        assert_close(
+            sigma[:-1] / sigma[1:], torch.full((len(sigma) - 1,), ratio, dtype=torch.float64), rtol=1e-9, atol=0
+        )
+        assert_close(alpha, torch.ones_like(alpha))
+    assert_close(geometric(0.01, 1, 10)(torch.tensor([0, 9]))[1], f64(0.01, 1))
+
+
+def test_times_run_from_the_most_noise_to_the_least():
+    assert DDPM.times().tolist() == list(range(999, -1, -1))
+    assert DDPM.times(5).tolist() == [999, 749, 500, 250, 0]
+    assert DDPM.times(1).tolist() == [999]
+    assert DDPM.times(4, "leading").tolist() == [750, 500, 250, 0]
+    assert DDPM.times(4, "trailing").tolist() == [999, 749, 499, 249]
+
+
+@pytest.mark.parametrize("steps", [2, 7, 50, 500, 1000])
+def test_quadratic_times_are_distinct_and_denser_at_little_noise(steps):
+    times = DDPM.times(steps, "quadratic")
+    assert (times[0], times[-1], len(times)) == (999, 0, steps)
+    assert (times.diff() < 0).all()
+    if 2 < steps < 1000:
+        assert times[-2] - times[-1] < times[0] - times[1]
+
+
+def test_uniform_numbers_give_every_level_its_share():
+    u = (torch.arange(1000) + 0.5) / 1000
+    assert torch.bincount(geometric(0.01, 1, 10).at(u)).tolist() == [100] * 10
+    assert geometric(0.01, 1, 10).at(torch.tensor([1 - 1e-9])) == 9  # rounds to 1 in float32
+
+
+def test_times_keep_their_shape_and_the_tables_their_precision():
+    alpha, sigma = DDPM(torch.tensor(3))
+    assert alpha.shape == sigma.shape == ()
+    assert alpha.dtype == sigma.dtype == torch.float64
+    assert DDPM(torch.zeros(2, 3, dtype=torch.long))[0].shape == (2, 3)
+
+
+def test_priors_have_the_distribution_of_the_most_noise():
+    torch.manual_seed(0)
+    x = geometric(0.01, 50, 10).prior((100_000,))
+    assert x.std() == pytest.approx(50, rel=0.01)
+    x = geometric(0.01, 1, 10, start="uniform").prior((100_000,), dtype=torch.float64)
+    counts = torch.histc(x, 10, 0, 1)
+    assert counts.sum() == 100_000
+    assert ((counts - 10_000).abs() < 4 * math.sqrt(10_000)).all()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: geometric(1, 0.01, 10), "sigma_min < sigma_max"),
+        (lambda: geometric(0, 1, 10), "0 < sigma_min"),
+        (lambda: geometric(0.1, 1, 1), "equal for one level"),
+        (lambda: linear_beta(1e-4, 1.0, 10), "beta_max < 1"),
+        (lambda: cosine(0), "at least one level"),
+        (lambda: DDPM.times(1001), "between 1 and the schedule's 1000 levels"),
+        (lambda: DDPM.times(5, "cubic"), "uniform, quadratic, leading or trailing"),
+        (lambda: Discrete(f64(1, 1), f64(2, 1)), "grow with the level"),
+        (lambda: Discrete(f64(1, 1), f64(1, math.nan)), "finite"),
+        (lambda: geometric(0.1, 1, 2, start="zero"), "gaussian or uniform"),
+    ],
+)
+def test_bad_schedules_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_float_times_are_refused_by_discrete_schedules():
+    with pytest.raises(TypeError, match=r"integer times 0 \.\. 999"):
+        DDPM(torch.tensor(0.5))
