@@ -1,0 +1,267 @@
+"""From a configuration to objects: one table per kind of part, from its name to its constructor.
+
+A part's keywords are checked against the constructor's signature, so that a typo is answered with the names it has.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from score_lightning import data, networks, objectives, schedules
+from score_lightning.config import Config, Resolved, suggest
+from score_lightning.data import ImageData, ImageSet, Shape, Split
+from score_lightning.errors import UserError
+from score_lightning.generate import Generator
+from score_lightning.models import ScoreModel
+from score_lightning.pixels import PixelRange
+from score_lightning.samplers import DDIM, Ancestral, AnnealedLangevin, Langevin, Sampler
+from score_lightning.schedules import Spacing
+from score_lightning.training import AdamSettings, Augmentation, ScoreModule, WeightAverage
+
+Range = tuple[float, float]
+
+
+def ancestral(
+    pixels: Range,
+    variance: Literal["large", "small"] = "large",
+    steps: int | None = None,
+    spacing: Spacing = "uniform",
+    clip: bool = True,
+    denoise: bool = True,
+) -> Sampler:
+    """DDPM's sampler at `steps` times."""
+    return Sampler(Ancestral(variance), None, steps, spacing, denoise, pixels if clip else None)
+
+
+def ddim(
+    pixels: Range,
+    eta: float = 0.0,
+    steps: int | None = None,
+    spacing: Spacing = "uniform",
+    clip: bool = True,
+    denoise: bool = True,
+) -> Sampler:
+    """DDIM at `steps` times."""
+    return Sampler(DDIM(eta), None, steps, spacing, denoise, pixels if clip else None)
+
+
+def annealed_langevin(step_size: float, steps: int, denoise: bool = True) -> Sampler:
+    """NCSN's sampler: `steps` Langevin steps at every level."""
+    return Sampler(None, AnnealedLangevin(step_size, steps), denoise=denoise)
+
+
+def langevin(step_size: float, steps: int, levels: int | None = 1, denoise: bool = True) -> Sampler:
+    """Langevin dynamics with one step size: `steps` steps at each of `levels` times, the most noise first."""
+    return Sampler(None, Langevin(step_size, steps), levels, denoise=denoise)
+
+
+TABLES: dict[str, dict[str, Callable[..., Any]]] = {
+    "net": {"unet": networks.UNet, "refinenet": networks.RefineNet, "mlp": networks.MLP},
+    "schedule": {
+        "geometric": schedules.geometric,
+        "linear_beta": schedules.linear_beta,
+        "cosine": schedules.cosine,
+    },
+    "objective": {"denoising": objectives.Denoising},
+    "sampler": {
+        "ancestral": ancestral,
+        "ddim": ddim,
+        "annealed_langevin": annealed_langevin,
+        "langevin": langevin,
+    },
+    "data": {
+        "digits": data.digits,
+        "mnist": data.torchvision_source("MNIST"),
+        "fashion_mnist": data.torchvision_source("FashionMNIST"),
+        "cifar10": data.torchvision_source("CIFAR10"),
+        "celeba": data.celeba,
+        "folder": data.folder,
+        "npz": data.npz,
+    },
+}
+
+
+def build_part(resolved: Resolved, section: str, given: Mapping[str, Any]) -> Any:
+    """The object of a section, with those of the given values that its constructor takes.
+
+    Raises:
+        UserError: for an unknown name or keyword, a missing keyword, or values that the constructor refuses.
+    """
+    part = dict(getattr(resolved.config, section))
+    table = TABLES["sampler" if section == "preview" else section]
+    name = part.pop("name", None)
+    if name not in table:
+        place = resolved.origins.get(f"{section}.name", "the configuration")
+        raise UserError(
+            f"unknown {section} {name!r} ({place}){suggest(str(name), list(table))}; there are {', '.join(table)}"
+        )
+    accepted = inspect.signature(table[name]).parameters
+    own = [key for key in accepted if key not in given]
+    for key in part:
+        if key not in accepted:
+            place = resolved.origins.get(f"{section}.{key}", "the configuration")
+            raise UserError(f"{section} {name} has no {key!r} ({place}){suggest(key, own)}; it has {', '.join(own)}")
+    values = {**{key: value for key, value in given.items() if key in accepted}, **part}
+    required = [key for key, p in accepted.items() if p.default is p.empty and values.get(key) is None]
+    if required:
+        raise UserError(f"{section} {name} needs {', '.join(f'{section}.{key}=…' for key in required)}")
+    try:
+        return table[name](**values)
+    except (ValueError, TypeError, ZeroDivisionError, AttributeError) as error:
+        raise UserError(f"{section} {name}: {error}") from error
+
+
+def build_model(resolved: Resolved) -> ScoreModel:
+    """Network, schedule and prediction; the network's initial weights are a function of the seed.
+
+    Raises:
+        UserError: when a part is unknown or refuses its values.
+    """
+    c = resolved.config
+    schedule = build_part(resolved, "schedule", {})
+    given = {"image_size": c.images.size, "image_channels": c.images.channels, "levels": schedule.levels}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(c.seed)
+        net = build_part(resolved, "net", given)
+    try:
+        model = ScoreModel(net, schedule, c.prediction, c.conditioning)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    # the same numbers in another order of memory, in which convolutions are faster
+    return model.to(memory_format=torch.channels_last)
+
+
+def build_generator(resolved: Resolved, section: str = "sampler", batch_size: int | None = None) -> Generator:
+    """The generation of images with the sampler of a section: `sampler`, or `preview` where there is one.
+
+    Raises:
+        UserError: when the sampler is unknown, refuses its values or does not suit the schedule.
+    """
+    c = resolved.config
+    section = section if getattr(c, section) else "sampler"
+    pixels = build_pixels(c)
+    sampler = build_part(resolved, section, {"pixels": (pixels.low, pixels.high)})
+    schedule = build_part(resolved, "schedule", {})
+    try:
+        sampler.evaluations(schedule)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{section}: {error}") from error
+    shape = (c.images.channels, c.images.size, c.images.size)
+    return Generator(sampler, shape, pixels, batch_size or c.evaluation.batch_size)
+
+
+def build_pixels(config: Config) -> PixelRange:
+    """The range of pixels in the model.
+
+    Raises:
+        UserError: when it is not [low, high].
+    """
+    try:
+        return PixelRange(*config.images.range)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"images.range: {error}") from error
+
+
+def build_images(resolved: Resolved) -> Split:
+    """Training and validation images.
+
+    Raises:
+        UserError: when they cannot be read.
+    """
+    images = resolved.config.images
+    if images.size < 1 or images.channels not in (1, 3):
+        raise UserError(
+            f"images.size must be positive and images.channels 1 or 3, got {images.size}, {images.channels}"
+        )
+    return build_part(resolved, "data", {"shape": Shape(images.size, images.channels)})
+
+
+def read_images(path: str, shape: Shape | None = None) -> ImageSet:
+    """All images of a folder, a zip or an npz; pictures keep the size of the first one when no shape is given.
+
+    Raises:
+        UserError: when they cannot be read.
+    """
+    place = Path(path).expanduser()
+    if place.suffix == ".npz":
+        return ImageSet(*data.read_npz(place))
+    names = data.list_pictures(place)
+    if shape is None:
+        shape = data.shape_of(place, names[0])
+    files = data.ImageFiles(place, names, shape)
+    return ImageSet(files.decode(range(len(names)), progress=True), data.class_labels(names))
+
+
+def build_reference(resolved: Resolved, reference: str | None) -> tuple[ImageSet, Split]:
+    """The images to compare with, and (training, validation) images to fit a classifier to.
+
+    Args:
+        resolved: the configuration, which has the images' shape and, without a reference, their source.
+        reference: name of a data set, or path of a folder, a zip or an npz.
+
+    Raises:
+        UserError: when the reference cannot be read, or holds images of another shape.
+    """
+    c = resolved.config
+    if reference is None or reference in TABLES["data"]:
+        if reference is not None and reference != c.data.get("name"):
+            c = replace(c, data={"name": reference})
+        split = build_images(replace(resolved, config=c))
+        return split[0], split
+    shape = Shape(c.images.size, c.images.channels)
+    images = read_images(reference, shape)
+    if images[:1].shape[1:] != (shape.channels, shape.size, shape.size):
+        raise UserError(
+            f"{reference} holds images of shape {tuple(images[:1].shape[1:])}; expected "
+            f"{(shape.channels, shape.size, shape.size)}"
+        )
+    return images, data.hold_out(images, 0.05)
+
+
+def build_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU where there is one.
+
+    Raises:
+        UserError: when there is no such device.
+    """
+    try:
+        if name == "auto":
+            return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def build_data(resolved: Resolved, split: Split) -> ImageData:
+    """The loaders of a run."""
+    c = resolved.config
+    steps = c.trainer.max_steps * c.trainer.accumulate
+    return ImageData(*split, c.trainer.batch_size, steps, c.validation.n, c.seed, c.trainer.workers)
+
+
+def build_module(resolved: Resolved) -> ScoreModule:
+    """The training of a model.
+
+    Raises:
+        UserError: when a part is unknown or refuses its values.
+    """
+    c = resolved.config
+    model = build_model(resolved)
+    o = c.optimizer
+    adam = AdamSettings(
+        o.lr, (o.betas[0], o.betas[1]), o.eps, o.weight_decay, o.warmup, c.trainer.max_steps if o.decay else None
+    )
+    return ScoreModule(
+        model,
+        build_part(resolved, "objective", {}),
+        Augmentation(build_pixels(c), c.images.flip, c.images.dequantize),
+        adam,
+        WeightAverage(model, c.ema.decay, c.ema.warmup),
+        c.seed,
+        c.validation.levels,
+        resolved.plain(),
+    )

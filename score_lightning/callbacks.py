@@ -1,0 +1,139 @@
+"""Sample grids and evaluation during training. Every rank enters; rank 0 writes."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from score_lightning.evaluation.evaluate import Evaluator, Rank
+from score_lightning.evaluation.report import save_grid, write_metrics, write_text
+from score_lightning.generate import Generator
+from score_lightning.training import ScoreModule
+
+
+def rank_of(trainer: L.Trainer) -> Rank:
+    """This process among those of the trainer."""
+    return Rank(trainer.global_rank, trainer.world_size, trainer.strategy.root_device)
+
+
+def run_folder(trainer: L.Trainer) -> Path:
+    """The folder of the run, the same on every rank."""
+    assert trainer.log_dir is not None
+    return Path(trainer.log_dir)
+
+
+class Periodic(L.Callback):
+    """Something that happens every so many optimizer steps and after the last one.
+
+    Args:
+        every: steps; only after the last one when None.
+    """
+
+    def __init__(self, every: int | None) -> None:
+        self._every, self._done = every, 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: ScoreModule, *_: Any) -> None:  # type: ignore[override]
+        """Runs when it is time; once per optimizer step, however many batches it accumulates."""
+        step = trainer.global_step
+        due = step >= trainer.max_steps or (self._every is not None and step % self._every == 0)
+        if step > self._done and due:
+            self._done = step
+            self.run(trainer, pl_module)
+
+    def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
+        """What happens."""
+        raise NotImplementedError
+
+
+class SaveConfig(L.Callback):
+    """Writes config.yaml into the run folder before the first step.
+
+    Args:
+        text: the resolved configuration as YAML.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Writes it."""
+        folder = run_folder(trainer)
+        if trainer.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "config.yaml", self._text)
+
+
+class SaveLast(Periodic):
+    """Writes checkpoints/last.ckpt."""
+
+    def run(self, trainer: L.Trainer, module: ScoreModule) -> None:  # noqa: ARG002
+        """Writes it; every rank takes part."""
+        trainer.save_checkpoint(run_folder(trainer) / "checkpoints" / "last.ckpt")
+
+
+class SampleGrid(Periodic):
+    """Draws images 0 .. n - 1 with the averaged weights, the same noise every time, to samples/ and to every logger.
+
+    Args:
+        generator: how images are made.
+        n: images in a grid.
+        seed: of the images.
+        every: steps between grids.
+    """
+
+    def __init__(self, generator: Generator, n: int, seed: int, every: int | None) -> None:
+        super().__init__(every)
+        self._generator, self._n, self._seed = generator, n, seed
+
+    def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
+        """Draws and logs one grid."""
+        rank = rank_of(trainer)
+        batches = self._generator(module.average.model, self._n, self._seed, rank.number, rank.count)
+        images = [batch for _, batch in batches]
+        shape = (0, *self._generator.shape)
+        mine = torch.cat([torch.empty(shape, dtype=torch.uint8, device=rank.device), *images])
+        if rank.count > 1:
+            parts: list[Any] = [None] * rank.count
+            torch.distributed.all_gather_object(parts, [batch.cpu() for batch in images])
+            # batch b came from rank b modulo the number of ranks
+            dealt = [parts[b % rank.count][b // rank.count] for b in range(sum(map(len, parts)))]
+            mine = torch.cat(dealt)
+        if trainer.is_global_zero:
+            name = f"step_{trainer.global_step:07d}"
+            path = save_grid(mine.cpu(), run_folder(trainer) / "samples" / f"{name}.png")
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_image"):
+                    logger.log_image("samples", [str(path)], step=trainer.global_step, caption=[f"step {name[5:]}"])
+
+
+class Evaluate(Periodic):
+    """Computes metrics of generated images with the averaged weights, for metrics.json and every logger.
+
+    Args:
+        evaluator: the metrics, their features and reference.
+        generator: how images are made.
+        n: images.
+        seed: of the images.
+        every: steps between evaluations.
+        settings: what else the metrics depend on, for metrics.json.
+    """
+
+    def __init__(
+        self, evaluator: Evaluator, generator: Generator, n: int, seed: int, every: int | None, settings: dict[str, Any]
+    ) -> None:
+        super().__init__(every)
+        self._evaluator, self._generator, self._n, self._seed = evaluator, generator, n, seed
+        self._settings = settings
+        self.metrics: dict[str, float] = {}
+
+    def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
+        """Evaluates once."""
+        rank, show = rank_of(trainer), trainer.progress_bar_callback is not None and trainer.is_global_zero
+        batches = self._generator(module.average.model, self._n, self._seed, rank.number, rank.count, show)
+        self.metrics = self._evaluator(batches, rank, show)
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics({f"eval/{k}": v for k, v in self.metrics.items()}, step=trainer.global_step)
+            settings = {"step": trainer.global_step, "n": self._n, "seed": self._seed, **self._settings}
+            write_metrics(run_folder(trainer), self.metrics, {**settings, **self._evaluator.settings()})

@@ -1,0 +1,55 @@
+"""What the entry points share: key=value words, --help, and one message with exit code 2 for a user's mistake."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from score_lightning.config import parse_word
+from score_lightning.errors import UserError
+
+
+def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None:
+    """Runs an entry point with the words of the command line and exits: 0, 2 after a user's mistake, 130 if stopped."""
+    words = sys.argv[1:]
+    if any(word in ("--help", "-h", "help") for word in words):
+        print(usage())
+        sys.exit(0)
+    try:
+        main(words)
+    except UserError as error:
+        print(f"score_lightning: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def take(
+    words: Sequence[str], keys: Mapping[str, type], required: Sequence[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """The values of a command's own keys, and the other words, which change the configuration.
+
+    Args:
+        words: key=value words.
+        keys: the command's own keys with the types of their values.
+        required: those of them that must be there.
+
+    Raises:
+        UserError: when a word is no key=value, a value is of another type, or a required key is missing.
+    """
+    own: dict[str, Any] = {}
+    rest = []
+    for word in words:
+        key, value = parse_word(word)
+        if key not in keys:
+            rest.append(word)
+        elif keys[key] is str:
+            own[key] = word.partition("=")[2]
+        elif type(value) is not keys[key]:
+            raise UserError(f"{key} takes a value of type {keys[key].__name__}, got {value!r}")
+        else:
+            own[key] = value
+    missing = [key for key in required if key not in own]
+    if missing:
+        raise UserError(f"{missing[0]}=… is missing (--help lists the keys)")
+    return own, rest

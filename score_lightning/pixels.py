@@ -1,0 +1,34 @@
+"""The two conversions between images (uint8) and what models see (float, in the model's own range)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PixelRange:
+    """The range of pixels inside the model: [-1, 1], or [0, 1] for the recipes of NCSN."""
+
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"the range of pixels must be [low, high] with low < high, got [{self.low}, {self.high}]")
+
+    def encode(self, images: Tensor, dequantize: Tensor | None = None) -> Tensor:
+        """float32 images in [low, high] from uint8 images of the same shape.
+
+        Args:
+            images: uint8, of any shape.
+            dequantize: uniform numbers u on [0, 1) of the same shape; then x = (255 x + u) / 256 in [0, 1) first, as
+                NCSN's code does.
+        """
+        x = images.float() / 255 if dequantize is None else (images.float() + dequantize) / 256
+        return x * (self.high - self.low) + self.low
+
+    def decode(self, x: Tensor) -> Tensor:
+        """uint8 images, clamped and rounded to the nearest grey level, from x in [low, high]."""
+        grey = (x.float() - self.low) * (255 / (self.high - self.low))
+        return grey.clamp(0, 255).round().to(torch.uint8)

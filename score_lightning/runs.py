@@ -1,0 +1,150 @@
+"""A training run: its callbacks, loggers and Lightning trainer."""
+
+import logging
+import netrc
+import os
+import warnings
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+from score_lightning import config
+from score_lightning.callbacks import Evaluate, SampleGrid, SaveConfig, SaveLast
+from score_lightning.config import Config, Resolved
+from score_lightning.data import Split
+from score_lightning.errors import UserError
+from score_lightning.evaluation.evaluate import Evaluator
+from score_lightning.evaluation.features import choose_features
+from score_lightning.generate import Generator
+
+
+def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> list[L.Callback]:
+    """All callbacks of a run.
+
+    Raises:
+        UserError: when the features of the evaluation cannot be had.
+    """
+    c = resolved.config
+    callbacks: list[L.Callback] = [SaveConfig(config.to_yaml(resolved.plain())), LearningRateMonitor("step")]
+    if c.samples.n:
+        callbacks.append(SampleGrid(generator, c.samples.n, c.seed, c.samples.every))
+    evaluator = build_evaluator(c, split)
+    if evaluator is not None:
+        settings = {"sampler": c.preview or c.sampler, "weights": "ema"}
+        callbacks.append(Evaluate(evaluator, generator, c.evaluation.n, c.seed, c.evaluation.every, settings))
+    best = ModelCheckpoint(
+        filename="best", monitor="val/loss", enable_version_counter=False, save_on_train_epoch_end=False
+    )
+    callbacks += [SaveLast(c.trainer.checkpoint_every), best]
+    return [*callbacks, TQDMProgressBar(refresh_rate=10)] if c.trainer.progress else callbacks
+
+
+def build_evaluator(c: Config, split: Split) -> Evaluator | None:
+    """The evaluation during training; None without one, or where `auto` finds no features, which is said.
+
+    Raises:
+        UserError: when features that were asked for by name cannot be had.
+    """
+    if c.evaluation.n == 0:
+        return None
+    try:
+        features = choose_features(c.evaluation.features, c.evaluation.weights, *split)
+    except UserError as error:
+        if c.evaluation.features != "auto":
+            raise
+        print(f"No evaluation during training, as the data have no labels for a classifier, and {error}")
+        return None
+    return Evaluator(features, split[0], c.evaluation.splits)
+
+
+def build_trainer(resolved: Resolved, callbacks: list[L.Callback]) -> L.Trainer:
+    """Lightning's trainer.
+
+    Raises:
+        UserError: when Lightning refuses the settings, or processes do not divide the batch size.
+    """
+    c, t = resolved.config, resolved.config.trainer
+    _quiet()
+    folder = _new_folder(Path(c.out) / Path(c.exp).stem)
+    try:
+        trainer = L.Trainer(
+            accelerator=t.accelerator,
+            devices=int(t.devices) if t.devices.lstrip("-").isdigit() else t.devices,
+            num_nodes=t.num_nodes,
+            strategy=t.strategy,
+            precision=t.precision,  # type: ignore[arg-type]
+            logger=_loggers(resolved, folder),
+            callbacks=callbacks,
+            max_steps=t.max_steps,
+            max_epochs=-1,
+            accumulate_grad_batches=t.accumulate,
+            gradient_clip_val=c.optimizer.clip,
+            val_check_interval=min(c.validation.every, t.max_steps) * t.accumulate,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=t.log_every,
+            enable_progress_bar=t.progress,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+        ImportError,
+        L.fabric.utilities.exceptions.MisconfigurationException,
+    ) as e:
+        raise UserError(f"Lightning refuses the settings of trainer: {e}") from e
+    if t.batch_size % trainer.world_size:
+        raise UserError(f"trainer.batch_size={t.batch_size} must be a multiple of the {trainer.world_size} processes")
+    return trainer
+
+
+def _new_folder(parent: Path) -> Path:
+    """The next unused version folder below a parent; not yet made."""
+    if any(p.exists() and not p.is_dir() for p in (parent, *parent.parents)):
+        raise UserError(f"{parent} cannot be a folder of runs: a file is in the way (out=…)")
+    taken = [int(p.name) for p in parent.glob("*") if p.name.isdigit()]
+    return parent / str(max(taken, default=-1) + 1)
+
+
+def _loggers(resolved: Resolved, folder: Path) -> list[Logger]:
+    c = resolved.config
+    loggers: list[Logger] = [CSVLogger(folder.parent.parent, folder.parent.name, folder.name)]
+    mode = _wandb_mode(c.logger.wandb)
+    if mode != "off":
+        loggers.append(
+            WandbLogger(
+                name=f"{folder.parent.name}/{folder.name}",
+                project=c.logger.project,
+                save_dir=folder,
+                offline=mode == "offline",
+                config=resolved.plain(),
+            )
+        )
+    return loggers
+
+
+def _wandb_mode(setting: str) -> str:
+    if setting != "auto":
+        return setting
+    mode = os.environ.get("WANDB_MODE")
+    if mode:
+        return "off" if mode == "disabled" else mode
+    return "online" if os.environ.get("WANDB_API_KEY") or _in_netrc("api.wandb.ai") else "offline"
+
+
+def _in_netrc(host: str) -> bool:
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _quiet() -> None:
+    """Keeps Lightning's advice and what does not concern this project's runs off the screen."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*log_every_n_steps.*", ".*exists and is not empty.*"):
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,60 @@
+"""Draws images from a checkpoint: python -m score_lightning.sample ckpt=PATH [n=64] [out=DIR] [key=value …]."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from score_lightning import cli, config
+from score_lightning.errors import UserError
+
+
+def usage() -> str:
+    """The text of --help."""
+    return f"""python -m score_lightning.sample ckpt=PATH [n=64] [out=DIR] [key=value …]
+
+Draws images with the averaged weights and writes samples.png and samples.npz (images uint8 N x H x W x C).
+  ckpt=PATH                    the checkpoint
+  n=64                         number of images
+  out=DIR                      where to write [the run folder of the checkpoint]
+  seed=0                       image i is a function of the seed and i
+  batch_size=256               images sampled at once
+  device=auto                  auto, cpu, cuda, cuda:1, mps …
+
+Every key of training changes the configuration inside the checkpoint, such as sampler=ddim sampler.steps=50:
+{config.describe()}"""
+
+
+def run_folder_of(checkpoint: str) -> Path:
+    """The run folder that a checkpoint lies in, or its own folder."""
+    folder = Path(checkpoint).expanduser().parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def main(words: Sequence[str]) -> None:
+    """Draws what the words say."""
+    types = {"ckpt": str, "n": int, "out": str, "seed": int, "batch_size": int, "device": str}
+    own, rest = cli.take(words, types, required=["ckpt"])
+    n, batch_size = own.get("n", 64), own.get("batch_size", 256)
+    if n < 1 or batch_size < 1:
+        raise UserError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
+
+    import numpy as np
+    import torch
+
+    from score_lightning import build, checkpoint
+    from score_lightning.evaluation.report import make_folder, save_grid
+
+    contents = checkpoint.read(own["ckpt"])
+    resolved = config.change(contents["config"], own["ckpt"], rest)
+    generator = build.build_generator(resolved, batch_size=batch_size)
+    model = build.build_model(resolved)
+    checkpoint.load_average(model, contents, own["ckpt"])
+    model.to(build.build_device(own.get("device", "auto")))
+    folder = make_folder(Path(own.get("out", run_folder_of(own["ckpt"]))).expanduser())
+    images = torch.cat([batch.cpu() for _, batch in generator(model, n, own.get("seed", 0), progress=True)])
+    np.savez_compressed(folder / "samples.npz", images=images.permute(0, 2, 3, 1).numpy())
+    save_grid(images[:100], folder / "samples.png")
+    print(f"Drew {n} images: {folder / 'samples.png'} (the first {min(n, 100)}) and {folder / 'samples.npz'} (all)")
+
+
+if __name__ == "__main__":
+    cli.run(main, usage)

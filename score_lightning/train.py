@@ -1,0 +1,121 @@
+"""Trains an experiment: python -m score_lightning.train exp=NAME [key=value …]."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from score_lightning import cli, config
+from score_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    import lightning as L
+
+
+def usage() -> str:
+    """The text of --help."""
+    return f"""python -m score_lightning.train exp=NAME [key=value …]
+
+Trains an experiment and writes runs/<experiment>/<version>/.
+  dry_run=true                 print the resolved configuration and the number of parameters, and stop
+  resume=FILE                  go on from a checkpoint (exp may be left out: its own configuration)
+
+experiments: {", ".join(config.experiments())}
+
+keys [default]:
+{config.describe()}"""
+
+
+def main(words: Sequence[str]) -> None:
+    """Trains what the words say."""
+    own, rest = cli.take(words, {"exp": str, "dry_run": bool, "resume": str})
+    resolved = _resolve(own, rest)
+    _check(resolved.config)
+
+    from score_lightning.build import build_module
+
+    module = build_module(resolved)
+    if own.get("dry_run"):
+        print(config.to_yaml(resolved.plain()))
+        print(f"parameters: {sum(p.numel() for p in module.model.parameters())}")
+        return
+    _train(resolved, module, own.get("resume"))
+
+
+def _resolve(own: dict[str, Any], rest: Sequence[str]) -> config.Resolved:
+    if "exp" in own:
+        return config.load(rest, own["exp"])
+    if "resume" not in own:
+        raise UserError(f"exp=NAME is missing; experiments: {', '.join(config.experiments())} (--help lists all keys)")
+    from score_lightning import checkpoint
+
+    return config.change(checkpoint.read(own["resume"])["config"], own["resume"], rest)
+
+
+def _check(c: config.Config) -> None:
+    """Refuses settings that could only fail later."""
+    t = c.trainer
+    for key, value, least in [
+        ("trainer.max_steps", t.max_steps, 1),
+        ("trainer.batch_size", t.batch_size, 1),
+        ("trainer.accumulate", t.accumulate, 1),
+        ("trainer.log_every", t.log_every, 1),
+        ("trainer.checkpoint_every", t.checkpoint_every, 1),
+        ("trainer.workers", t.workers, 0),
+        ("validation.every", c.validation.every, 1),
+        ("validation.n", c.validation.n, 1),
+        ("validation.levels", c.validation.levels, 1),
+        ("samples.n", c.samples.n, 0),
+        ("samples.every", c.samples.every, 1),
+        ("evaluation.every", c.evaluation.every or 1, 1),
+        ("evaluation.splits", c.evaluation.splits, 1),
+        ("evaluation.batch_size", c.evaluation.batch_size, 1),
+        ("optimizer.warmup", c.optimizer.warmup, 0),
+    ]:
+        if value < least:
+            raise UserError(f"{key} must be at least {least}, got {value}")
+    if c.evaluation.n < 2 and c.evaluation.n != 0:
+        raise UserError(f"evaluation.n must be 0 (none) or at least 2, got {c.evaluation.n}")
+    if not 0 <= c.ema.decay <= 1:
+        raise UserError(f"ema.decay must lie between 0 and 1, got {c.ema.decay}")
+    if not c.optimizer.lr > 0 or len(c.optimizer.betas) != 2:
+        raise UserError(f"optimizer needs lr > 0 and two betas, got {c.optimizer.lr} and {c.optimizer.betas}")
+    if c.logger.wandb not in ("auto", "online", "offline", "off"):
+        raise UserError(f"logger.wandb must be auto, online, offline or off, got {c.logger.wandb!r}")
+
+
+def _train(resolved: config.Resolved, module: Any, resume: str | None) -> None:
+    from score_lightning import build, checkpoint, runs
+
+    if resume is not None:
+        checkpoint.read(resume)
+    generator = build.build_generator(resolved, "preview")
+    split = build.build_images(resolved)
+    trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, generator))
+    trainer.fit(module, build.build_data(resolved, split), ckpt_path=resume, weights_only=True)
+    if trainer.is_global_zero:
+        print(_summary(trainer))
+
+
+def _summary(trainer: "L.Trainer") -> str:
+    from score_lightning.callbacks import Evaluate, run_folder
+
+    folder = run_folder(trainer)
+    lines = [f"\nTrained {trainer.global_step} steps. Everything is in {folder}"]
+    if "val/loss" in trainer.callback_metrics:
+        lines.append(f"  validation loss {trainer.callback_metrics['val/loss']:.4f}")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Evaluate):
+            lines.append("  " + ", ".join(f"{name} {value:.3f}" for name, value in callback.metrics.items()))
+    pictures = sorted((folder / "samples").glob("*.png"))
+    lines += [f"  pictures: {pictures[-1]}"] if pictures else []
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    return "\n".join(
+        [
+            *lines,
+            f"Next: make eval CKPT={checkpoint}",
+            f"  or: python -m score_lightning.sample ckpt={checkpoint} n=64 out=samples",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, usage)

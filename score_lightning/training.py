@@ -1,0 +1,183 @@
+"""The LightningModule: draws times and noise, calls the objective, keeps the average of the weights."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from score_lightning.models import ScoreModel
+from score_lightning.objectives import Denoising
+from score_lightning.pixels import PixelRange
+from score_lightning.randomness import BatchNoise
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to training images on the way into the model.
+
+    Args:
+        pixels: range of pixels in the model.
+        flip: whether half of the images are flipped left to right.
+        dequantize: whether uniform noise below one grey level is added.
+    """
+
+    pixels: PixelRange
+    flip: bool = False
+    dequantize: bool = False
+
+    def __call__(self, images: Tensor, noise: BatchNoise) -> Tensor:
+        """float32 (B, C, H, W) from uint8 images of that shape."""
+        if self.flip:
+            flipped = noise.rand(len(images)) < 0.5
+            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+        return self.pixels.encode(images, noise.rand(*images.shape) if self.dequantize else None)
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """Adam with a linear warm-up over `warmup` steps and, with `decay_steps`, a linear fall to 0 at that step."""
+
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: int = 0
+    decay_steps: int | None = None
+
+    def factor(self, step: int) -> float:
+        """What the learning rate is multiplied by in step 0, 1, ..."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return warm if self.decay_steps is None else warm * max(0.0, 1 - step / self.decay_steps)
+
+
+class WeightAverage(nn.Module):
+    """An exponential moving average of a model's weights, with warm-up.
+
+    Kept beside the raw weights and never swapped with them: who wants averaged weights uses `model` here.
+
+    Args:
+        model: what to average; copied.
+        decay: per step.
+        warmup: whether the decay is at most (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, model: ScoreModel, decay: float, warmup: bool = True) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._decay, self._warmup = decay, warmup
+
+    @torch.no_grad()
+    def update(self, model: ScoreModel, step: int) -> None:
+        """average <- decay average + (1 - decay) weights, after step 1, 2, ..."""
+        decay = min(self._decay, (1 + step) / (10 + step)) if self._warmup else self._decay
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def train(self, mode: bool = True) -> "WeightAverage":  # noqa: ARG002 - averaged weights are only ever evaluated
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+
+class LevelLosses(Metric):
+    """Mean loss at each of `levels` noise levels, over all ranks."""
+
+    full_state_update = False
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(levels, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(levels, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, level: Tensor, loss: Tensor) -> None:
+        """Adds losses (B,) at the levels (B,), int64."""
+        self.sums.index_add_(0, level, loss.to(self.sums.dtype))
+        self.counts.index_add_(0, level, torch.ones_like(level, dtype=self.counts.dtype))
+
+    def compute(self) -> Tensor:
+        """(levels,) means."""
+        return self.sums / self.counts
+
+
+class ScoreModule(L.LightningModule):
+    """Training of a score model.
+
+    Args:
+        model: network, schedule and prediction.
+        objective: the loss.
+        augmentation: from uint8 images to the model's range.
+        adam: the optimizer.
+        average: the averaged weights.
+        seed: of times, noise and augmentation.
+        validation_levels: noise levels at which the validation loss is reported, spread over the schedule.
+        config: plain data that goes into every checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: ScoreModel,
+        objective: Denoising,
+        augmentation: Augmentation,
+        adam: AdamSettings,
+        average: WeightAverage,
+        seed: int = 0,
+        validation_levels: int = 10,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.average = model, average
+        self._objective, self._augmentation, self._adam = objective, augmentation, adam
+        self._seed, self._config = seed, config or {}
+        self._times = model.schedule.times(min(validation_levels, model.schedule.levels))
+        self._level_losses = LevelLosses(len(self._times))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """The mean loss of a batch at times and with noise that are functions of (seed, step)."""
+        noise = self._noise("train", batch["step"], ranks=self.trainer.world_size, rank=self.global_rank)
+        x_0 = self._augmentation(batch["images"], noise)
+        t = self._objective.draw_t(self.model.schedule, noise.rand(len(x_0)))
+        loss = self._objective(self.model, x_0, t, noise.randn_like).mean()
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Averages the weights after every optimizer step."""
+        super().optimizer_step(*args, **kwargs)
+        self.average.update(self.model, self.trainer.global_step + 1)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Losses of the averaged weights for triples (image, time, noise) that are the same in every validation."""
+        noise, numbers = self._noise("validation", batch["step"]), batch["numbers"]
+        x_0 = self._augmentation.pixels.encode(batch["images"])
+        # the second term moves an image to another level each time it comes round
+        level = (numbers + numbers // len(self._times)) % len(self._times)
+        t = self._times.to(level.device)[level]
+        self._level_losses.update(level, self._objective(self.average.model, x_0, t, noise.randn_like))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the mean loss, and that of each level."""
+        losses = self._level_losses.compute()
+        self._level_losses.reset()
+        self.log("val/loss", losses.mean(), prog_bar=True)
+        for t, loss in zip(self._times.tolist(), losses, strict=True):
+            self.log(f"val_level/{t:04d}", loss)
+
+    def configure_optimizers(self) -> Any:
+        """Adam with its schedule of learning rates, a step at a time."""
+        a = self._adam
+        optimizer = torch.optim.Adam(self.model.parameters(), a.lr, a.betas, a.eps, a.weight_decay, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, a.factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the configuration, as plain data."""
+        checkpoint["config"] = self._config
+
+    def _noise(self, phase: str, step: int, rank: int = 0, ranks: int = 1) -> BatchNoise:
+        return BatchNoise(self._seed, phase, step, device=self.device, rank=rank, ranks=ranks)
