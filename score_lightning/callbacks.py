@@ -18,7 +18,7 @@ def rank_of(trainer: L.Trainer) -> Rank:
 
 
 def run_folder(trainer: L.Trainer) -> Path:
-    """The folder of the run, the same on every rank."""
+    """The folder of the run, the same on every rank; every rank must ask for it, as rank 0 tells the others."""
     assert trainer.log_dir is not None
     return Path(trainer.log_dir)
 
@@ -32,6 +32,11 @@ class Periodic(L.Callback):
 
     def __init__(self, every: int | None) -> None:
         self._every, self._done = every, 0
+        self.folder = Path()
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Learns the run folder."""
+        self.folder = run_folder(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: ScoreModule, *_: Any) -> None:  # type: ignore[override]
         """Runs when it is time; once per optimizer step, however many batches it accumulates."""
@@ -69,7 +74,7 @@ class SaveLast(Periodic):
 
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:  # noqa: ARG002
         """Writes it; every rank takes part."""
-        trainer.save_checkpoint(run_folder(trainer) / "checkpoints" / "last.ckpt")
+        trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
 
 
 class SampleGrid(Periodic):
@@ -101,7 +106,7 @@ class SampleGrid(Periodic):
             mine = torch.cat(dealt)
         if trainer.is_global_zero:
             name = f"step_{trainer.global_step:07d}"
-            path = save_grid(mine.cpu(), run_folder(trainer) / "samples" / f"{name}.png")
+            path = save_grid(mine.cpu(), self.folder / "samples" / f"{name}.png")
             for logger in trainer.loggers:
                 if hasattr(logger, "log_image"):
                     logger.log_image("samples", [str(path)], step=trainer.global_step, caption=[f"step {name[5:]}"])
@@ -136,4 +141,4 @@ class Evaluate(Periodic):
             for logger in trainer.loggers:
                 logger.log_metrics({f"eval/{k}": v for k, v in self.metrics.items()}, step=trainer.global_step)
             settings = {"step": trainer.global_step, "n": self._n, "seed": self._seed, **self._settings}
-            write_metrics(run_folder(trainer), self.metrics, {**settings, **self._evaluator.settings()})
+            write_metrics(self.folder, self.metrics, {**settings, **self._evaluator.settings()})

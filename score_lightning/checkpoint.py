@@ -58,5 +58,7 @@ def load_average(model: ScoreModel, contents: dict[str, Any], path: str | Path) 
     try:
         model.load_state_dict(average)
     except RuntimeError as error:
-        raise UserError(f"the weights in {path} do not fit its network: {error}") from error
+        first, *others = [line.strip() for line in str(error).splitlines()[1:]]
+        more = f" (and {len(others)} more)" if others else ""
+        raise UserError(f"the weights in {path} do not fit its network: {first}{more}") from error
     model.eval().requires_grad_(False)

@@ -302,6 +302,8 @@ def parse_word(word: str) -> tuple[str, Any]:
     key, separator, text = word.partition("=")
     if not separator or not key:
         raise UserError(f"expected key=value, got {word!r} (--help lists the keys)")
+    if text in ("on", "off", "yes", "no"):
+        return key, text  # booleans in YAML 1.1, but words to people: logger=off
     try:
         value = OmegaConf.to_container(OmegaConf.load(io.StringIO(f"value: {text}")))["value"]  # type: ignore
     except (YAMLError, OmegaConfBaseException, TypeError, KeyError) as error:

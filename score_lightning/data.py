@@ -79,7 +79,7 @@ class Shape:
         if image.size != (self.size, self.size):
             box = (left, top, left + side, top + side)
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
-        return np.asarray(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
+        return np.array(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ def _fit_arrays(arrays: np.ndarray, shape: Shape) -> Tensor:
     own = torch.from_numpy(arrays if arrays.ndim == 4 else arrays[..., None]).permute(0, 3, 1, 2)
     if own.shape[1:] == (shape.channels, shape.size, shape.size):
         return own.contiguous()
-    return torch.stack([torch.from_numpy(shape.fit(Image.fromarray(array)).copy()) for array in arrays])
+    return torch.stack([torch.from_numpy(shape.fit(Image.fromarray(array))) for array in arrays])
 
 
 class TrainingOrder(Sampler[tuple[int, list[int]]]):
@@ -342,17 +342,24 @@ class TrainingOrder(Sampler[tuple[int, list[int]]]):
 
 
 class ValidationOrder(Sampler[tuple[int, list[int]]]):
-    """(number of the batch, numbers of its triples), whole batches dealt to the ranks in turn."""
+    """(number of the batch, numbers of its triples): every so-manieth triple goes to a rank.
+
+    Args:
+        n: number of triples.
+        batch_size: triples per batch, over all ranks.
+        rank, ranks: this process and the number of processes, at most n.
+    """
 
     def __init__(self, n: int, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
-        self._n, self._batch_size, self._rank, self._ranks = n, batch_size, rank, ranks
+        share = max(1, batch_size // ranks)
+        mine = range(rank, n, ranks)
+        self._batches = [list(mine[i : i + share]) for i in range(0, len(mine), share)]
 
     def __len__(self) -> int:
-        return len(range(self._rank, -(-self._n // self._batch_size), self._ranks))
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        for batch in range(self._rank, -(-self._n // self._batch_size), self._ranks):
-            yield batch, list(range(batch * self._batch_size, min(self._n, (batch + 1) * self._batch_size)))
+        return iter(enumerate(self._batches))
 
 
 class Batches(Dataset[dict[str, Any]]):

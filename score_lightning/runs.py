@@ -99,6 +99,8 @@ def build_trainer(resolved: Resolved, callbacks: list[L.Callback]) -> L.Trainer:
         raise UserError(f"Lightning refuses the settings of trainer: {e}") from e
     if t.batch_size % trainer.world_size:
         raise UserError(f"trainer.batch_size={t.batch_size} must be a multiple of the {trainer.world_size} processes")
+    if c.validation.n < trainer.world_size:
+        raise UserError(f"validation.n={c.validation.n} must be at least the number of processes, {trainer.world_size}")
     return trainer
 
 
@@ -146,5 +148,11 @@ def _in_netrc(host: str) -> bool:
 def _quiet() -> None:
     """Keeps Lightning's advice and what does not concern this project's runs off the screen."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*log_every_n_steps.*", ".*exists and is not empty.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*in eval mode at the start of training.*",  # the averaged weights
+        ".*your dataloader is not resumable.*",  # its order is: ImageData starts it at the right step
+        ".*The dirpath has changed.*",
+        ".*LeafSpec.*",
+    ):
         warnings.filterwarnings("ignore", message)

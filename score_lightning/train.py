@@ -1,6 +1,7 @@
 """Trains an experiment: python -m score_lightning.train exp=NAME [key=value …]."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from score_lightning import cli, config
@@ -84,6 +85,7 @@ def _check(c: config.Config) -> None:
 
 def _train(resolved: config.Resolved, module: Any, resume: str | None) -> None:
     from score_lightning import build, checkpoint, runs
+    from score_lightning.callbacks import run_folder
 
     if resume is not None:
         checkpoint.read(resume)
@@ -91,14 +93,14 @@ def _train(resolved: config.Resolved, module: Any, resume: str | None) -> None:
     split = build.build_images(resolved)
     trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, generator))
     trainer.fit(module, build.build_data(resolved, split), ckpt_path=resume, weights_only=True)
-    if trainer.is_global_zero:
-        print(_summary(trainer))
-
-
-def _summary(trainer: "L.Trainer") -> str:
-    from score_lightning.callbacks import Evaluate, run_folder
-
     folder = run_folder(trainer)
+    if trainer.is_global_zero:
+        print(_summary(trainer, folder))
+
+
+def _summary(trainer: "L.Trainer", folder: Path) -> str:
+    from score_lightning.callbacks import Evaluate
+
     lines = [f"\nTrained {trainer.global_step} steps. Everything is in {folder}"]
     if "val/loss" in trainer.callback_metrics:
         lines.append(f"  validation loss {trainer.callback_metrics['val/loss']:.4f}")

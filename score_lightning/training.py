@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from score_lightning.models import ScoreModel
 from score_lightning.objectives import Denoising
 from score_lightning.pixels import PixelRange
-from score_lightning.randomness import BatchNoise
+from score_lightning.randomness import BatchNoise, ImageNoise, derive_seed
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,8 @@ class ScoreModule(L.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """The mean loss of a batch at times and with noise that are functions of (seed, step)."""
-        noise = self._noise("train", batch["step"], ranks=self.trainer.world_size, rank=self.global_rank)
+        place = {"rank": self.global_rank, "ranks": self.trainer.world_size}
+        noise = BatchNoise(self._seed, "train", batch["step"], device=self.device, **place)
         x_0 = self._augmentation(batch["images"], noise)
         t = self._objective.draw_t(self.model.schedule, noise.rand(len(x_0)))
         loss = self._objective(self.model, x_0, t, noise.randn_like).mean()
@@ -153,12 +154,13 @@ class ScoreModule(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Losses of the averaged weights for triples (image, time, noise) that are the same in every validation."""
-        noise, numbers = self._noise("validation", batch["step"]), batch["numbers"]
+        numbers = batch["numbers"]
+        noise = ImageNoise(derive_seed(self._seed, "validation"), numbers.tolist())
         x_0 = self._augmentation.pixels.encode(batch["images"])
         # the second term moves an image to another level each time it comes round
         level = (numbers + numbers // len(self._times)) % len(self._times)
         t = self._times.to(level.device)[level]
-        self._level_losses.update(level, self._objective(self.average.model, x_0, t, noise.randn_like))
+        self._level_losses.update(level, self._objective(self.average.model, x_0, t, noise))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the mean loss, and that of each level."""
@@ -171,13 +173,12 @@ class ScoreModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Adam with its schedule of learning rates, a step at a time."""
         a = self._adam
-        optimizer = torch.optim.Adam(self.model.parameters(), a.lr, a.betas, a.eps, a.weight_decay, fused=True)
+        # Lightning does not clip gradients for a fused optimizer in mixed precision
+        fused = "mixed" not in self.trainer.precision
+        optimizer = torch.optim.Adam(self.model.parameters(), a.lr, a.betas, a.eps, a.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, a.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration, as plain data."""
         checkpoint["config"] = self._config
-
-    def _noise(self, phase: str, step: int, rank: int = 0, ranks: int = 1) -> BatchNoise:
-        return BatchNoise(self._seed, phase, step, device=self.device, rank=rank, ranks=ranks)

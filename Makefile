@@ -1,0 +1,44 @@
+# Every target sets itself up: a virtual environment in .venv with the tested versions of constraints.txt.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help setup train eval sample test lint clean
+
+help:
+	@echo "make train EXP=ddpm_digits [ARGS='key=value ...']   train, with pictures and numbers at the end"
+	@echo "make eval CKPT=runs/.../last.ckpt [ARGS='n=1000']    metrics.json, samples.png, report.html"
+	@echo "make sample CKPT=runs/.../last.ckpt [ARGS='n=64']    samples.png, samples.npz"
+	@echo "make test | make lint                               the tests; ruff and mypy"
+	@echo "experiments: $(sort $(basename $(notdir $(wildcard experiments/*.yaml))))"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "score_lightning needs Python 3.11 or later; say which with PYTHON=python3.12"; exit 2; }
+	@echo "Setting up $(VENV) (once, a few minutes) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+train: setup
+	@test -n "$(EXP)" || { echo "which experiment? make train EXP=ddpm_digits"; exit 2; }
+	@$(BIN)/python -m score_lightning.train exp=$(EXP) $(ARGS)
+
+eval sample: setup
+	@test -n "$(CKPT)" || { echo "which checkpoint? make $@ CKPT=runs/.../checkpoints/last.ckpt"; exit 2; }
+	@$(BIN)/python -m score_lightning.$@ ckpt=$(CKPT) $(ARGS)
+
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

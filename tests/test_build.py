@@ -1,0 +1,96 @@
+"""Every YAML builds, and parts answer typos with the names they have."""
+
+import pytest
+import torch
+
+from score_lightning import build, config
+from score_lightning.errors import UserError
+from score_lightning.samplers import Ancestral, AnnealedLangevin
+
+PARAMETERS = {"ddpm_cifar": 35_746_307, "ncsn_cifar": 30_117_635, "ncsn_celeba": 30_117_635}
+
+
+@pytest.mark.parametrize("name", config.experiments())
+def test_every_experiment_builds_and_takes_a_step_of_its_loss(name):
+    resolved = config.load([], name)
+    module = build.build_module(resolved)
+    c = resolved.config
+    if name in PARAMETERS:
+        assert sum(p.numel() for p in module.model.parameters()) == PARAMETERS[name]
+    x_0 = torch.rand(1, c.images.channels, c.images.size, c.images.size)
+    loss = module._objective(module.model, x_0, module._objective.draw_t(module.model.schedule, torch.rand(1)))
+    assert torch.isfinite(loss).all()
+    generator = build.build_generator(resolved, "preview")
+    assert generator.shape == x_0.shape[1:]
+    assert (generator.sampler.clip is None) == name.startswith("ncsn")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in config.PART_KINDS if kind != "preview"])
+def test_every_part_is_built_from_its_file(kind):
+    for name in config.parts(kind):
+        part = config.read_yaml(config.ROOT / "configs" / kind / f"{name}.yaml")
+        if kind == "data":
+            assert part["name"] in build.TABLES["data"]
+            continue
+        resolved = config.load([f"{kind}={name}"], "ddpm_digits")
+        given = {"image_size": 16, "image_channels": 1, "levels": 10, "pixels": (-1.0, 1.0)}
+        if name == "unet_small":
+            given["image_size"] = 28
+        assert build.build_part(resolved, kind, given) is not None
+    assert set(build.TABLES[kind]) == {
+        config.read_yaml(config.ROOT / "configs" / kind / f"{name}.yaml")["name"] for name in config.parts(kind)
+    }
+
+
+def test_experiments_are_the_methods_of_the_papers():
+    ncsn, ddpm = (config.load([], f"{name}_cifar") for name in ("ncsn", "ddpm"))
+    sampler = build.build_generator(ncsn).sampler
+    assert isinstance(sampler.corrector, AnnealedLangevin)
+    assert (sampler.corrector.step_size, sampler.corrector.steps, sampler.denoise) == (2e-5, 100, False)
+    model = build.build_model(ncsn)
+    assert sampler.evaluations(model.schedule) == 1000
+    assert model.schedule.start == "uniform"
+    sampler = build.build_generator(ddpm).sampler
+    assert isinstance(sampler.predictor, Ancestral)
+    assert (sampler.predictor.variance, sampler.clip, sampler.evaluations(build.build_model(ddpm).schedule)) == (
+        "large",
+        (-1.0, 1.0),
+        1000,
+    )
+
+
+def test_initial_weights_are_a_function_of_the_seed():
+    one, same, other = (build.build_model(config.load([f"seed={s}"], "ddpm_digits")) for s in (1, 1, 2))
+    assert torch.equal(one.net.conv_in.weight, same.net.conv_in.weight)
+    assert not torch.equal(one.net.conv_in.weight, other.net.conv_in.weight)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["net.chanels=3"], r"net unet has no 'chanels' \(command line\): did you mean channels\?; it has channels"),
+        (["net.name=unett"], r"unknown net 'unett' \(command line\): did you mean unet\?"),
+        (["net.channels=20"], "groups must divide channels"),
+        (["net.channels=wide"], "net unet: "),
+        (["images.size=9"], "multiple of 2; got 9"),
+        (["schedule.levels=0"], "at least one level"),
+        (["schedule=geometric", "schedule.sigma_min=2"], "sigma_min < sigma_max"),
+        (["prediction=noise"], "choose one of score, eps, x_0, v"),
+        (["conditioning=sigma"], "choose one of time, level, log_sigma"),
+        (["objective.weight=none"], "choose one of sigma2"),
+        (["sampler.variance=medium"], "large or small"),
+        (["sampler.steps=5000"], "between 1 and the schedule's 1000 levels"),
+        (["sampler.spacing=odd"], "spacing must be"),
+        (["images.range=[1,0]"], "low < high"),
+        (["images.range=[1]"], "images.range"),
+    ],
+)
+def test_mistakes_are_refused_when_the_run_is_built(words, message):
+    resolved = config.load(words, "ddpm_digits")
+    with pytest.raises(UserError, match=message):
+        build.build_module(resolved), build.build_generator(resolved)
+
+
+def test_missing_values_of_a_part_are_named():
+    with pytest.raises(UserError, match=r"data folder needs data\.path=…"):
+        build.build_images(config.load(["data=folder"], "ddpm_digits"))

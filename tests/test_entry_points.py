@@ -1,0 +1,376 @@
+"""train, eval and sample end to end on the digits, and what they answer to mistakes."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from score_lightning import checkpoint, cli, sample, train
+from score_lightning import eval as evaluate
+from score_lightning.callbacks import SaveLast
+from score_lightning.errors import UserError
+
+QUICK = [
+    "trainer.max_steps=4", "trainer.progress=false", "trainer.log_every=1", "validation.every=2", "validation.n=40",
+    "samples.n=5", "samples.every=2", "evaluation.n=30", "preview.steps=3", "sampler.steps=3", "logger=off",
+    "optimizer.decay=false",
+]  # fmt: skip
+
+
+def run(out, *words, exp="ddpm_digits"):
+    train.main([f"exp={exp}", *QUICK, f"out={out}", *words])
+    return max((Path(out) / exp).iterdir(), key=lambda p: int(p.name))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The run folder of a short training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCORE_LIGHTNING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        return run(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def ckpt(trained):
+    return trained / "checkpoints/last.ckpt"
+
+
+def test_training_fills_its_run_folder(trained):
+    found = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
+    assert found >= {
+        "config.yaml", "metrics.csv", "metrics.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+        "samples/step_0000002.png", "samples/step_0000004.png",
+    }  # fmt: skip
+    with (trained / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    columns = {key for row in rows for key, value in row.items() if value}
+    assert {"train/loss", "val/loss", "lr-Adam", "eval/fid_classifier", "eval/is_classifier", "step"} <= columns
+    assert sum(name.startswith("val_level/") for name in columns) == 10
+    losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
+    assert len(losses) == 4
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metrics["settings"]["n"] == 30
+    assert metrics["settings"]["sampler"] == {"name": "ddim", "steps": 3}
+    assert "fid_classifier" in metrics
+
+
+def test_checkpoints_are_plain_data_with_averaged_and_raw_weights(ckpt):
+    contents = torch.load(ckpt, weights_only=True)
+    assert contents["config"]["exp"] == "ddpm_digits"
+    raw, average = (contents["state_dict"][f"{kind}.net.conv_out.weight"] for kind in ("model", "average.model"))
+    assert not torch.equal(raw, average)
+    model = checkpoint.load(ckpt)
+    assert_close(model.net.conv_out.weight, average, rtol=0, atol=0)
+    assert not model.training
+    assert model.config == contents["config"]
+    estimate = model(torch.zeros(2, 1, 8, 8), torch.tensor(500))
+    assert estimate.score.shape == (2, 1, 8, 8)
+
+
+def state(folder):
+    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+
+
+def assert_same_state(a, b):
+    for name, value in a["state_dict"].items():
+        assert torch.equal(value, b["state_dict"][name]), name
+    for one, other in zip(
+        a["optimizer_states"][0]["state"].values(), b["optimizer_states"][0]["state"].values(), strict=True
+    ):
+        for key in one:
+            assert torch.equal(one[key], other[key]), key
+    assert a["global_step"] == b["global_step"]
+    assert a["lr_schedulers"] == b["lr_schedulers"]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resume_continues_as_if_nothing_had_happened(tmp_path, monkeypatch, accumulate):
+    """From a finished run with more steps to do, and from the middle of a run; with dropout."""
+    words = [
+        "evaluation.n=0",
+        "samples.n=0",
+        "trainer.max_steps=6",
+        "net.dropout=0.0",
+        f"trainer.accumulate={accumulate}",
+    ]
+    saved = []
+
+    def run_and_keep(self, trainer, module):  # noqa: ARG001
+        saved.append(tmp_path / f"step_{trainer.global_step}.ckpt")
+        trainer.save_checkpoint(saved[-1])
+        trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints/last.ckpt")
+
+    monkeypatch.setattr(SaveLast, "run", run_and_keep)
+    whole = run(tmp_path, *words, "trainer.checkpoint_every=3")
+    part = run(tmp_path, *words, "trainer.max_steps=3")
+    from_end = run(tmp_path, *words, f"resume={part}/checkpoints/last.ckpt")
+    from_middle = run(tmp_path, *words, f"resume={saved[0]}")
+    for resumed in (from_end, from_middle):
+        assert_same_state(state(whole), state(resumed))
+    losses = [row["train/loss"] for row in csv.DictReader((from_middle / "metrics.csv").open()) if row["train/loss"]]
+    every = [row["train/loss"] for row in csv.DictReader((whole / "metrics.csv").open()) if row["train/loss"]]
+    assert losses == every[-len(losses) :]
+
+
+def test_resume_needs_no_experiment(ckpt, tmp_path):
+    quick = [word for word in QUICK if not word.startswith("trainer.max_steps")]
+    train.main([f"resume={ckpt}", *quick, f"out={tmp_path}", "trainer.max_steps=5", "evaluation.n=0"])
+    assert state(tmp_path / "ddpm_digits/0")["global_step"] == 5
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_others(trained, tmp_path):
+    quiet = ["evaluation.n=0", "samples.n=0"]  # neither takes part in training
+    same, other = run(tmp_path, *quiet), run(tmp_path, *quiet, "seed=1")
+    assert_same_state(state(trained), state(same))
+    assert not torch.equal(
+        state(other)["state_dict"]["model.net.conv_in.weight"], state(same)["state_dict"]["model.net.conv_in.weight"]
+    )
+
+
+def test_a_few_images_are_learned_by_heart(tmp_path):
+    """Overfit: the loss at a middling noise level falls far below what any model of unseen data could reach."""
+    images = np.zeros((2, 8, 8), np.uint8)
+    images[0, :4], images[1, :, :4] = 255, 255
+    np.savez(tmp_path / "two.npz", images=images)
+    folder = run(
+        tmp_path,
+        "data=npz",
+        f"data.path={tmp_path}/two.npz",
+        "data.validation=0.5",
+        "trainer.max_steps=150",
+        "evaluation.n=0",
+        "samples.n=0",
+        "ema.decay=0.9",
+        "validation.every=150",
+        "optimizer.warmup=10",
+    )
+    model = checkpoint.load(folder / "checkpoints/last.ckpt")
+    x = torch.randn(8, 1, 8, 8)
+    for i in range(2):  # one of the two was trained on: the model denoises to it
+        exact = torch.from_numpy(images[i] / 127.5 - 1).float()[None, None]
+        alpha, sigma = model.schedule(torch.tensor(500))
+        error = (model(alpha.float() * exact + sigma.float() * x, torch.tensor(500)).x_0 - exact).square().mean()
+        if error < 0.02:
+            return
+    pytest.fail("neither image was learned")
+
+
+@pytest.mark.parametrize("words", [[], ["sampler=ddim", "sampler.steps=4"]])
+def test_eval_needs_nothing_but_the_checkpoint(ckpt, tmp_path, words, capsys):
+    moved = shutil.copy(ckpt, tmp_path / "moved.ckpt")
+    evaluate.main([f"ckpt={moved}", "n=20", *words])
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["settings"]["n"] == 20
+    assert written["settings"]["sampler"]["name"] == ("ddim" if words else "ancestral")
+    assert written["settings"]["evaluations_per_image"] == (4 if words else 3)
+    assert f"fid_classifier {written['fid_classifier']:.4f}" in capsys.readouterr().out
+    assert (tmp_path / "report.html").read_text().count("data:image/png") == 1
+    assert Image.open(tmp_path / "samples.png").size[0] >= 512
+
+
+def test_eval_repeats_to_the_bit(ckpt, tmp_path):
+    for name in ("a", "b"):
+        evaluate.main([f"ckpt={ckpt}", "n=20", f"out={tmp_path / name}"])
+    a, b = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("a", "b"))
+    assert {k: v for k, v in a.items() if k != "settings"} == {k: v for k, v in b.items() if k != "settings"}
+
+
+def test_eval_compares_pictures_with_a_data_set(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "mine.npz", images=images)
+    (tmp_path / "folder").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"folder/{i:02d}.png")
+    for given in ("mine.npz", "folder"):
+        words = [
+            f"images={tmp_path / given}",
+            "reference=digits",
+            "evaluation.features=classifier",
+            f"out={tmp_path / 'o'}",
+        ]
+        evaluate.main(words)
+        metrics = json.loads((tmp_path / "o/metrics.json").read_text())
+        assert metrics["settings"]["n"] == 30
+        assert metrics["settings"]["reference"] == "digits"
+        if given == "mine.npz":
+            first = metrics["fid_classifier"]
+    assert metrics["fid_classifier"] == first
+
+
+def test_sample_writes_pictures_and_numbers(ckpt, tmp_path):
+    sample.main([f"ckpt={ckpt}", "n=7", f"out={tmp_path}/new/folder", "sampler=ddim", "sampler.steps=3"])
+    images = np.load(tmp_path / "new/folder/samples.npz")["images"]
+    assert images.shape == (7, 8, 8, 1)
+    assert images.dtype == np.uint8
+    assert (tmp_path / "new/folder/samples.png").is_file()
+    sample.main([f"ckpt={ckpt}", "n=3", f"out={tmp_path}", "batch_size=2", "sampler=ddim", "sampler.steps=3"])
+    assert np.abs(np.load(tmp_path / "samples.npz")["images"].astype(int) - images[:3]).max() <= 1
+    sample.main([f"ckpt={ckpt}", "n=3", f"out={tmp_path}", "seed=1", "sampler=ddim", "sampler.steps=3"])
+    assert not np.array_equal(np.load(tmp_path / "samples.npz")["images"], images[:3])
+
+
+def test_ncsn_trains_and_samples(tmp_path):
+    folder = run(tmp_path, "sampler.steps=2", "preview=annealed_langevin", "preview.steps=1", exp="ncsn_digits")
+    sample.main([f"ckpt={folder}/checkpoints/last.ckpt", "n=4", f"out={tmp_path}", "sampler.steps=2"])
+    assert np.load(tmp_path / "samples.npz")["images"].shape == (4, 8, 8, 1)
+
+
+def test_bf16_trains(tmp_path):
+    folder = run(tmp_path, "trainer.precision=bf16-mixed", "evaluation.n=0", "samples.n=0")
+    assert state(folder)["state_dict"]["model.net.conv_in.weight"].dtype == torch.float32
+
+
+def test_wandb_is_written_offline_without_a_key(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    folder = run(tmp_path, "logger.wandb=auto", "samples.n=4", "evaluation.n=0")
+    import wandb
+
+    wandb.finish()
+    (record,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    contents = record.read_bytes()
+    for key in (b"train/loss", b"val/loss", b"val_level/0000", b"samples", b"max_steps"):
+        assert key in contents, key
+
+
+def test_two_processes_equal_one(tmp_path):
+    """The same global batches, times and noise; gradients differ by the order of their sums."""
+    words = [*QUICK, "trainer.accelerator=cpu", "optimizer.clip=null"]
+    command = [sys.executable, "-m", "score_lightning.train", "exp=ddpm_digits", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for ranks in (1, 2):
+        given = [f"trainer.devices={ranks}", f"out={tmp_path / str(ranks)}"]
+        done = subprocess.run(
+            [*command, *given], env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (tmp_path / str(ranks) / "ddpm_digits/0" for ranks in (1, 2))
+    for name, value in state(one)["state_dict"].items():
+        assert_close(state(two)["state_dict"][name], value, rtol=0, atol=2e-5)
+    a, b = (json.loads((folder / "metrics.json").read_text()) for folder in (one, two))
+    assert b["fid_classifier"] == pytest.approx(a["fid_classifier"], rel=0.02)
+    grids = [np.asarray(Image.open(folder / "samples/step_0000004.png")).astype(int) for folder in (one, two)]
+    assert np.abs(grids[0] - grids[1]).max() <= 2
+    rows = [list(csv.DictReader((folder / "metrics.csv").open())) for folder in (one, two)]
+    assert len(rows[0]) == len(rows[1])
+
+
+def fails(entry, words, capsys, monkeypatch):
+    """What an entry point prints for a mistake, after checking the exit code."""
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, words)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(entry.main, entry.usage)
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert captured.err.startswith("score_lightning: ")
+    assert len(captured.err.strip().splitlines()) <= 2, captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "exp=NAME is missing; experiments: ddpm_cifar"),
+        (["exp=ddpm"], "unknown experiment 'ddpm'"),
+        (["exp=ddpm_digits", "trainer.max_steps=0"], "trainer.max_steps must be at least 1, got 0"),
+        (["exp=ddpm_digits", "net.chanels=3"], "did you mean channels?"),
+        (["exp=ddpm_digits", "data=folder"], "data.path=…"),
+        (["exp=ddpm_digits", "data=folder", "data.path=/nowhere"], "/nowhere does not exist"),
+        (["exp=ddpm_digits", "evaluation.features=vgg"], "choose one of auto, inception, classifier"),
+        (["exp=ddpm_digits", "evaluation.weights=/nowhere.pth", "evaluation.features=inception"], "/nowhere.pth"),
+        (["exp=ddpm_digits", "logger.wandb=maybe"], "logger.wandb must be"),
+        (["exp=ddpm_digits", "trainer.precision=7"], "Lightning refuses"),
+        (["exp=ddpm_digits", "trainer.accelerator=quantum"], "Lightning refuses"),
+        (["exp=ddpm_digits", "ema.decay=2"], "ema.decay must lie between 0 and 1"),
+        (["exp=ddpm_digits", "images.size=9"], "multiple of 2"),
+        (["exp=ddpm_digits", "dry_run=maybe"], "dry_run takes a value of type bool"),
+        (["exp=ddpm_digits", "resume=/nowhere.ckpt"], "there is no checkpoint /nowhere.ckpt"),
+        (["exp=ddpm_digits", "optimizer.betas=[0.9]"], "two betas"),
+    ],
+)
+def test_mistakes_in_training_leave_nothing_behind(tmp_path, words, message, capsys, monkeypatch):
+    assert message in fails(train, [*words, "logger=off", f"out={tmp_path}/runs"], capsys, monkeypatch)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_place_of_the_run_folder_is_named(tmp_path, capsys, monkeypatch):
+    (tmp_path / "runs").write_text("text")
+    message = fails(
+        train, ["exp=ddpm_digits", "logger=off", "evaluation.n=0", f"out={tmp_path}/runs"], capsys, monkeypatch
+    )
+    assert "a file is in the way" in message
+
+
+def test_checkpoints_that_are_not_ours_are_refused(ckpt, tmp_path, capsys, monkeypatch):
+    (tmp_path / "cut.ckpt").write_bytes(ckpt.read_bytes()[:5000])
+    (tmp_path / "text.ckpt").write_text("hello")
+    (tmp_path / "empty.ckpt").write_text("")
+    torch.save({"model": torch.zeros(1)}, tmp_path / "other.ckpt")
+
+    class Code:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"config": {}, "state_dict": Code()}, tmp_path / "code.ckpt")
+    before = sorted(tmp_path.iterdir())
+    for name in ("cut", "text", "empty", "other", "code"):
+        for entry in (evaluate, sample):
+            message = fails(entry, [f"ckpt={tmp_path}/{name}.ckpt", "n=2"], capsys, monkeypatch)
+            assert f"{name}.ckpt is" in message
+        assert "score_lightning" in fails(train, [f"resume={tmp_path}/{name}.ckpt"], capsys, monkeypatch)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("entry", "words", "message"),
+    [
+        (sample, [], "ckpt=… is missing"),
+        (sample, ["ckpt=/nowhere.ckpt"], "there is no checkpoint /nowhere.ckpt"),
+        (sample, ["ckpt=CKPT", "n=0"], "must be at least 1"),
+        (sample, ["ckpt=CKPT", "n=many"], "n takes a value of type int, got 'many'"),
+        (sample, ["ckpt=CKPT", "sampler=dim"], "did you mean ddim?"),
+        (sample, ["ckpt=CKPT", "sampler.stepz=3"], "did you mean steps?"),
+        (sample, ["ckpt=CKPT", "sampler.steps=2000"], "between 1 and the schedule's 1000 levels"),
+        (sample, ["ckpt=CKPT", "device=warp"], "device=warp cannot be used"),
+        (sample, ["ckpt=CKPT", "net.channels=16"], "do not fit its network"),
+        (evaluate, [], "give either ckpt=PATH or images="),
+        (evaluate, ["ckpt=CKPT", "images=x"], "give either"),
+        (evaluate, ["ckpt=CKPT", "n=1"], "n must be at least 2"),
+        (evaluate, ["ckpt=CKPT", "reference=/nowhere"], "/nowhere does not exist"),
+        (evaluate, ["images=/nowhere", "reference=digits"], "/nowhere does not exist"),
+        (evaluate, ["images=/nowhere"], "needs reference="),
+    ],
+)
+def test_mistakes_in_sampling_and_evaluation_get_one_message(
+    entry, words, message, ckpt, tmp_path, capsys, monkeypatch
+):
+    words = [word.replace("CKPT", str(ckpt)) for word in words]
+    assert message in fails(entry, [*words, f"out={tmp_path}/out"], capsys, monkeypatch)
+    assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_prints_the_configuration_and_the_parameters(capsys, tmp_path):
+    train.main(["exp=ncsn_cifar", "dry_run=true", f"out={tmp_path}/runs"])
+    shown = capsys.readouterr().out
+    assert "parameters: 30117635" in shown.splitlines()
+    assert "sigma_min: 0.01" in shown
+    assert not (tmp_path / "runs").exists()
+
+
+def test_words_of_a_command_are_taken_apart():
+    own, rest = cli.take(["n=3", "out=7", "seed=1"], {"n": int, "out": str})
+    assert own == {"n": 3, "out": "7"}
+    assert rest == ["seed=1"]
+    with pytest.raises(UserError, match="n takes a value of type int"):
+        cli.take(["n=true"], {"n": int})
