@@ -111,7 +111,9 @@ class ImageFiles:
         archive = zipfile.ZipFile(self.root) if self.root.is_file() else None
         with ThreadPoolExecutor() as pool:
             arrays = pool.map(lambda i: self._decode(self.names[i], archive), indices)
-            bar = tqdm(arrays, f"reading {self.root.name}", len(indices), disable=not progress, leave=False)
+            bar = tqdm(
+                arrays, f"reading {self.root.name}", len(indices), disable=None if progress else True, leave=False
+            )
             for row, array in zip(images, bar, strict=True):
                 row.copy_(torch.from_numpy(array))
         return images

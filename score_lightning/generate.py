@@ -49,7 +49,11 @@ class Generator:
         """(indices int64 (B,), uint8 images (B, C, H, W)) of images 0 .. n - 1, batches dealt to the ranks in turn."""
         batches: Sequence[Tensor] = torch.arange(n).split(self.batch_size)[rank::ranks]
         with tqdm(
-            total=sum(map(len, batches)), unit="image", desc="generating", disable=not progress, leave=False
+            total=sum(map(len, batches)),
+            unit="image",
+            desc="generating",
+            disable=None if progress else True,
+            leave=False,
         ) as bar:
             for indices in batches:
                 yield indices, self.batch(model, indices.tolist(), seed, progress)

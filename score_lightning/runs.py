@@ -84,7 +84,7 @@ def build_trainer(resolved: Resolved, callbacks: list[L.Callback]) -> L.Trainer:
             val_check_interval=min(c.validation.every, t.max_steps) * t.accumulate,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
-            log_every_n_steps=t.log_every,
+            log_every_n_steps=min(t.log_every, t.max_steps),
             enable_progress_bar=t.progress,
             enable_model_summary=False,
             use_distributed_sampler=False,

@@ -73,7 +73,7 @@ def _fit(network: Classifier, train: ImageSet) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, STEPS)
     draws = generator("classifier", "batches")
     with torch.inference_mode(False):
-        for _ in tqdm(range(STEPS), "fitting the classifier of evaluation.features", leave=False):
+        for _ in tqdm(range(STEPS), "fitting the classifier of evaluation.features", leave=False, disable=None):
             batch = torch.randint(len(train), (BATCH,), generator=draws)
             loss = F.cross_entropy(network(train[batch])[1], train.labels[batch])
             optimizer.zero_grad()

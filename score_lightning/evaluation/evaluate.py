@@ -70,7 +70,7 @@ class Evaluator:
         if self._moments is None:
             moments = Moments(self.features.dim).to(rank.device)
             batches = torch.arange(len(self.reference)).split(256)[rank.number :: rank.count]
-            for numbers in tqdm(batches, "features of the reference", disable=not progress, leave=False):
+            for numbers in tqdm(batches, "features of the reference", disable=None if progress else True, leave=False):
                 moments.update(self.features(self.reference[numbers].to(rank.device))[0])
             self._moments = moments.compute()
         return self._moments

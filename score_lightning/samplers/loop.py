@@ -55,7 +55,7 @@ def sample(
         denoise: whether the result is E[x_0 | x] at the last time rather than x there.
         randn_like: draws every normal number.
         clip: range of the data, to which predictors and the final denoising clip the estimated x_0.
-        progress: whether to show a bar.
+        progress: whether to show a bar, where there is a terminal.
         observe: called with x at every time and with the result, to record the trajectory.
 
     Raises:
@@ -68,7 +68,7 @@ def sample(
     def estimate(x: Tensor, t: Tensor) -> Estimate:
         return model(x, t) if clip is None else model(x, t).clip(*clip)
 
-    for i, t in enumerate(tqdm(times, desc="sampling", disable=not progress, leave=False)):
+    for i, t in enumerate(tqdm(times, desc="sampling", disable=None if progress else True, leave=False)):
         if observe is not None:
             observe(x)
         if corrector is not None:
