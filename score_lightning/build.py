@@ -11,15 +11,18 @@ from typing import Any, Literal
 
 import torch
 
-from score_lightning import data, networks, objectives, schedules
-from score_lightning.config import Config, Resolved, suggest
-from score_lightning.data import ImageData, ImageSet, Shape, Split
+from score_lightning import images, networks, objectives, schedules, sources
+from score_lightning.config import Resolved, suggest
+from score_lightning.data import ImageData
 from score_lightning.errors import UserError
 from score_lightning.generate import Generator
+from score_lightning.images import ImageSet, Shape
 from score_lightning.models import ScoreModel
 from score_lightning.pixels import PixelRange
 from score_lightning.samplers import DDIM, Ancestral, AnnealedLangevin, Langevin, Sampler
 from score_lightning.schedules import Spacing
+from score_lightning.settings import Config
+from score_lightning.sources import Split
 from score_lightning.training import AdamSettings, Augmentation, ScoreModule, WeightAverage
 
 Range = tuple[float, float]
@@ -74,13 +77,13 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "langevin": langevin,
     },
     "data": {
-        "digits": data.digits,
-        "mnist": data.torchvision_source("MNIST"),
-        "fashion_mnist": data.torchvision_source("FashionMNIST"),
-        "cifar10": data.torchvision_source("CIFAR10"),
-        "celeba": data.celeba,
-        "folder": data.folder,
-        "npz": data.npz,
+        "digits": sources.digits,
+        "mnist": sources.torchvision_source("MNIST"),
+        "fashion_mnist": sources.torchvision_source("FashionMNIST"),
+        "cifar10": sources.torchvision_source("CIFAR10"),
+        "celeba": sources.celeba,
+        "folder": sources.folder,
+        "npz": sources.npz,
     },
 }
 
@@ -188,12 +191,12 @@ def read_images(path: str, shape: Shape | None = None) -> ImageSet:
     """
     place = Path(path).expanduser()
     if place.suffix == ".npz":
-        return ImageSet(*data.read_npz(place))
-    names = data.list_pictures(place)
+        return ImageSet(*images.read_npz(place))
+    names = images.list_pictures(place)
     if shape is None:
-        shape = data.shape_of(place, names[0])
-    files = data.ImageFiles(place, names, shape)
-    return ImageSet(files.decode(range(len(names)), progress=True), data.class_labels(names))
+        shape = images.shape_of(place, names[0])
+    files = images.ImageFiles(place, names, shape)
+    return ImageSet(files.decode(range(len(names)), progress=True), images.class_labels(names))
 
 
 def build_reference(resolved: Resolved, reference: str | None) -> tuple[ImageSet, Split]:
@@ -213,13 +216,13 @@ def build_reference(resolved: Resolved, reference: str | None) -> tuple[ImageSet
         split = build_images(replace(resolved, config=c))
         return split[0], split
     shape = Shape(c.images.size, c.images.channels)
-    images = read_images(reference, shape)
-    if images[:1].shape[1:] != (shape.channels, shape.size, shape.size):
+    compared = read_images(reference, shape)
+    if compared[:1].shape[1:] != (shape.channels, shape.size, shape.size):
         raise UserError(
-            f"{reference} holds images of shape {tuple(images[:1].shape[1:])}; expected "
+            f"{reference} holds images of shape {tuple(compared[:1].shape[1:])}; expected "
             f"{(shape.channels, shape.size, shape.size)}"
         )
-    return images, data.hold_out(images, 0.05)
+    return compared, sources.hold_out(compared, 0.05)
 
 
 def build_device(name: str) -> torch.device:

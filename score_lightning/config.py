@@ -8,7 +8,7 @@ exchanges a whole section for a file of its kind, a word like `data.path=DIR` se
 import difflib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,130 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from score_lightning.errors import UserError
+from score_lightning.settings import Config
 
 ROOT = Path(__file__).parent.parent
 PART_KINDS = ("data", "net", "schedule", "objective", "sampler", "preview")
-
-
-def doc(text: str, default: Any = MISSING, factory: Any = None) -> Any:
-    """A dataclass field with a word on what it is."""
-    return (
-        field(default_factory=factory, metadata={"doc": text})
-        if factory
-        else field(default=default, metadata={"doc": text})
-    )
-
-
-@dataclass
-class Images:
-    """What the model sees of the data, wherever they come from."""
-
-    size: int = doc("height and width in pixels")
-    channels: int = doc("1 for grey, 3 for colour")
-    range: list[float] = doc("range of pixels inside the model", factory=lambda: [-1.0, 1.0])
-    flip: bool = doc("flip training images left to right at random", False)
-    dequantize: bool = doc("add uniform noise below one grey level to training images", False)
-
-
-@dataclass
-class Optimizer:
-    """Adam."""
-
-    lr: float = doc("learning rate", 2e-4)
-    betas: list[float] = doc("decay of the first and second moments", factory=lambda: [0.9, 0.999])
-    eps: float = doc("added to the root of the second moment", 1e-8)
-    weight_decay: float = doc("weight decay", 0.0)
-    warmup: int = doc("steps over which the learning rate grows from 0", 0)
-    decay: bool = doc("let the learning rate fall linearly to 0 at trainer.max_steps", False)
-    clip: float | None = doc("largest norm of the gradient (null: no limit)", None)
-
-
-@dataclass
-class Ema:
-    """Exponential moving average of the weights: what is validated, sampled and evaluated."""
-
-    decay: float = doc("decay per step (0: the weights themselves)", 0.9999)
-    warmup: bool = doc("decay at most (1 + step) / (10 + step)", True)
-
-
-@dataclass
-class Trainer:
-    """The run."""
-
-    max_steps: int = doc("optimizer steps")
-    batch_size: int = doc("images per step, over all processes", 128)
-    accumulate: int = doc("batches whose gradients are added up before a step", 1)
-    precision: str = doc("Lightning's precision: 32-true, bf16-mixed, 16-mixed ...", "32-true")
-    accelerator: str = doc("auto, cpu, gpu, mps ...", "auto")
-    devices: str = doc("number of processes per node (auto: one for each GPU, or 1)", "auto")
-    num_nodes: int = doc("number of machines", 1)
-    strategy: str = doc("Lightning's strategy: auto, ddp ...", "auto")
-    workers: int = doc("processes that load images (pays where they do not fit in memory)", 0)
-    log_every: int = doc("steps between logged training losses", 50)
-    checkpoint_every: int = doc("steps between checkpoints", 1000)
-    progress: bool = doc("show progress bars", True)
-
-
-@dataclass
-class Validation:
-    """The loss of held-out images on fixed times with fixed noise."""
-
-    every: int = doc("steps between validations", 1000)
-    n: int = doc("number of (image, time, noise) triples", 1000)
-    levels: int = doc("noise levels that the loss is reported for", 10)
-
-
-@dataclass
-class Samples:
-    """Grids of samples during training."""
-
-    n: int = doc("images in a grid (0: no grids)", 64)
-    every: int = doc("steps between grids (the last step always has one)", 5000)
-
-
-@dataclass
-class Evaluation:
-    """Fréchet distance and inception score of generated images against the training images."""
-
-    n: int = doc("generated images (0: no evaluation during training)", 1000)
-    every: int | None = doc("steps between evaluations during training (null: at the end only)", None)
-    features: str = doc("inception, classifier, or auto: inception if its weights can be had, else classifier", "auto")
-    weights: str | None = doc("file of the Inception weights (null: torch's cache or a download)", None)
-    splits: int = doc("parts that the inception score is averaged over", 10)
-    batch_size: int = doc("images generated at once", 256)
-
-
-@dataclass
-class Logger:
-    """Where numbers and pictures go besides the run folder."""
-
-    wandb: str = doc("Weights & Biases: auto (online with a key, else offline), online, offline or off", "auto")
-    project: str = doc("project at Weights & Biases", "score_lightning")
-
-
-@dataclass
-class Config:
-    """A whole run."""
-
-    exp: str = doc("experiment: a name in experiments/ or a path to a YAML file")
-    seed: int = doc("seed of everything random", 0)
-    out: str = doc("folder of runs, or of results for eval and sample", "runs")
-    images: Images = doc("", factory=Images)
-    data: dict[str, Any] = doc("where images come from", factory=dict)
-    net: dict[str, Any] = doc("the network", factory=dict)
-    schedule: dict[str, Any] = doc("the noise levels", factory=dict)
-    prediction: str = doc("what the network's output means: score, eps, x_0 or v", "eps")
-    conditioning: str = doc("what the network is told of the noise: time, level or log_sigma", "time")
-    objective: dict[str, Any] = doc("the loss", factory=dict)
-    sampler: dict[str, Any] = doc("the sampler", factory=dict)
-    preview: dict[str, Any] = doc("the sampler of grids and evaluation during training (none: sampler)", factory=dict)
-    optimizer: Optimizer = doc("", factory=Optimizer)
-    ema: Ema = doc("", factory=Ema)
-    trainer: Trainer = doc("", factory=Trainer)
-    validation: Validation = doc("", factory=Validation)
-    samples: Samples = doc("", factory=Samples)
-    evaluation: Evaluation = doc("", factory=Evaluation)
-    logger: Logger = doc("", factory=Logger)
 
 
 @dataclass(frozen=True)

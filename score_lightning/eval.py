@@ -11,7 +11,7 @@ from score_lightning.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from score_lightning.data import ImageSet
+    from score_lightning.images import ImageSet
 
 OWN = {"ckpt": str, "images": str, "reference": str, "n": int, "seed": int, "out": str, "device": str}
 

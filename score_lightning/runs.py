@@ -12,12 +12,13 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from score_lightning import config
 from score_lightning.callbacks import Evaluate, SampleGrid, SaveConfig, SaveLast
-from score_lightning.config import Config, Resolved
-from score_lightning.data import Split
+from score_lightning.config import Resolved
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluate import Evaluator
 from score_lightning.evaluation.features import choose_features
 from score_lightning.generate import Generator
+from score_lightning.settings import Config
+from score_lightning.sources import Split
 
 
 def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> list[L.Callback]:

@@ -10,6 +10,8 @@ from score_lightning.errors import UserError
 if TYPE_CHECKING:
     import lightning as L
 
+    from score_lightning.settings import Config
+
 
 def usage() -> str:
     """The text of --help."""
@@ -51,7 +53,7 @@ def _resolve(own: dict[str, Any], rest: Sequence[str]) -> config.Resolved:
     return config.change(checkpoint.read(own["resume"])["config"], own["resume"], rest)
 
 
-def _check(c: config.Config) -> None:
+def _check(c: "Config") -> None:
     """Refuses settings that could only fail later."""
     t = c.trainer
     for key, value, least in [

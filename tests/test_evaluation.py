@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from score_lightning import data
-from score_lightning.data import ImageSet, Shape
+from score_lightning import sources
 from score_lightning.errors import UserError
 from score_lightning.evaluation import frechet_distance
 from score_lightning.evaluation.evaluate import Evaluator, Rank
 from score_lightning.evaluation.features import ClassifierFeatures, InceptionFeatures, choose_features
 from score_lightning.evaluation.metrics import InceptionScore, Moments
 from score_lightning.evaluation.report import save_grid, write_metrics, write_report
+from score_lightning.images import ImageSet, Shape
 
 
 def test_frechet_distance_of_known_gaussians():
@@ -92,7 +92,7 @@ def test_inception_score_does_not_depend_on_the_order_of_batches_and_is_torch_fi
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.digits(Shape(8, 1))
+    return sources.digits(Shape(8, 1))
 
 
 def test_classifier_learns_the_digits_and_is_read_from_its_cache(digits, monkeypatch):

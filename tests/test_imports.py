@@ -14,7 +14,7 @@ THEORY = {"perturbation", "schedules", "models", "objectives", "samplers", "netw
 ENTRY = {"train", "eval", "sample"}
 LAYERS = [
     THEORY,
-    {"errors", "config", "cli", "data", "training", "generate"},
+    {"errors", "settings", "config", "cli", "images", "sources", "data", "training", "generate"},
     {"evaluation"},
     {"build", "checkpoint", "callbacks", "runs"},
     ENTRY,
@@ -63,9 +63,9 @@ def test_theory_and_networks_import_torch_only(path):
     assert inside <= THEORY
 
 
-def test_only_config_knows_omegaconf():
+def test_only_configurations_know_omegaconf():
     users = {path.name for path in FILES if any(module.startswith("omegaconf") for module, _ in imports(path))}
-    assert users == {"config.py"}
+    assert users == {"config.py", "settings.py"}
 
 
 @pytest.mark.parametrize("entry", sorted(ENTRY))

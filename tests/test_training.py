@@ -8,7 +8,8 @@ import torch
 from torch.testing import assert_close
 
 from score_lightning import build, config
-from score_lightning.data import Batches, ImageSet, TrainingOrder
+from score_lightning.data import Batches, TrainingOrder
+from score_lightning.images import ImageSet
 from score_lightning.pixels import PixelRange
 from score_lightning.randomness import BatchNoise
 from score_lightning.training import AdamSettings, Augmentation, LevelLosses, WeightAverage

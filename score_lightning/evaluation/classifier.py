@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from score_lightning.data import ImageSet
 from score_lightning.errors import UserError
+from score_lightning.images import ImageSet
 from score_lightning.randomness import derive_seed, generator
 
 STEPS, BATCH, LR = 600, 128, 2e-3

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from score_lightning.data import ImageSet
 from score_lightning.evaluation.features import Features
 from score_lightning.evaluation.frechet import frechet_distance
 from score_lightning.evaluation.metrics import InceptionScore, Moments
+from score_lightning.images import ImageSet
 
 Batch = tuple[Tensor, Tensor]
 

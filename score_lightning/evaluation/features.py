@@ -15,9 +15,9 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
-from score_lightning.data import ImageSet
 from score_lightning.errors import UserError
 from score_lightning.evaluation.classifier import fit_classifier
+from score_lightning.images import ImageSet
 
 
 class Features(Protocol):

@@ -1,0 +1,198 @@
+"""Images on disk and in memory: uint8 tensors, pictures in folders and zip files, NumPy files."""
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from score_lightning.errors import UserError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+class ImageSet(Dataset[Tensor]):
+    """Images in memory: `images` uint8 (N, C, H, W), `labels` int64 (N,) or None."""
+
+    def __init__(self, images: Tensor, labels: Tensor | None = None) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, indices: Tensor | slice) -> Tensor:
+        return self.images[indices]
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """The images at the indices."""
+        return ImageSet(self.images[indices], None if self.labels is None else self.labels[indices])
+
+
+class LazyImageSet(ImageSet):
+    """Images that do not fit in memory: decoded whenever a batch asks for them."""
+
+    def __init__(self, files: "ImageFiles", order: Tensor, labels: Tensor | None) -> None:
+        self._files, self._order, self.labels = files, order, labels
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, indices: Tensor | slice) -> Tensor:
+        return self._files.decode(self._order[indices].tolist())
+
+    def subset(self, indices: Tensor) -> "LazyImageSet":
+        """The images at the indices."""
+        return LazyImageSet(self._files, self._order[indices], None if self.labels is None else self.labels[indices])
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size (height and width in pixels) and channels that images are brought to."""
+
+    size: int
+    channels: int
+
+    def fit(self, image: Image.Image, crop: int | None = None) -> np.ndarray:
+        """The central square of a picture, or its central `crop` pixels, resized: uint8 (C, H, W)."""
+        image = ImageOps.exif_transpose(image).convert("L" if self.channels == 1 else "RGB")
+        side = crop or min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        if image.size != (self.size, self.size):
+            box = (left, top, left + side, top + side)
+            image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
+        return np.array(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Pictures in a folder or a zip file, decoded to one shape.
+
+    Args:
+        root: the folder, or the zip.
+        names: paths of the pictures below it.
+        shape: what they are decoded to.
+        crop: side of the central square that is taken of each picture, the largest possible when None.
+    """
+
+    root: Path
+    names: list[str]
+    shape: Shape
+    crop: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def decode(self, indices: Sequence[int], progress: bool = False) -> Tensor:
+        """uint8 (N, C, H, W).
+
+        Raises:
+            UserError: naming the picture that cannot be read.
+        """
+        images = torch.empty(len(indices), self.shape.channels, self.shape.size, self.shape.size, dtype=torch.uint8)
+        archive = zipfile.ZipFile(self.root) if self.root.is_file() else None
+        with ThreadPoolExecutor() as pool:
+            arrays = pool.map(lambda i: self._decode(self.names[i], archive), indices)
+            bar = tqdm(
+                arrays, f"reading {self.root.name}", len(indices), disable=None if progress else True, leave=False
+            )
+            for row, array in zip(images, bar, strict=True):
+                row.copy_(torch.from_numpy(array))
+        return images
+
+    @contextmanager
+    def open(self, name: str, archive: zipfile.ZipFile | None = None) -> Iterator[Image.Image]:
+        """A picture.
+
+        Raises:
+            UserError: naming the picture if it cannot be read.
+        """
+        try:
+            if self.root.is_file():
+                with archive.open(name) if archive else zipfile.ZipFile(self.root).open(name) as file:
+                    content = file.read()
+            else:
+                content = (self.root / name).read_bytes()
+            with Image.open(BytesIO(content)) as image:
+                yield image
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+            reason = "not a picture" if isinstance(error, UnidentifiedImageError) else error
+            raise UserError(f"{self.root / name} cannot be read: {reason}. Remove or replace it") from error
+
+    def _decode(self, name: str, archive: zipfile.ZipFile | None) -> np.ndarray:
+        with self.open(name, archive) as image:
+            return self.shape.fit(image, self.crop)
+
+
+def list_pictures(path: Path) -> list[str]:
+    """Sorted names of all pictures below a folder or in a zip file, hidden ones left out.
+
+    Raises:
+        UserError: when the path does not exist, is no zip, or holds no pictures.
+    """
+    if path.is_dir():
+        names = [str(file.relative_to(path).as_posix()) for file in path.rglob("*") if file.is_file()]
+    elif path.is_file() and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    elif path.is_file():
+        raise UserError(f"{path} is neither a folder nor a zip file (or the zip is damaged)")
+    else:
+        raise UserError(f"{path} does not exist: data.path must be a folder or a zip file of pictures")
+    parts = ((name, PurePosixPath(name)) for name in names)
+    kept = sorted(n for n, p in parts if p.suffix.lower() in SUFFIXES and not any(q[0] in "._" for q in p.parts))
+    if not kept:
+        raise UserError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+    return kept
+
+
+def shape_of(root: Path, name: str) -> Shape:
+    """The shape of a picture below a folder or in a zip file, which must be square.
+
+    Raises:
+        UserError: when it is not, or cannot be read.
+    """
+    files = ImageFiles(root, [name], Shape(1, 3))
+    with files.open(name) as image:
+        if image.width != image.height:
+            raise UserError(f"{root / name} has {image.width} x {image.height} pixels; expected squares")
+        return Shape(image.width, 1 if image.mode in ("1", "L", "I;16") else 3)
+
+
+def class_labels(names: Sequence[str]) -> Tensor | None:
+    """int64 (N,) numbers of the class folders that pictures lie in, None where all lie in one folder."""
+    classes = [PurePosixPath(name).parent.name for name in names]
+    number = {name: i for i, name in enumerate(sorted(set(classes)))}
+    return torch.tensor([number[c] for c in classes]) if len(number) > 1 else None
+
+
+def read_npz(path: Path) -> tuple[Tensor, Tensor | None]:
+    """(images uint8 (N, C, H, W), labels int64 (N,) or None) of a NumPy file.
+
+    Raises:
+        UserError: when the file is missing, damaged, or has no such arrays.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: expected a .npz file with images (N x H x W [x C], uint8)")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, labels = arrays["images"], arrays.get("labels")
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile, TypeError, AttributeError, EOFError) as error:
+        raise UserError(f"{path} is not a .npz file with an array `images`: {error}") from error
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
+        raise UserError(
+            f"{path}: images must be uint8, N x H x W or N x H x W x C with C of 1 or 3, got "
+            f"{images.dtype} {images.shape}"
+        )
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise UserError(f"{path}: there are {len(images)} images but labels of shape {labels.shape}")
+    channels_last = torch.from_numpy(images if images.ndim == 4 else images[..., None])
+    return channels_last.permute(0, 3, 1, 2).contiguous(), None if labels is None else torch.from_numpy(labels).long()
