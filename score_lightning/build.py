@@ -3,11 +3,10 @@
 A part's keywords are checked against the constructor's signature, so that a typo is answered with the names it has.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -19,48 +18,11 @@ from score_lightning.generate import Generator
 from score_lightning.images import ImageSet, Shape
 from score_lightning.models import ScoreModel
 from score_lightning.pixels import PixelRange
-from score_lightning.samplers import DDIM, Ancestral, AnnealedLangevin, Langevin, Sampler
-from score_lightning.schedules import Spacing
+from score_lightning.samplers import recipes
 from score_lightning.settings import Config
+from score_lightning.signatures import fits, hint_name, keyword_types
 from score_lightning.sources import Split
 from score_lightning.training import AdamSettings, Augmentation, ScoreModule, WeightAverage
-
-Range = tuple[float, float]
-
-
-def ancestral(
-    pixels: Range,
-    variance: Literal["large", "small"] = "large",
-    steps: int | None = None,
-    spacing: Spacing = "uniform",
-    clip: bool = True,
-    denoise: bool = True,
-) -> Sampler:
-    """DDPM's sampler at `steps` times."""
-    return Sampler(Ancestral(variance), None, steps, spacing, denoise, pixels if clip else None)
-
-
-def ddim(
-    pixels: Range,
-    eta: float = 0.0,
-    steps: int | None = None,
-    spacing: Spacing = "uniform",
-    clip: bool = True,
-    denoise: bool = True,
-) -> Sampler:
-    """DDIM at `steps` times."""
-    return Sampler(DDIM(eta), None, steps, spacing, denoise, pixels if clip else None)
-
-
-def annealed_langevin(step_size: float, steps: int, denoise: bool = True) -> Sampler:
-    """NCSN's sampler: `steps` Langevin steps at every level."""
-    return Sampler(None, AnnealedLangevin(step_size, steps), denoise=denoise)
-
-
-def langevin(step_size: float, steps: int, levels: int | None = 1, denoise: bool = True) -> Sampler:
-    """Langevin dynamics with one step size: `steps` steps at each of `levels` times, the most noise first."""
-    return Sampler(None, Langevin(step_size, steps), levels, denoise=denoise)
-
 
 TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "net": {"unet": networks.UNet, "refinenet": networks.RefineNet, "mlp": networks.MLP},
@@ -71,10 +33,10 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     },
     "objective": {"denoising": objectives.Denoising},
     "sampler": {
-        "ancestral": ancestral,
-        "ddim": ddim,
-        "annealed_langevin": annealed_langevin,
-        "langevin": langevin,
+        "ancestral": recipes.ancestral,
+        "ddim": recipes.ddim,
+        "annealed_langevin": recipes.annealed_langevin,
+        "langevin": recipes.langevin,
     },
     "data": {
         "digits": sources.digits,
@@ -88,33 +50,41 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
 }
 
 
+def part_of(config: Config, section: str) -> dict[str, Any]:
+    """The values of a section; those of `preview` without a name of its own stand over those of `sampler`."""
+    part: dict[str, Any] = getattr(config, section)
+    return part if section != "preview" or "name" in part else {**config.sampler, **part}
+
+
 def build_part(resolved: Resolved, section: str, given: Mapping[str, Any]) -> Any:
     """The object of a section, with those of the given values that its constructor takes.
 
     Raises:
         UserError: for an unknown name or keyword, a missing keyword, or values that the constructor refuses.
     """
-    part = dict(getattr(resolved.config, section))
+    part = dict(part_of(resolved.config, section))
     table = TABLES["sampler" if section == "preview" else section]
     name = part.pop("name", None)
     if name not in table:
         place = resolved.origins.get(f"{section}.name", "the configuration")
         raise UserError(
-            f"unknown {section} {name!r} ({place}){suggest(str(name), list(table))}; there are {', '.join(table)}"
+            f"unknown {section} {name!r} ({place}){suggest(str(name), table)}; there are {', '.join(table)}"
         )
-    accepted = inspect.signature(table[name]).parameters
-    own = [key for key in accepted if key not in given]
-    for key in part:
-        if key not in accepted:
-            place = resolved.origins.get(f"{section}.{key}", "the configuration")
+    hints = keyword_types(table[name])
+    own = [key for key in hints if key not in given]
+    for key, value in part.items():
+        place = resolved.origins.get(f"{section}.{key}", "the configuration")
+        if key not in own:
             raise UserError(f"{section} {name} has no {key!r} ({place}){suggest(key, own)}; it has {', '.join(own)}")
-    values = {**{key: value for key, value in given.items() if key in accepted}, **part}
-    required = [key for key, p in accepted.items() if p.default is p.empty and values.get(key) is None]
-    if required:
-        raise UserError(f"{section} {name} needs {', '.join(f'{section}.{key}=…' for key in required)}")
+        if value is not None and not fits(value, hints[key][0]):
+            raise UserError(f"{section}.{key} must be {hint_name(hints[key][0])}, got {value!r} ({place})")
+    values = {**{key: value for key, value in given.items() if key in hints}, **part}
+    missing = [key for key, (_, required) in hints.items() if required and values.get(key) is None]
+    if missing:
+        raise UserError(f"{section} {name} needs {', '.join(f'{section}.{key}=…' for key in missing)}")
     try:
         return table[name](**values)
-    except (ValueError, TypeError, ZeroDivisionError, AttributeError) as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError) as error:
         raise UserError(f"{section} {name}: {error}") from error
 
 
@@ -122,7 +92,7 @@ def build_model(resolved: Resolved) -> ScoreModel:
     """Network, schedule and prediction; the network's initial weights are a function of the seed.
 
     Raises:
-        UserError: when a part is unknown or refuses its values.
+        UserError: when a part is unknown or refuses its values, or the network cannot take the images.
     """
     c = resolved.config
     schedule = build_part(resolved, "schedule", {})
@@ -131,21 +101,36 @@ def build_model(resolved: Resolved) -> ScoreModel:
         torch.manual_seed(c.seed)
         net = build_part(resolved, "net", given)
     try:
-        model = ScoreModel(net, schedule, c.prediction, c.conditioning)
+        # the same numbers in another order of memory, in which convolutions are faster
+        model = ScoreModel(net, schedule, c.prediction, c.conditioning).to(memory_format=torch.channels_last)
     except ValueError as error:
         raise UserError(str(error)) from error
-    # the same numbers in another order of memory, in which convolutions are faster
-    return model.to(memory_format=torch.channels_last)
+    _try(model, (2, c.images.channels, c.images.size, c.images.size), str(c.net.get("name")))
+    return model
+
+
+@torch.no_grad()
+def _try(model: ScoreModel, shape: tuple[int, ...], name: str) -> None:
+    """Refuses a network that cannot take the images or the conditioning, by giving it both ends of the schedule."""
+    training, t = model.training, torch.stack([model.schedule.t_min, model.schedule.times(1)[0]])
+    try:
+        found = model.eval()(torch.zeros(shape), t).eps.shape
+    except (ValueError, TypeError, RuntimeError, LookupError) as error:
+        taken, reason = f"images of {shape[2]} pixels with {shape[1]} channels", str(error).splitlines()[0]
+        raise UserError(f"net {name} cannot take {taken}, or its conditioning: {reason}") from error
+    finally:
+        model.train(training)
+    if found != shape:
+        raise UserError(f"net {name} returns {tuple(found)} for images of shape {shape}")
 
 
 def build_generator(resolved: Resolved, section: str = "sampler", batch_size: int | None = None) -> Generator:
-    """The generation of images with the sampler of a section: `sampler`, or `preview` where there is one.
+    """The generation of images with the sampler of a section, `sampler` or `preview`.
 
     Raises:
         UserError: when the sampler is unknown, refuses its values or does not suit the schedule.
     """
     c = resolved.config
-    section = section if getattr(c, section) else "sampler"
     pixels = build_pixels(c)
     sampler = build_part(resolved, section, {"pixels": (pixels.low, pixels.high)})
     schedule = build_part(resolved, "schedule", {})
@@ -184,7 +169,7 @@ def build_images(resolved: Resolved) -> Split:
 
 
 def read_images(path: str, shape: Shape | None = None) -> ImageSet:
-    """All images of a folder, a zip or an npz; pictures keep the size of the first one when no shape is given.
+    """All images of a folder, a zip or an npz; without a shape, pictures must all be of the first one's size.
 
     Raises:
         UserError: when they cannot be read.
@@ -193,9 +178,7 @@ def read_images(path: str, shape: Shape | None = None) -> ImageSet:
     if place.suffix == ".npz":
         return ImageSet(*images.read_npz(place))
     names = images.list_pictures(place)
-    if shape is None:
-        shape = images.shape_of(place, names[0])
-    files = images.ImageFiles(place, names, shape)
+    files = images.ImageFiles(place, names, shape or images.shape_of(place, names[0]), exact=shape is None)
     return ImageSet(files.decode(range(len(names)), progress=True), images.class_labels(names))
 
 
@@ -212,7 +195,7 @@ def build_reference(resolved: Resolved, reference: str | None) -> tuple[ImageSet
     c = resolved.config
     if reference is None or reference in TABLES["data"]:
         if reference is not None and reference != c.data.get("name"):
-            c = replace(c, data={"name": reference})
+            c = replace(c, data={**{k: v for k, v in c.data.items() if k == "path"}, "name": reference})
         split = build_images(replace(resolved, config=c))
         return split[0], split
     shape = Shape(c.images.size, c.images.channels)

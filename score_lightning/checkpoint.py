@@ -1,11 +1,13 @@
 """Checkpoints: files of plain data with the resolved configuration inside."""
 
-import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from score_lightning.build import build_model
+from score_lightning.config import Resolved, change
 from score_lightning.errors import UserError
 from score_lightning.models import ScoreModel
 
@@ -23,10 +25,11 @@ def read(path: str | Path) -> dict[str, Any]:
         raise UserError(f"there is no checkpoint {path}")
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+    except Exception as error:  # damaged and foreign files make the reader raise almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is truncated, damaged or no checkpoint of score_lightning: {reason}") from error
-    if not isinstance(contents, dict) or "config" not in contents or "state_dict" not in contents:
+    parts = [contents.get(key) for key in ("config", "state_dict")] if isinstance(contents, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts):
         raise UserError(f"{path} is not a checkpoint of score_lightning: it has no configuration inside")
     return contents
 
@@ -37,14 +40,27 @@ def load(path: str | Path) -> ScoreModel:
     Raises:
         UserError: as `read`, and when the weights do not fit the configuration.
     """
-    from score_lightning.build import build_model
-    from score_lightning.config import change
+    return open_changed(path, [])[0]
 
+
+def open_changed(path: str | Path, words: Sequence[str]) -> tuple[ScoreModel, Resolved, int]:
+    """(model as `load` gives it, configuration, training steps) of a checkpoint, changed by key=value words.
+
+    Raises:
+        UserError: as `load`, and when a word is wrong.
+    """
     contents = read(path)
-    model = build_model(change(contents["config"], str(path), []))
+    resolved = change(contents["config"], str(path), words)
+    model = build_model(resolved)
     load_average(model, contents, path)
-    model.config = contents["config"]
-    return model
+    model.config = resolved.plain()
+    return model, resolved, contents.get("global_step", 0)
+
+
+def run_folder_of(path: str | Path) -> Path:
+    """The run folder that a checkpoint lies in, or its own folder."""
+    folder = Path(path).expanduser().parent
+    return folder.parent if folder.name == "checkpoints" else folder
 
 
 def load_average(model: ScoreModel, contents: dict[str, Any], path: str | Path) -> None:

@@ -7,7 +7,7 @@ exchanges a whole section for a file of its kind, a word like `data.path=DIR` se
 
 import difflib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def find_experiment(exp: str) -> Path:
     for path in (Path(exp), ROOT / "experiments" / f"{exp}.yaml"):
         if path.is_file():
             return path
-    raise UserError(f"unknown experiment {exp!r}{_hint(exp, experiments())}; there are {', '.join(experiments())}")
+    raise UserError(f"unknown experiment {exp!r}{suggest(exp, experiments())}; there are {', '.join(experiments())}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _part_layer(kind: str, name: str, where: str) -> tuple[dict[str, Any], str]:
     if not path.is_file():
         known = parts(kind)
         raise UserError(
-            f"unknown {kind} {name!r} ({where}){_hint(name, known)}; there are {', '.join(known)}"
+            f"unknown {kind} {name!r} ({where}){suggest(name, known)}; there are {', '.join(known)}"
             if known
             else f"unknown kind of part {kind!r} ({where})"
         )
@@ -149,10 +149,13 @@ def _merge(layers: Sequence[tuple[dict[str, Any], str]], words: Sequence[str]) -
             reason = str(error.msg if hasattr(error, "msg") and error.msg else error).splitlines()[0]
             raise UserError(f"{error.full_key or 'configuration'}: {reason} ({source})") from error
         origins |= dict.fromkeys(_dotted(values), source)
-    missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
-    if missing:
-        raise UserError(f"no value for {', '.join(missing)}: set it in the experiment or as {missing[0]}=…")
-    return Resolved(OmegaConf.to_object(config), origins)  # type: ignore[arg-type]
+    try:
+        missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
+        if missing:
+            raise UserError(f"no value for {', '.join(missing)}: set it in the experiment or as {missing[0]}=…")
+        return Resolved(OmegaConf.to_object(config), origins)  # type: ignore[arg-type]
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {str(error.msg).splitlines()[0]}") from error
 
 
 def _word_layers(words: Sequence[str]) -> list[tuple[dict[str, Any], str]]:
@@ -196,7 +199,7 @@ def _check_keys(values: Mapping[str, Any], section: type, prefix: str, source: s
     for key, value in values.items():
         if key not in known:
             where = f"{prefix.rstrip('.')} has" if prefix else "there are"
-            raise UserError(f"unknown key {prefix}{key!s} ({source}){_hint(key, known)}; {where} {', '.join(known)}")
+            raise UserError(f"unknown key {prefix}{key!s} ({source}){suggest(key, known)}; {where} {', '.join(known)}")
         kind = known[key].type
         if is_dataclass(kind):
             if not isinstance(value, Mapping):
@@ -211,14 +214,10 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> list[str]:
     return keys
 
 
-def _hint(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
+    """': did you mean X?' for the known word closest to a typo, or nothing."""
     close = difflib.get_close_matches(str(word), list(known), 1)
     return f": did you mean {close[0]}?" if close else ""
-
-
-def suggest(word: str, known: Sequence[str]) -> str:
-    """': did you mean X?' for the known word closest to a typo, or nothing."""
-    return _hint(word, known)
 
 
 def describe() -> str:
@@ -235,8 +234,21 @@ def _describe(section: type, prefix: str) -> list[str]:
         default = f.default_factory() if callable(f.default_factory) else f.default
         key, text = prefix + f.name, f.metadata["doc"]
         if f.name in PART_KINDS:
-            key, text = f"{key}=NAME", f"{text}: {', '.join(parts(f.name))}; {f.name}.KEY=… sets a field"
-        elif default != MISSING:
+            lines += [f"  {key + '=NAME':28} {text}; {key}.KEY=… sets a field", *_describe_parts(f.name)]
+            continue
+        if default != MISSING:
             text = f"{text} [{'null' if default is None else default}]"
         lines.append(f"  {key:28} {text}")
+    return lines
+
+
+def _describe_parts(kind: str) -> list[str]:
+    """The parts of a kind, each with its keys and their values."""
+    if kind == "preview":
+        return []
+    lines = []
+    for name in parts(kind):
+        part = read_yaml(ROOT / "configs" / kind / f"{name}.yaml")
+        keys = [f"{key} {'null' if value is None else value}" for key, value in part.items() if key != "name"]
+        lines.append(f"      {name:24} {', '.join(keys)}")
     return lines

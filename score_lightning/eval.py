@@ -49,26 +49,23 @@ def main(words: Sequence[str]) -> None:
 
 def _evaluate_checkpoint(own: dict[str, Any], rest: Sequence[str]) -> None:
     from score_lightning import build, checkpoint
-    from score_lightning.sample import run_folder_of
 
-    contents = checkpoint.read(own["ckpt"])
-    resolved = config.change(contents["config"], own["ckpt"], rest)
+    model, resolved, step = checkpoint.open_changed(own["ckpt"], rest)
     generator = build.build_generator(resolved)
-    model = build.build_model(resolved)
-    checkpoint.load_average(model, contents, own["ckpt"])
-    model.to(build.build_device(own.get("device", "auto")))
+    device = build.build_device(own.get("device", "auto"))
+    model.to(device)
     n, seed = own.get("n", resolved.config.evaluation.n or 1000), own.get("seed", 0)
     settings = {
         "checkpoint": own["ckpt"],
-        "step": contents.get("global_step"),
+        "step": step,
         "weights": "ema",
         "n": n,
         "seed": seed,
         "sampler": resolved.plain()["sampler"],
         "evaluations_per_image": generator.sampler.evaluations(model.schedule),
     }
-    out = Path(own.get("out", run_folder_of(own["ckpt"])))
-    _report(resolved, own.get("reference"), generator(model, n, seed, progress=True), settings, out)
+    out = Path(own.get("out", checkpoint.run_folder_of(own["ckpt"])))
+    _report(resolved, own.get("reference"), generator(model, n, seed, progress=True), settings, out, device)
 
 
 def _evaluate_images(own: dict[str, Any], rest: Sequence[str]) -> None:
@@ -77,14 +74,18 @@ def _evaluate_images(own: dict[str, Any], rest: Sequence[str]) -> None:
     if "reference" not in own:
         raise UserError("images=… needs reference=NAME|DIR|NPZ to compare with")
     images = build.read_images(own["images"])
-    n = min(own.get("n", len(images)), len(images))
-    _, channels, size, _ = images[:1].shape
+    n = own.get("n", len(images))
+    if not 2 <= n <= len(images):
+        raise UserError(f"{own['images']} holds {len(images)} images; n must lie between 2 and that, got {n}")
+    _, channels, size, width = images[:1].shape
+    if size != width:
+        raise UserError(f"{own['images']} holds images of {width} x {size} pixels; expected squares")
     plain = {"exp": "images", "images": {"size": size, "channels": channels}, "trainer": {"max_steps": 1}}
     resolved = config.change(plain, "images=" + own["images"], rest)
     device = build.build_device(own.get("device", "auto"))
     batches = _batches(images, n, resolved.config.evaluation.batch_size, device)
     settings = {"images": own["images"], "n": n}
-    _report(resolved, own["reference"], batches, settings, Path(own.get("out", ".")))
+    _report(resolved, own["reference"], batches, settings, Path(own.get("out", ".")), device)
 
 
 def _batches(images: "ImageSet", n: int, size: int, device: Any) -> Iterator[tuple["Tensor", "Tensor"]]:
@@ -100,6 +101,7 @@ def _report(
     batches: Iterable[tuple["Tensor", "Tensor"]],
     settings: dict[str, Any],
     out: Path,
+    device: Any,
 ) -> None:
     import torch
 
@@ -114,7 +116,7 @@ def _report(
     folder = make_folder(out.expanduser())
     shown: list[torch.Tensor] = []
     start = time.monotonic()
-    metrics = evaluator(_keep(batches, shown), Rank(), progress=True)
+    metrics = evaluator(_keep(batches, shown), Rank(device=device), progress=True)
     settings |= {**evaluator.settings(), "reference": reference or resolved.plain()["data"]}
     settings["images_per_second"] = round(settings["n"] / (time.monotonic() - start), 2)
     save_grid(torch.cat(shown)[:100], folder / "samples.png")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 import numpy as np
 import torch
@@ -32,16 +33,23 @@ class ImageSet(Dataset[Tensor]):
     def __getitem__(self, indices: Tensor | slice) -> Tensor:
         return self.images[indices]
 
-    def subset(self, indices: Tensor) -> "ImageSet":
+    def subset(self, indices: Tensor) -> Self:
         """The images at the indices."""
-        return ImageSet(self.images[indices], None if self.labels is None else self.labels[indices])
+        return type(self)(self.images[indices], None if self.labels is None else self.labels[indices])
 
 
 class LazyImageSet(ImageSet):
-    """Images that do not fit in memory: decoded whenever a batch asks for them."""
+    """Pictures that are decoded whenever a batch asks for them.
 
-    def __init__(self, files: "ImageFiles", order: Tensor, labels: Tensor | None) -> None:
-        self._files, self._order, self.labels = files, order, labels
+    Args:
+        files: the pictures.
+        labels: int64, one for each, or None.
+        order: which of them, in which order; all when None.
+    """
+
+    def __init__(self, files: "ImageFiles", labels: Tensor | None = None, order: Tensor | None = None) -> None:
+        self._files, self.labels = files, labels
+        self._order = torch.arange(len(files)) if order is None else order
 
     def __len__(self) -> int:
         return len(self._order)
@@ -49,9 +57,18 @@ class LazyImageSet(ImageSet):
     def __getitem__(self, indices: Tensor | slice) -> Tensor:
         return self._files.decode(self._order[indices].tolist())
 
-    def subset(self, indices: Tensor) -> "LazyImageSet":
+    @property
+    def bytes(self) -> int:
+        """What the decoded images take."""
+        return len(self) * self._files.shape.channels * self._files.shape.size**2
+
+    def load(self) -> ImageSet:
+        """The same images in memory."""
+        return ImageSet(self._files.decode(self._order.tolist(), progress=True), self.labels)
+
+    def subset(self, indices: Tensor) -> Self:
         """The images at the indices."""
-        return LazyImageSet(self._files, self._order[indices], None if self.labels is None else self.labels[indices])
+        return type(self)(self._files, None if self.labels is None else self.labels[indices], self._order[indices])
 
 
 @dataclass(frozen=True)
@@ -81,12 +98,14 @@ class ImageFiles:
         names: paths of the pictures below it.
         shape: what they are decoded to.
         crop: side of the central square that is taken of each picture, the largest possible when None.
+        exact: whether pictures must have the shape's size already.
     """
 
     root: Path
     names: list[str]
     shape: Shape
     crop: int | None = None
+    exact: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -123,12 +142,19 @@ class ImageFiles:
                 content = (self.root / name).read_bytes()
             with Image.open(BytesIO(content)) as image:
                 yield image
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+        except UserError:
+            raise
+        except Exception as error:  # damaged pictures and zips make their readers raise almost anything
             reason = "not a picture" if isinstance(error, UnidentifiedImageError) else error
             raise UserError(f"{self.root / name} cannot be read: {reason}. Remove or replace it") from error
 
     def _decode(self, name: str, archive: zipfile.ZipFile | None) -> np.ndarray:
         with self.open(name, archive) as image:
+            if self.exact and image.size != (self.shape.size, self.shape.size):
+                raise UserError(
+                    f"{self.root / name} has {image.width} x {image.height} pixels, others {self.shape.size} x "
+                    f"{self.shape.size}: images to evaluate must all be of one size"
+                )
             return self.shape.fit(image, self.crop)
 
 
@@ -148,7 +174,9 @@ def list_pictures(path: Path) -> list[str]:
     else:
         raise UserError(f"{path} does not exist: data.path must be a folder or a zip file of pictures")
     parts = ((name, PurePosixPath(name)) for name in names)
-    kept = sorted(n for n, p in parts if p.suffix.lower() in SUFFIXES and not any(q[0] in "._" for q in p.parts))
+    kept = sorted(
+        n for n, p in parts if p.suffix.lower() in SUFFIXES and not any(q[0] == "." or q == "__MACOSX" for q in p.parts)
+    )
     if not kept:
         raise UserError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
     return kept
@@ -185,14 +213,18 @@ def read_npz(path: Path) -> tuple[Tensor, Tensor | None]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays.get("labels")
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile, TypeError, AttributeError, EOFError) as error:
+    except Exception as error:  # damaged files make NumPy and zlib raise almost anything
         raise UserError(f"{path} is not a .npz file with an array `images`: {error}") from error
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
         raise UserError(
             f"{path}: images must be uint8, N x H x W or N x H x W x C with C of 1 or 3, got "
             f"{images.dtype} {images.shape}"
         )
-    if labels is not None and labels.shape != images.shape[:1]:
-        raise UserError(f"{path}: there are {len(images)} images but labels of shape {labels.shape}")
+    if labels is not None and (
+        labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or (labels < 0).any()
+    ):
+        raise UserError(
+            f"{path}: labels must be numbers from 0 for the {len(images)} images, got {labels.dtype} {labels.shape}"
+        )
     channels_last = torch.from_numpy(images if images.ndim == 4 else images[..., None])
     return channels_last.permute(0, 3, 1, 2).contiguous(), None if labels is None else torch.from_numpy(labels).long()

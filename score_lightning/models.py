@@ -11,7 +11,7 @@ level, where the score diverges as sigma goes to 0. A conditioning turns (t, sig
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -94,9 +94,14 @@ class ScoreModel(nn.Module):
         prediction: what the output means: score, eps, x_0 or v.
         conditioning: what c is: time, level or log_sigma.
 
+    Attributes:
+        config: the resolved configuration, of a model that `score_lightning.checkpoint.load` gave.
+
     Raises:
         ValueError: for an unknown prediction or conditioning.
     """
+
+    config: dict[str, Any]
 
     def __init__(
         self, net: Callable[..., Tensor], schedule: Discrete, prediction: str = "eps", conditioning: str = "time"
@@ -112,7 +117,8 @@ class ScoreModel(nn.Module):
         c = self._condition(self.schedule, t, sigma).expand(len(x_t)).to(x_t.device)
         if c.is_floating_point():
             c = c.to(x_t.dtype)
-        output = self.net(x_t, c) if labels is None else self.net(x_t, c, labels)
+        x = x_t.to(next(self.parameters(), x_t).dtype)  # another one in Lightning's true-precision modes
+        output = self.net(x, c) if labels is None else self.net(x, c, labels)
         alpha, sigma = expand(alpha, x_t), expand(sigma, x_t)
         return Estimate(x_t, alpha, sigma, self._predict(output.to(x_t.dtype), x_t, alpha, sigma))
 
@@ -141,17 +147,13 @@ class GaussianMixtureModel:
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """The estimate for x_t of shape (B, D) at times t of shape () or (B,)."""
-        alpha, sigma = (expand(a, x_t) for a in self.schedule(t))
-        variance = alpha**2 * self.std**2 + sigma**2
-        means = self.means.to(x_t)
-        logits = self._log_components(x_t, alpha, variance)
-        mean = logits.softmax(1) @ means
+        alpha, sigma, variance = self._kernel(x_t, t)
+        mean = self._log_components(x_t, alpha, variance).softmax(1) @ self.means.to(x_t)
         return Estimate(x_t, alpha, sigma, sigma * (x_t - alpha * mean) / variance)
 
     def log_prob(self, x_t: Tensor, t: Tensor) -> Tensor:
         """ln p(x_t) in nats, of shape (B,)."""
-        alpha, sigma = (expand(a, x_t) for a in self.schedule(t))
-        variance = alpha**2 * self.std**2 + sigma**2
+        alpha, _, variance = self._kernel(x_t, t)
         normaliser = x_t.shape[1] / 2 * torch.log(2 * torch.pi * variance)
         return self._log_components(x_t, alpha, variance).logsumexp(1) - normaliser.flatten()
 
@@ -160,9 +162,13 @@ class GaussianMixtureModel:
         k = torch.multinomial(self.weights, n, replacement=True)
         return self.means[k] + self.std * torch.randn(n, self.means.shape[1], dtype=self.means.dtype), k
 
+    def _kernel(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """alpha, sigma and the components' variance, of shape (1, 1) or (B, 1), on x_t's device."""
+        alpha, sigma = (a.to(x_t).view(-1, 1) for a in self.schedule(t))
+        return alpha, sigma, alpha**2 * self.std**2 + sigma**2
+
     def _log_components(self, x_t: Tensor, alpha: Tensor, variance: Tensor) -> Tensor:
-        means = (alpha[..., None] * self.means.to(x_t)).to(x_t.dtype)
-        distance2 = (x_t[:, None] - means).square().sum(-1)
+        distance2 = (x_t[:, None] - alpha[..., None] * self.means.to(x_t)).square().sum(-1)
         return self.weights.to(x_t).log() - distance2 / (2 * variance)
 
 

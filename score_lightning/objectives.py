@@ -26,7 +26,7 @@ WEIGHTS: dict[str, Callable[[float], Weight]] = {
 """lambda(alpha, sigma), the weight of the score loss.
 
 sigma2 makes every level count alike (Song & Ermon 2019, Sec. 4.2). min_snr is min(SNR, gamma) on the x_0 loss, that is
-min(1, gamma / SNR) on the eps loss, SNR = alpha^2 / sigma^2 (Hang et al. 2023, Eq. 8).
+min(1, gamma / SNR) on the eps loss, SNR = alpha^2 / sigma^2 (Hang et al. 2023).
 """
 
 

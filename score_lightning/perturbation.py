@@ -10,7 +10,6 @@ For s < t the chain is Markov, with the transition
 and the posterior p(x_s | x_t, x_0), Gaussian again. DDPM's beta_t is sigma_ts^2 for s = t - 1.
 """
 
-import torch
 from torch import Tensor
 
 
@@ -30,7 +29,7 @@ def perturb(x_0: Tensor, alpha: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
 
 
 def transition(alpha_s: Tensor, sigma_s: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
-    """(alpha_ts, sigma_ts^2) of p(x_t | x_s), s < t (Kingma et al. 2021, Eq. 3)."""
+    """(alpha_ts, sigma_ts^2) of p(x_t | x_s), s < t (Kingma et al. 2021, Sec. 3.1)."""
     alpha_ts = alpha_t / alpha_s
     return alpha_ts, sigma_t**2 - alpha_ts**2 * sigma_s**2
 
@@ -41,8 +40,3 @@ def posterior(alpha_s: Tensor, sigma_s: Tensor, alpha_t: Tensor, sigma_t: Tensor
     a = alpha_ts * sigma_s**2 / sigma_t**2
     b = alpha_s * sigma2_ts / sigma_t**2
     return a, b, sigma_s**2 * sigma2_ts / sigma_t**2
-
-
-def standard_normal_cdf(z: Tensor) -> Tensor:
-    """Phi(z): turns standard normal numbers into uniform ones."""
-    return torch.special.ndtr(z)

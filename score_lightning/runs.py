@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQ
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from score_lightning import config
+from score_lightning.build import part_of
 from score_lightning.callbacks import Evaluate, SampleGrid, SaveConfig, SaveLast
 from score_lightning.config import Resolved
 from score_lightning.errors import UserError
@@ -28,17 +29,21 @@ def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> l
         UserError: when the features of the evaluation cannot be had.
     """
     c = resolved.config
-    callbacks: list[L.Callback] = [SaveConfig(config.to_yaml(resolved.plain())), LearningRateMonitor("step")]
+    callbacks: list[L.Callback] = [
+        SaveConfig(config.to_yaml(resolved.plain())),
+        LearningRateMonitor("step"),
+        SaveLast(c.trainer.checkpoint_every),  # before what could fail
+    ]
     if c.samples.n:
         callbacks.append(SampleGrid(generator, c.samples.n, c.seed, c.samples.every))
     evaluator = build_evaluator(c, split)
     if evaluator is not None:
-        settings = {"sampler": c.preview or c.sampler, "weights": "ema"}
+        settings = {"sampler": part_of(c, "preview"), "weights": "ema"}
         callbacks.append(Evaluate(evaluator, generator, c.evaluation.n, c.seed, c.evaluation.every, settings))
     best = ModelCheckpoint(
         filename="best", monitor="val/loss", enable_version_counter=False, save_on_train_epoch_end=False
     )
-    callbacks += [SaveLast(c.trainer.checkpoint_every), best]
+    callbacks.append(best)
     return [*callbacks, TQDMProgressBar(refresh_rate=10)] if c.trainer.progress else callbacks
 
 
@@ -53,9 +58,9 @@ def build_evaluator(c: Config, split: Split) -> Evaluator | None:
     try:
         features = choose_features(c.evaluation.features, c.evaluation.weights, *split)
     except UserError as error:
-        if c.evaluation.features != "auto":
+        if c.evaluation.features != "auto" or c.evaluation.weights is not None:
             raise
-        print(f"No evaluation during training, as the data have no labels for a classifier, and {error}")
+        print(f"No evaluation during training: the data have no labels for a classifier, and {error}")
         return None
     return Evaluator(features, split[0], c.evaluation.splits)
 
@@ -131,12 +136,15 @@ def _loggers(resolved: Resolved, folder: Path) -> list[Logger]:
 
 
 def _wandb_mode(setting: str) -> str:
+    keyed = bool(os.environ.get("WANDB_API_KEY")) or _in_netrc("api.wandb.ai")
+    if setting == "online" and not keyed:
+        raise UserError("logger.wandb=online needs a key: run `wandb login`, or take logger.wandb=auto or offline")
     if setting != "auto":
         return setting
     mode = os.environ.get("WANDB_MODE")
     if mode:
         return "off" if mode == "disabled" else mode
-    return "online" if os.environ.get("WANDB_API_KEY") or _in_netrc("api.wandb.ai") else "offline"
+    return "online" if keyed else "offline"
 
 
 def _in_netrc(host: str) -> bool:

@@ -6,6 +6,8 @@ from pathlib import Path
 from score_lightning import cli, config
 from score_lightning.errors import UserError
 
+OWN = {"ckpt": str, "n": int, "out": str, "seed": int, "batch_size": int, "device": str}
+
 
 def usage() -> str:
     """The text of --help."""
@@ -23,16 +25,9 @@ Every key of training changes the configuration inside the checkpoint, such as s
 {config.describe()}"""
 
 
-def run_folder_of(checkpoint: str) -> Path:
-    """The run folder that a checkpoint lies in, or its own folder."""
-    folder = Path(checkpoint).expanduser().parent
-    return folder.parent if folder.name == "checkpoints" else folder
-
-
 def main(words: Sequence[str]) -> None:
     """Draws what the words say."""
-    types = {"ckpt": str, "n": int, "out": str, "seed": int, "batch_size": int, "device": str}
-    own, rest = cli.take(words, types, required=["ckpt"])
+    own, rest = cli.take(words, OWN, required=["ckpt"])
     n, batch_size = own.get("n", 64), own.get("batch_size", 256)
     if n < 1 or batch_size < 1:
         raise UserError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
@@ -43,13 +38,10 @@ def main(words: Sequence[str]) -> None:
     from score_lightning import build, checkpoint
     from score_lightning.evaluation.report import make_folder, save_grid
 
-    contents = checkpoint.read(own["ckpt"])
-    resolved = config.change(contents["config"], own["ckpt"], rest)
+    model, resolved, _ = checkpoint.open_changed(own["ckpt"], rest)
     generator = build.build_generator(resolved, batch_size=batch_size)
-    model = build.build_model(resolved)
-    checkpoint.load_average(model, contents, own["ckpt"])
     model.to(build.build_device(own.get("device", "auto")))
-    folder = make_folder(Path(own.get("out", run_folder_of(own["ckpt"]))).expanduser())
+    folder = make_folder(Path(own.get("out", checkpoint.run_folder_of(own["ckpt"]))).expanduser())
     images = torch.cat([batch.cpu() for _, batch in generator(model, n, own.get("seed", 0), progress=True)])
     np.savez_compressed(folder / "samples.npz", images=images.permute(0, 2, 3, 1).numpy())
     save_grid(images[:100], folder / "samples.png")

@@ -12,8 +12,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from score_lightning.perturbation import standard_normal_cdf
-
 Spacing = Literal["uniform", "quadratic", "leading", "trailing"]
 RandnLike = Callable[[Tensor], Tensor]
 
@@ -59,8 +57,9 @@ class Discrete:
         if t.is_floating_point():
             raise TypeError(f"this schedule has the integer times 0 .. {self.levels - 1}; got {t.dtype}")
         if t.device not in self._tables:
+            dtype = torch.float32 if t.device.type == "mps" else torch.float64  # MPS has no float64
             alpha, sigma = self._tables[torch.device("cpu")]
-            self._tables[t.device] = (alpha.to(t.device), sigma.to(t.device))
+            self._tables[t.device] = (alpha.to(t.device, dtype), sigma.to(t.device, dtype))
         alpha, sigma = self._tables[t.device]
         return alpha[t], sigma[t]
 
@@ -80,8 +79,10 @@ class Discrete:
         """
         if steps is None:
             steps = self.levels
-        if not 1 <= steps <= self.levels:
-            raise ValueError(f"steps must lie between 1 and the schedule's {self.levels} levels, got {steps}")
+        if int(steps) != steps or not 1 <= steps <= self.levels:
+            raise ValueError(
+                f"steps must be a whole number between 1 and the schedule's {self.levels} levels, got {steps}"
+            )
         last, grid = self.levels - 1, torch.arange(steps - 1, -1, -1, dtype=torch.float64)
         share = grid / max(steps - 1, 1) if steps > 1 else torch.ones(1, dtype=torch.float64)
         if spacing == "uniform":
@@ -103,13 +104,13 @@ class Discrete:
         """
         z = randn_like(torch.empty(*shape, **options))  # type: ignore[call-overload]
         if self.start == "uniform":
-            return standard_normal_cdf(z)
+            return torch.special.ndtr(z)
         _, sigma = self(torch.tensor(self.levels - 1))
         return z * sigma.item()
 
 
 def geometric(sigma_min: float, sigma_max: float, levels: int, start: str = "gaussian") -> Discrete:
-    """NCSN's ladder: alpha = 1, sigma a geometric sequence (Song & Ermon 2019, Sec. 3.2).
+    """NCSN's ladder: alpha = 1, sigma a geometric sequence (Song & Ermon 2019, Sec. 4.1).
 
     Raises:
         ValueError: unless 0 < sigma_min < sigma_max and levels >= 2, or sigma_min > 0 and levels = 1.

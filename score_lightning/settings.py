@@ -117,7 +117,7 @@ class Config:
     conditioning: str = doc("what the network is told of the noise: time, level or log_sigma", "time")
     objective: dict[str, Any] = doc("the loss", factory=dict)
     sampler: dict[str, Any] = doc("the sampler", factory=dict)
-    preview: dict[str, Any] = doc("the sampler of grids and evaluation during training (none: sampler)", factory=dict)
+    preview: dict[str, Any] = doc("sampler of grids and evaluation in training: what differs", factory=dict)
     optimizer: Optimizer = doc("", factory=Optimizer)
     ema: Ema = doc("", factory=Ema)
     trainer: Trainer = doc("", factory=Trainer)

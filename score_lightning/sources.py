@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from score_lightning.randomness import generator
 MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images above which a folder is decoded batch by batch
 
 Split = tuple[ImageSet, ImageSet]
+Images = TypeVar("Images", bound=ImageSet)
 
 
-def hold_out(images: ImageSet, fraction: float) -> Split:
+def hold_out(images: Images, fraction: float) -> tuple[Images, Images]:
     """(training, validation) images, the latter a fixed random share of at least one image.
 
     Raises:
@@ -49,10 +50,8 @@ def folder(shape: Shape, path: str, validation: float = 0.05) -> Split:
     """Pictures of any size in a folder or a zip file, in class folders or not; the central square, resized."""
     root = Path(path).expanduser()
     names = list_pictures(root)
-    files, labels = ImageFiles(root, names, shape), class_labels(names)
-    if len(names) * shape.channels * shape.size**2 > MEMORY_LIMIT:
-        return hold_out(LazyImageSet(files, torch.arange(len(names)), labels), validation)
-    return hold_out(ImageSet(files.decode(range(len(names)), progress=True), labels), validation)
+    train, held = hold_out(LazyImageSet(ImageFiles(root, names, shape), class_labels(names)), validation)
+    return _decode(train), _decode(held)
 
 
 def npz(shape: Shape, path: str, validation: float = 0.05) -> Split:
@@ -87,13 +86,18 @@ def celeba(shape: Shape, path: str = "data", crop: int = 140) -> Split:
     """CelebA's aligned faces: the central 140 pixels, resized (Song & Ermon 2019, Sec. 5)."""
     from torchvision.datasets import CelebA
 
-    splits = []
+    splits: list[ImageSet] = []
     for split in ("train", "valid"):
         found = _download(partial(CelebA, path, split, download=True), "CelebA")
         root = Path(found.root) / found.base_folder / "img_align_celeba"
         files = ImageFiles(root, list(found.filename), shape, crop)
-        splits.append(ImageSet(files.decode(range(len(files)), progress=True)))
+        splits.append(_decode(LazyImageSet(files)))
     return splits[0], splits[1]
+
+
+def _decode(images: LazyImageSet) -> ImageSet:
+    """The images in memory where they fit."""
+    return images if images.bytes > MEMORY_LIMIT else images.load()
 
 
 def _download(load: Callable[[], Any], name: str) -> Any:

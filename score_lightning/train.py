@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from score_lightning.settings import Config
 
 
+OWN = {"exp": str, "dry_run": bool, "resume": str}
+
+
 def usage() -> str:
     """The text of --help."""
     return f"""python -m score_lightning.train exp=NAME [key=value …]
@@ -29,13 +32,16 @@ keys [default]:
 
 def main(words: Sequence[str]) -> None:
     """Trains what the words say."""
-    own, rest = cli.take(words, {"exp": str, "dry_run": bool, "resume": str})
-    resolved = _resolve(own, rest)
+    own, rest = cli.take(words, OWN)
+    resumed = _read_checkpoint(own.get("resume"))
+    resolved = _resolve(own, rest, resumed)
     _check(resolved.config)
 
     from score_lightning.build import build_module
 
     module = build_module(resolved)
+    if resumed is not None:
+        _check_resumed(resolved.config, module, own["resume"], resumed)
     if own.get("dry_run"):
         print(config.to_yaml(resolved.plain()))
         print(f"parameters: {sum(p.numel() for p in module.model.parameters())}")
@@ -43,14 +49,35 @@ def main(words: Sequence[str]) -> None:
     _train(resolved, module, own.get("resume"))
 
 
-def _resolve(own: dict[str, Any], rest: Sequence[str]) -> config.Resolved:
-    if "exp" in own:
-        return config.load(rest, own["exp"])
-    if "resume" not in own:
-        raise UserError(f"exp=NAME is missing; experiments: {', '.join(config.experiments())} (--help lists all keys)")
+def _read_checkpoint(path: str | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
     from score_lightning import checkpoint
 
-    return config.change(checkpoint.read(own["resume"])["config"], own["resume"], rest)
+    return checkpoint.read(path)
+
+
+def _resolve(own: dict[str, Any], rest: Sequence[str], resumed: dict[str, Any] | None) -> config.Resolved:
+    if "exp" in own:
+        return config.load(rest, own["exp"])
+    if resumed is None:
+        raise UserError(f"exp=NAME is missing; experiments: {', '.join(config.experiments())} (--help lists all keys)")
+    return config.change(resumed["config"], own["resume"], rest)
+
+
+def _check_resumed(c: "Config", module: Any, path: str, resumed: dict[str, Any]) -> None:
+    """Refuses a checkpoint that the run cannot go on from."""
+    step = resumed.get("global_step", 0)
+    if step >= c.trainer.max_steps:
+        raise UserError(f"{path} has done {step} steps: trainer.max_steps must be more, got {c.trainer.max_steps}")
+    have = {name: value.shape for name, value in resumed["state_dict"].items()}
+    need = {name: value.shape for name, value in module.state_dict().items()}
+    differing = sorted(name for name in have.keys() | need.keys() if have.get(name) != need.get(name))
+    if differing:
+        raise UserError(
+            f"{path} belongs to another network: {len(differing)} weights differ in name or shape, the first "
+            f"{differing[0]}. Leave exp and net as they were, or leave out exp"
+        )
 
 
 def _check(c: "Config") -> None:
@@ -64,11 +91,14 @@ def _check(c: "Config") -> None:
         ("trainer.checkpoint_every", t.checkpoint_every, 1),
         ("trainer.workers", t.workers, 0),
         ("validation.every", c.validation.every, 1),
-        ("validation.n", c.validation.n, 1),
         ("validation.levels", c.validation.levels, 1),
+        ("validation.n", c.validation.n, c.validation.levels),
+        ("seed", c.seed, 0),
+        ("optimizer.eps", c.optimizer.eps, 0),
+        ("optimizer.weight_decay", c.optimizer.weight_decay, 0),
         ("samples.n", c.samples.n, 0),
         ("samples.every", c.samples.every, 1),
-        ("evaluation.every", c.evaluation.every or 1, 1),
+        ("evaluation.every", 1 if c.evaluation.every is None else c.evaluation.every, 1),
         ("evaluation.splits", c.evaluation.splits, 1),
         ("evaluation.batch_size", c.evaluation.batch_size, 1),
         ("optimizer.warmup", c.optimizer.warmup, 0),
@@ -79,18 +109,19 @@ def _check(c: "Config") -> None:
         raise UserError(f"evaluation.n must be 0 (none) or at least 2, got {c.evaluation.n}")
     if not 0 <= c.ema.decay <= 1:
         raise UserError(f"ema.decay must lie between 0 and 1, got {c.ema.decay}")
-    if not c.optimizer.lr > 0 or len(c.optimizer.betas) != 2:
-        raise UserError(f"optimizer needs lr > 0 and two betas, got {c.optimizer.lr} and {c.optimizer.betas}")
+    betas = c.optimizer.betas
+    if not c.optimizer.lr > 0 or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise UserError(f"optimizer needs lr > 0 and two betas in [0, 1), got {c.optimizer.lr} and {betas}")
+    if c.seed >= 2**63:
+        raise UserError(f"seed must be below 2^63, got {c.seed}")
     if c.logger.wandb not in ("auto", "online", "offline", "off"):
         raise UserError(f"logger.wandb must be auto, online, offline or off, got {c.logger.wandb!r}")
 
 
 def _train(resolved: config.Resolved, module: Any, resume: str | None) -> None:
-    from score_lightning import build, checkpoint, runs
+    from score_lightning import build, runs
     from score_lightning.callbacks import run_folder
 
-    if resume is not None:
-        checkpoint.read(resume)
     generator = build.build_generator(resolved, "preview")
     split = build.build_images(resolved)
     trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, generator))

@@ -1,6 +1,7 @@
 """The LightningModule: draws times and noise, calls the objective, keeps the average of the weights."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,13 +75,19 @@ class WeightAverage(nn.Module):
     def update(self, model: ScoreModel, step: int) -> None:
         """average <- decay average + (1 - decay) weights, after step 1, 2, ..."""
         decay = min(self._decay, (1 + step) / (10 + step)) if self._warmup else self._decay
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        mine: list[Tensor] = list(self.model.parameters())
+        theirs = [p.to(q.dtype) for p, q in zip(model.parameters(), mine, strict=True)]
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            average.copy_(buffer)
 
     def train(self, mode: bool = True) -> "WeightAverage":  # noqa: ARG002 - averaged weights are only ever evaluated
         """Stays in evaluation mode."""
         return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WeightAverage":
+        """Moves to other devices but keeps its precision: in bfloat16 a decay of 0.9999 would change nothing."""
+        return super()._apply(lambda p: fn(p).to(p.dtype), recurse)
 
 
 class LevelLosses(Metric):
@@ -92,8 +99,8 @@ class LevelLosses(Metric):
 
     def __init__(self, levels: int) -> None:
         super().__init__()
-        self.add_state("sums", torch.zeros(levels, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("counts", torch.zeros(levels, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(levels), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(levels), dist_reduce_fx="sum")
 
     def update(self, level: Tensor, loss: Tensor) -> None:
         """Adds losses (B,) at the levels (B,), int64."""
@@ -141,6 +148,8 @@ class ScoreModule(L.LightningModule):
         """The mean loss of a batch at times and with noise that are functions of (seed, step)."""
         place = {"rank": self.global_rank, "ranks": self.trainer.world_size}
         noise = BatchNoise(self._seed, "train", batch["step"], device=self.device, **place)
+        # dropout draws from the global generator
+        torch.manual_seed(derive_seed(self._seed, "dropout", batch["step"], self.global_rank))
         x_0 = self._augmentation(batch["images"], noise)
         t = self._objective.draw_t(self.model.schedule, noise.rand(len(x_0)))
         loss = self._objective(self.model, x_0, t, noise.randn_like).mean()

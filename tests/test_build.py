@@ -33,7 +33,8 @@ def test_every_part_is_built_from_its_file(kind):
             assert part["name"] in build.TABLES["data"]
             continue
         resolved = config.load([f"{kind}={name}"], "ddpm_digits")
-        given = {"image_size": 16, "image_channels": 1, "levels": 10, "pixels": (-1.0, 1.0)}
+        given = {"net": {"image_size": 16, "image_channels": 1, "levels": 10}, "sampler": {"pixels": (-1.0, 1.0)}}
+        given = given.get(kind, {})
         if name == "unet_small":
             given["image_size"] = 28
         assert build.build_part(resolved, kind, given) is not None
@@ -71,16 +72,24 @@ def test_initial_weights_are_a_function_of_the_seed():
         (["net.chanels=3"], r"net unet has no 'chanels' \(command line\): did you mean channels\?; it has channels"),
         (["net.name=unett"], r"unknown net 'unett' \(command line\): did you mean unet\?"),
         (["net.channels=20"], "groups must divide channels"),
-        (["net.channels=wide"], "net unet: "),
+        (["net.channels=wide"], r"net.channels must be a whole number, got 'wide' \(command line\)"),
+        (["net.channels=-32"], "must be positive"),
+        (["net.attention=4"], "net.attention must be a list of a whole number"),
+        (["net.levels=5"], "net unet has no 'levels'"),
+        (["net.image_size=16"], "net unet has no 'image_size'"),
+        (["sampler.steps=1.5"], "sampler.steps must be a whole number or null"),
+        (["sampler.clip=maybe"], "sampler.clip must be true or false"),
+        (["net=refinenet", "images.size=9", "conditioning=level"], "net refinenet cannot take images of 9 pixels"),
+        (["net=refinenet", "conditioning=log_sigma"], "or its conditioning"),
         (["images.size=9"], "multiple of 2; got 9"),
         (["schedule.levels=0"], "at least one level"),
         (["schedule=geometric", "schedule.sigma_min=2"], "sigma_min < sigma_max"),
         (["prediction=noise"], "choose one of score, eps, x_0, v"),
         (["conditioning=sigma"], "choose one of time, level, log_sigma"),
         (["objective.weight=none"], "choose one of sigma2"),
-        (["sampler.variance=medium"], "large or small"),
-        (["sampler.steps=5000"], "between 1 and the schedule's 1000 levels"),
-        (["sampler.spacing=odd"], "spacing must be"),
+        (["sampler.variance=medium"], "one of large, small"),
+        (["sampler.steps=5000"], "whole number between 1 and the schedule's 1000 levels"),
+        (["sampler.spacing=odd"], "sampler.spacing must be one of uniform"),
         (["images.range=[1,0]"], "low < high"),
         (["images.range=[1]"], "images.range"),
     ],

@@ -111,4 +111,7 @@ def test_unknown_experiments_are_answered_with_the_known_ones():
 def test_help_has_a_word_on_every_key():
     for line in config.describe().splitlines():
         key, text = line.split(maxsplit=1)
-        assert len(text) > 5, key
+        assert len(text.split("[")[0]) > 5, key
+    shown = config.describe()
+    for part in ("data=NAME", "cifar10 ", "path data", "unet_tiny", "channels 32", "ddim ", "eta 0.0"):
+        assert part in shown, part

@@ -18,6 +18,7 @@ from score_lightning import checkpoint, cli, sample, train
 from score_lightning import eval as evaluate
 from score_lightning.callbacks import SaveLast
 from score_lightning.errors import UserError
+from score_lightning.evaluation.report import save_grid
 
 QUICK = [
     "trainer.max_steps=4", "trainer.progress=false", "trainer.log_every=1", "validation.every=2", "validation.n=40",
@@ -99,7 +100,7 @@ def test_resume_continues_as_if_nothing_had_happened(tmp_path, monkeypatch, accu
         "evaluation.n=0",
         "samples.n=0",
         "trainer.max_steps=6",
-        "net.dropout=0.0",
+        "net.dropout=0.3",
         f"trainer.accumulate={accumulate}",
     ]
     saved = []
@@ -224,9 +225,21 @@ def test_ncsn_trains_and_samples(tmp_path):
     assert np.load(tmp_path / "samples.npz")["images"].shape == (4, 8, 8, 1)
 
 
-def test_bf16_trains(tmp_path):
-    folder = run(tmp_path, "trainer.precision=bf16-mixed", "evaluation.n=0", "samples.n=0")
-    assert state(folder)["state_dict"]["model.net.conv_in.weight"].dtype == torch.float32
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_other_precisions_train_with_averages_in_float32(tmp_path, precision):
+    full, half = (
+        run(tmp_path, f"trainer.precision={precision}", "evaluation.n=4", "samples.n=4")
+        for precision in ("32-true", precision)
+    )
+    one, other = (
+        [float(row["train/loss"]) for row in csv.DictReader((folder / "metrics.csv").open()) if row["train/loss"]]
+        for folder in (full, half)
+    )
+    assert one != other
+    assert other == pytest.approx(one, rel=0.05)
+    weights = state(half)["state_dict"]["average.model.net.conv_in.weight"]
+    assert weights.dtype == torch.float32
+    assert not torch.equal(weights, state(half)["state_dict"]["model.net.conv_in.weight"].float())
 
 
 def test_wandb_is_written_offline_without_a_key(tmp_path, monkeypatch):
@@ -239,8 +252,9 @@ def test_wandb_is_written_offline_without_a_key(tmp_path, monkeypatch):
     wandb.finish()
     (record,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     contents = record.read_bytes()
-    for key in (b"train/loss", b"val/loss", b"val_level/0000", b"samples", b"max_steps"):
+    for key in (b"train/loss", b"val/loss", b"val_level/0000", b"lr-Adam", b"max_steps"):
         assert key in contents, key
+    assert len(list(folder.glob("wandb/offline-run-*/files/media/images/samples_*.png"))) == 2
 
 
 def test_two_processes_equal_one(tmp_path):
@@ -297,11 +311,47 @@ def fails(entry, words, capsys, monkeypatch):
         (["exp=ddpm_digits", "dry_run=maybe"], "dry_run takes a value of type bool"),
         (["exp=ddpm_digits", "resume=/nowhere.ckpt"], "there is no checkpoint /nowhere.ckpt"),
         (["exp=ddpm_digits", "optimizer.betas=[0.9]"], "two betas"),
+        (["exp=ddpm_digits", "optimizer.betas=[0.9,1.5]"], "two betas"),
+        (["exp=ddpm_digits", "evaluation.every=0"], "evaluation.every must be at least 1, got 0"),
+        (["exp=ddpm_digits", "validation.n=3"], "validation.n must be at least 10, got 3"),
+        (["exp=ddpm_digits", "evaluation.weights=/nowhere.pth", "evaluation.features=auto"], "/nowhere.pth does not"),
+        (["exp=ddpm_digits", "net=mlp"], "net mlp cannot take images of 8 pixels"),
+        (["exp=ddpm_digits", "net.multipliers=[]"], "must be positive"),
+        (["exp=ddpm_digits", "seed=100000000000000000000000"], "seed must be below"),
+        (["exp=ddpm_digits", "data.path=${x}"], "data.path"),
     ],
 )
 def test_mistakes_in_training_leave_nothing_behind(tmp_path, words, message, capsys, monkeypatch):
     assert message in fails(train, [*words, "logger=off", f"out={tmp_path}/runs"], capsys, monkeypatch)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_wandb_online_needs_a_key(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    words = ["exp=ddpm_digits", "logger=online", "evaluation.n=0", f"out={tmp_path}/runs"]
+    assert "logger.wandb=online needs a key" in fails(train, words, capsys, monkeypatch)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resuming_what_cannot_go_on_is_refused(ckpt, tmp_path, capsys, monkeypatch):
+    words = [f"resume={ckpt}", f"out={tmp_path}/runs", "logger=off"]
+    assert "has done 4 steps: trainer.max_steps must be more" in fails(train, words, capsys, monkeypatch)
+    other = [*words, "exp=ddpm_digits", "net.channels=16"]
+    assert "belongs to another network" in fails(train, other, capsys, monkeypatch)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_and_metrics_in_training_are_of_the_averaged_weights(trained, ckpt, tmp_path):
+    """The grid and the numbers of the last step equal those of the checkpoint's averaged weights."""
+    sample.main([f"ckpt={ckpt}", "n=5", f"out={tmp_path}", "sampler=ddim", "sampler.steps=3"])
+    drawn = torch.from_numpy(np.load(tmp_path / "samples.npz")["images"]).permute(0, 3, 1, 2)
+    ours = np.asarray(Image.open(save_grid(drawn, tmp_path / "grid.png"))).astype(int)
+    theirs = np.asarray(Image.open(trained / "samples/step_0000004.png")).astype(int)
+    assert np.abs(ours - theirs).max() <= 1
+    evaluate.main([f"ckpt={ckpt}", "n=30", f"out={tmp_path}", "sampler=ddim", "sampler.steps=3"])
+    again, first = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, trained))
+    assert again["fid_classifier"] == pytest.approx(first["fid_classifier"], rel=1e-3)
 
 
 def test_a_file_in_place_of_the_run_folder_is_named(tmp_path, capsys, monkeypatch):
@@ -323,8 +373,10 @@ def test_checkpoints_that_are_not_ours_are_refused(ckpt, tmp_path, capsys, monke
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"config": {}, "state_dict": Code()}, tmp_path / "code.ckpt")
+    torch.save({"config": None, "state_dict": {}}, tmp_path / "none.ckpt")
+    torch.save({"config": {}, "state_dict": []}, tmp_path / "list.ckpt", _use_new_zipfile_serialization=False)
     before = sorted(tmp_path.iterdir())
-    for name in ("cut", "text", "empty", "other", "code"):
+    for name in ("cut", "text", "empty", "other", "code", "none", "list"):
         for entry in (evaluate, sample):
             message = fails(entry, [f"ckpt={tmp_path}/{name}.ckpt", "n=2"], capsys, monkeypatch)
             assert f"{name}.ckpt is" in message
@@ -341,7 +393,7 @@ def test_checkpoints_that_are_not_ours_are_refused(ckpt, tmp_path, capsys, monke
         (sample, ["ckpt=CKPT", "n=many"], "n takes a value of type int, got 'many'"),
         (sample, ["ckpt=CKPT", "sampler=dim"], "did you mean ddim?"),
         (sample, ["ckpt=CKPT", "sampler.stepz=3"], "did you mean steps?"),
-        (sample, ["ckpt=CKPT", "sampler.steps=2000"], "between 1 and the schedule's 1000 levels"),
+        (sample, ["ckpt=CKPT", "sampler.steps=2000"], "whole number between 1 and the schedule's 1000 levels"),
         (sample, ["ckpt=CKPT", "device=warp"], "device=warp cannot be used"),
         (sample, ["ckpt=CKPT", "net.channels=16"], "do not fit its network"),
         (evaluate, [], "give either ckpt=PATH or images="),
@@ -350,11 +402,18 @@ def test_checkpoints_that_are_not_ours_are_refused(ckpt, tmp_path, capsys, monke
         (evaluate, ["ckpt=CKPT", "reference=/nowhere"], "/nowhere does not exist"),
         (evaluate, ["images=/nowhere", "reference=digits"], "/nowhere does not exist"),
         (evaluate, ["images=/nowhere"], "needs reference="),
+        (evaluate, ["images=FEW", "reference=digits"], "n must lie between 2 and that, got 1"),
+        (evaluate, ["images=SIZES", "reference=digits"], "must all be of one size"),
     ],
 )
 def test_mistakes_in_sampling_and_evaluation_get_one_message(
     entry, words, message, ckpt, tmp_path, capsys, monkeypatch
 ):
+    for name, sizes in {"FEW": [8], "SIZES": [8, 9]}.items():
+        (tmp_path / name).mkdir()
+        for size in sizes:
+            Image.fromarray(np.zeros((size, size), np.uint8)).save(tmp_path / name / f"{size}.png")
+        words = [word.replace(name, str(tmp_path / name)) for word in words]
     words = [word.replace("CKPT", str(ckpt)) for word in words]
     assert message in fails(entry, [*words, f"out={tmp_path}/out"], capsys, monkeypatch)
     assert not (tmp_path / "out").exists()

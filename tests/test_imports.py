@@ -14,7 +14,7 @@ THEORY = {"perturbation", "schedules", "models", "objectives", "samplers", "netw
 ENTRY = {"train", "eval", "sample"}
 LAYERS = [
     THEORY,
-    {"errors", "settings", "config", "cli", "images", "sources", "data", "training", "generate"},
+    {"errors", "settings", "signatures", "config", "cli", "images", "sources", "data", "training", "generate"},
     {"evaluation"},
     {"build", "checkpoint", "callbacks", "runs"},
     ENTRY,
@@ -26,18 +26,16 @@ def layer_of(name):
 
 
 def imports(path):
-    """(module, whether at the top level) of every absolute import in a file."""
-    tree = ast.parse(path.read_text())
-    top = {id(node) for node in tree.body}
-    for node in ast.walk(tree):
+    """The module of every import in a file, those inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, id(node) in top) for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             if node.module == "score_lightning":
-                yield from ((f"score_lightning.{alias.name}", id(node) in top) for alias in node.names)
+                yield from (f"score_lightning.{alias.name}" for alias in node.names)
             else:
-                yield node.module, id(node) in top
+                yield node.module
 
 
 FILES = {path: path.relative_to(ROOT).with_suffix("").parts[0] for path in ROOT.rglob("*.py")}
@@ -46,25 +44,23 @@ FILES = {path: name for path, name in FILES.items() if name != "__init__"}
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_module_imports_from_a_layer_above(path):
-    for module, top in imports(path):
+    for module in imports(path):
         package, *rest = module.split(".")
         if package != "score_lightning" or not rest:
             continue
-        # a checkpoint is built on demand, which is an import inside a function
-        if top:
-            assert layer_of(rest[0]) <= layer_of(FILES[path]), f"{path.name} imports {module}"
+        assert layer_of(rest[0]) <= layer_of(FILES[path]), f"{path.name} imports {module}"
 
 
 @pytest.mark.parametrize("path", [p for p, n in FILES.items() if n in THEORY], ids=lambda p: str(p.relative_to(ROOT)))
 def test_theory_and_networks_import_torch_only(path):
     allowed = {"torch", "score_lightning", "tqdm", *sys.stdlib_module_names}
-    assert {module.split(".")[0] for module, _ in imports(path)} <= allowed
-    inside = {module.split(".")[1] for module, _ in imports(path) if module.startswith("score_lightning.")}
+    assert {module.split(".")[0] for module in imports(path)} <= allowed
+    inside = {module.split(".")[1] for module in imports(path) if module.startswith("score_lightning.")}
     assert inside <= THEORY
 
 
 def test_only_configurations_know_omegaconf():
-    users = {path.name for path in FILES if any(module.startswith("omegaconf") for module, _ in imports(path))}
+    users = {path.name for path in FILES if any(module.startswith("omegaconf") for module in imports(path))}
     assert users == {"config.py", "settings.py"}
 
 

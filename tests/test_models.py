@@ -86,6 +86,14 @@ def test_mixture_density_equals_torch_distributions(mixture):
     assert_close(mixture.log_prob(x, torch.tensor(40)), exact.log_prob(x))
 
 
+def test_mixture_keeps_the_dtype_and_device_of_its_data(mixture):
+    for t in (torch.tensor(40), torch.tensor([40, 50])):
+        x = torch.randn(2, 2)
+        assert mixture(x, t).score.dtype == mixture.log_prob(x, t).dtype == torch.float32
+    on_meta = mixture(torch.empty(2, 2, device="meta"), torch.tensor(40)).score
+    assert on_meta.device.type == "meta"
+
+
 def test_mixtures_of_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match=r"\(K, D\)"):
         GaussianMixtureModel(torch.zeros(2), 1.0, torch.ones(2), SCHEDULES[0])

@@ -66,6 +66,13 @@ def test_images_that_do_not_fit_in_memory_are_decoded_by_batch(pictures, monkeyp
         assert torch.equal(a.labels, b.labels)
 
 
+def test_names_of_cameras_are_not_hidden_files(tmp_path):
+    for name in ("_DSC0001.JPG", "__MACOSX/a.png", ".b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name)
+    assert on_disk.list_pictures(tmp_path) == ["_DSC0001.JPG"]
+
+
 def test_photos_are_turned_as_their_camera_says(tmp_path):
     image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
     exif = Image.Exif()
@@ -158,18 +165,20 @@ def test_celeba_is_cropped_to_its_central_140_pixels(tmp_path, monkeypatch):
         (lambda p: sources.folder(Shape(8, 3), str(p / "none")), "does not exist: data.path must be a folder"),
         (lambda p: sources.folder(Shape(8, 3), str(p / "text.zip")), "neither a folder nor a zip"),
         (lambda p: sources.folder(Shape(8, 3), str(p / "empty")), "holds no pictures"),
-        (lambda p: sources.folder(Shape(8, 3), str(p / "broken")), r"bad.png cannot be read: not a picture"),
-        (lambda p: sources.folder(Shape(8, 3), str(p / "cut")), r"cut.png cannot be read"),
+        (lambda p: sources.folder(Shape(8, 3), str(p / "broken")), r"(bad|worse).png cannot be read: not a picture"),
+        (lambda p: sources.folder(Shape(8, 3), str(p / "cut")), r"cut2?.png cannot be read"),
         (lambda p: sources.folder(Shape(8, 3), str(p / "one")), "leave images on both sides"),
         (lambda p: sources.npz(Shape(8, 1), str(p / "none.npz")), "does not exist"),
         (lambda p: sources.npz(Shape(8, 1), str(p / "text.zip")), "is not a .npz file"),
         (lambda p: sources.npz(Shape(8, 1), str(p / "float.npz")), "must be uint8"),
         (lambda p: sources.npz(Shape(8, 1), str(p / "other.npz")), "array `images`"),
-        (lambda p: sources.npz(Shape(8, 1), str(p / "labels.npz")), "3 images but labels of shape"),
+        (lambda p: sources.npz(Shape(8, 1), str(p / "labels.npz")), "numbers from 0 for the 3 images"),
         (
             lambda p: sources.npz(Shape(9, 1), str(p / "labelled.npz")),
             r"8 x 8 pixels with 1 channels, the network takes 9",
         ),
+        (lambda p: sources.folder(Shape(8, 3), str(p / "flipped.zip")), "cannot be read"),
+        (lambda p: sources.npz(Shape(8, 1), str(p / "words.npz")), "labels must be numbers"),
         (lambda p: sources.npz(Shape(8, 1), str(p / "code.npz")), "is not a .npz file"),
         (lambda p: sources.torchvision_source("MNIST")(Shape(28, 1), str(p / "nothing")), "data=folder"),
     ],
@@ -184,15 +193,24 @@ def test_what_cannot_be_read_is_named_with_the_remedy(tmp_path, monkeypatch, sou
     (tmp_path / "text.zip").write_text("text")
     for name in ("empty", "broken", "cut", "one"):
         (tmp_path / name).mkdir()
-    (tmp_path / "broken/bad.png").write_text("text")
+    for name in ("bad.png", "worse.png"):
+        (tmp_path / "broken" / name).write_text("text")
     whole = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(whole).save(tmp_path / "one/a.png")
-    (tmp_path / "cut/cut.png").write_bytes((tmp_path / "one/a.png").read_bytes()[:300])
+    for name in ("cut.png", "cut2.png"):
+        (tmp_path / "cut" / name).write_bytes((tmp_path / "one/a.png").read_bytes()[:300])
     images = np.zeros((3, 8, 8), np.uint8)
     np.savez(tmp_path / "float.npz", images=images.astype(float))
     np.savez(tmp_path / "other.npz", pictures=images)
     np.savez(tmp_path / "labels.npz", images=images, labels=np.arange(2))
     np.savez(tmp_path / "labelled.npz", images=images, labels=np.arange(3))
+    np.savez(tmp_path / "words.npz", images=images, labels=np.array(["a", "b", "c"]))
+    with zipfile.ZipFile(tmp_path / "flipped.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(2000))
+        archive.writestr("b.png", bytes(2000))
+    content = bytearray((tmp_path / "flipped.zip").read_bytes())
+    content[36:44] = b"\xff" * 8
+    (tmp_path / "flipped.zip").write_bytes(content)
     np.savez(tmp_path / "code.npz", images=np.array([gzip.open], dtype=object))
     with pytest.raises(UserError, match=message):
         source(tmp_path)

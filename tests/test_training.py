@@ -119,9 +119,14 @@ def test_drawing_a_batch_costs_under_2_percent_of_a_ddpm_cifar_step():
     module = build.build_module(config.load([], "ddpm_cifar"))
     optimizer = torch.optim.Adam(module.model.parameters(), fused=True)
     batches = Batches(ImageSet(torch.randint(0, 256, (5000, 3, 32, 32)).byte()))
-    place = next(iter(TrainingOrder(5000, 4, 10, seed=0)))
-    noise = BatchNoise(0)
-    draw = lambda: module._augmentation(batches[place]["images"], noise)  # noqa: E731
+    order = iter(TrainingOrder(5000, 4, 1000, seed=0))
+
+    def draw():
+        batch = batches[next(order)]
+        noise = BatchNoise(0, "train", batch["step"])
+        module._objective.draw_t(module.model.schedule, noise.rand(4))
+        return module._augmentation(batch["images"], noise)
+
     x_0 = draw()
 
     def step():

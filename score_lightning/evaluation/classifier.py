@@ -19,7 +19,10 @@ VERSION = 1  # part of the cache's key: to be raised with every change of the ne
 
 
 class Classifier(nn.Module):
-    """Three convolutions, two of which halve the resolution, 2 x 2 pooling, and 128 features before the last layer."""
+    """Three convolutions, two of which halve the resolution, 2 x 2 pooling, and 128 features before the last layer.
+
+    Larger images are averaged to 32 x 32 pixels first.
+    """
 
     dim = 128
 
@@ -37,14 +40,16 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(features (B, 128), logits (B, classes)) of uint8 images (B, C, H, W)."""
-        features = F.relu(self.hidden(self.convs(images.float() / 127.5 - 1)))
+        x = images.float() / 127.5 - 1
+        x = F.adaptive_avg_pool2d(x, 32) if min(x.shape[2:]) > 32 else x
+        features = F.relu(self.hidden(self.convs(x)))
         return features, self.head(features)
 
 
 def fit_classifier(train: ImageSet, validation: ImageSet, cache: Path) -> tuple[Classifier, float]:
     """(classifier, its accuracy on the validation images), fitted to the labels or read from the cache.
 
-    All ranks of a distributed run get the weights of the first one.
+    Fitting is a function of the images and labels, so that every rank has the same.
     """
     assert train.labels is not None
     network = _initial(train[:1].shape[1], int(train.labels.max()) + 1)
@@ -54,9 +59,6 @@ def fit_classifier(train: ImageSet, validation: ImageSet, cache: Path) -> tuple[
         _fit(network, train)
         accuracy = _accuracy(network, validation)
         _write(network, accuracy, path)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        for parameter in network.parameters():
-            torch.distributed.broadcast(parameter.data, 0)
     return network.eval().requires_grad_(False), accuracy
 
 

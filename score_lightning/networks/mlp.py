@@ -28,4 +28,4 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """(B, dim) from points x (B, dim) and conditioning c (B,)."""
-        return self.layers(torch.cat([x, sinusoidal(self.scale * c, self.width).to(x.dtype)], 1))
+        return self.layers(torch.cat([x, sinusoidal(self.scale * c, self.width).to(x)], 1))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 class InstanceNormPlus(nn.Module):
     """Conditional instance norm++: gamma (instance_norm(x) + alpha m) + beta, with a row of each per noise level.
 
-    Instance norm removes every channel's mean; m brings it back, standardised over the channels (App. A.1, Eq. 8).
+    Instance norm removes every channel's mean; m brings it back, standardised over channels (App. A, as in its code).
     """
 
     def __init__(self, channels: int, levels: int) -> None:
@@ -138,6 +138,8 @@ class RefineNet(nn.Module):
 
     def __init__(self, image_channels: int = 3, channels: int = 128, levels: int = 10) -> None:
         super().__init__()
+        if channels < 1 or levels < 1:
+            raise ValueError(f"channels and levels must be positive, got {channels} and {levels}")
         c, w = channels, 2 * channels
         self.conv_in = nn.Conv2d(image_channels, c, 3, padding=1)
         self.stages = nn.ModuleList(

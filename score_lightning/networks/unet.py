@@ -101,6 +101,8 @@ class UNet(nn.Module):
         groups: int = 32,
     ) -> None:
         super().__init__()
+        if not multipliers or min(channels, blocks, groups, *multipliers) < 1:
+            raise ValueError("channels, multipliers, blocks and groups must be positive")
         halvings = len(multipliers) - 1
         if image_size % 2**halvings:
             raise ValueError(

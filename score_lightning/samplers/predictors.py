@@ -14,7 +14,7 @@ from score_lightning.schedules import Discrete, RandnLike
 
 
 class Ancestral:
-    """DDPM's sampler (Ho et al. 2020, Algorithm 2); on a geometric ladder that of Song et al. 2021, Eq. 45-47.
+    """DDPM's sampler (Ho et al. 2020, Algorithm 2); with the small variance also NCSN's (Song et al. 2021, App. F).
 
     The mean is the posterior's, with the estimated x_0 (Eq. 7). The fixed variance is sigma_ts^2 = beta_t (`large`,
     best for x_0 ~ N(0, I)) or the posterior's beta~_t (`small`, best for a single x_0).

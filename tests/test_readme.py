@@ -1,0 +1,54 @@
+"""What the README says is true: its commands are understood, its Python runs, its table is right."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from score_lightning import build, cli, config, sample, train
+from score_lightning import eval as evaluate
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+SHELL = [
+    line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.replace("\\\n", "").splitlines()
+]
+COMMANDS = [shlex.split(line, comments=True) for line in SHELL]
+OWN = {"train": train.OWN, "sample": sample.OWN, "eval": evaluate.OWN}
+
+
+def test_python_runs():
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    names = {}
+    exec(block, names)
+    assert names["x"].shape == (4, 1, 8, 8)
+    assert torch.isfinite(names["loss"])
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_commands_are_understood(words):
+    program, *rest = words
+    if program == "make":
+        target, *given = rest
+        values = dict(word.split("=", 1) for word in given)
+        args = shlex.split(values.get("ARGS", ""))
+        if target == "train":
+            config.load(args, values["EXP"])
+        else:
+            assert target == "eval"
+            assert "CKPT" in values
+        return
+    assert (program, rest[0]) == ("python", "-m")
+    entry = rest[1].removeprefix("score_lightning.")
+    own, others = cli.take(rest[2:], OWN[entry])
+    exp = own.get("exp", "ddpm_digits")
+    assert build.build_generator(config.load(others, exp))
+
+
+def test_table_lists_every_experiment_with_its_parameters():
+    rows = dict(re.findall(r"^\| (\w+) \|.*\| ([\d,]+) \|[^|]*\|$", README, re.M))
+    assert sorted(rows) == config.experiments()
+    for name, parameters in rows.items():
+        model = build.build_model(config.load([], name))
+        assert sum(p.numel() for p in model.parameters()) == int(parameters.replace(",", "")), name
