@@ -1,12 +1,13 @@
 """Sample grids and evaluation during training. Every rank enters; rank 0 writes."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 
-from score_lightning.evaluation.evaluate import Evaluator, Rank
+from score_lightning.evaluation.evaluate import Evaluator, Rank, metric_device
 from score_lightning.evaluation.report import save_grid, write_metrics, write_text
 from score_lightning.generate import Generator
 from score_lightning.training import ScoreModule
@@ -14,7 +15,7 @@ from score_lightning.training import ScoreModule
 
 def rank_of(trainer: L.Trainer) -> Rank:
     """This process among those of the trainer."""
-    return Rank(trainer.global_rank, trainer.world_size, trainer.strategy.root_device)
+    return Rank(trainer.global_rank, trainer.world_size, metric_device(trainer.strategy.root_device))
 
 
 def run_folder(trainer: L.Trainer) -> Path:
@@ -95,18 +96,15 @@ class SampleGrid(Periodic):
         """Draws and logs one grid."""
         rank = rank_of(trainer)
         batches = self._generator(module.average.model, self._n, self._seed, rank.number, rank.count)
-        images = [batch for _, batch in batches]
-        shape = (0, *self._generator.shape)
-        mine = torch.cat([torch.empty(shape, dtype=torch.uint8, device=rank.device), *images])
+        mine = [(int(indices[0]), images.cpu()) for indices, images in batches]
+        everyones: list[Any] = [mine]
         if rank.count > 1:
-            parts: list[Any] = [None] * rank.count
-            torch.distributed.all_gather_object(parts, [batch.cpu() for batch in images])
-            # batch b came from rank b modulo the number of ranks
-            dealt = [parts[b % rank.count][b // rank.count] for b in range(sum(map(len, parts)))]
-            mine = torch.cat(dealt)
+            everyones = [None] * rank.count
+            torch.distributed.all_gather_object(everyones, mine)
+        in_order = sorted(itertools.chain(*everyones), key=lambda part: part[0])
         if trainer.is_global_zero:
             name = f"step_{trainer.global_step:07d}"
-            path = save_grid(mine.cpu(), self.folder / "samples" / f"{name}.png")
+            path = save_grid(torch.cat([images for _, images in in_order]), self.folder / "samples" / f"{name}.png")
             for logger in trainer.loggers:
                 if hasattr(logger, "log_image"):
                     logger.log_image("samples", [str(path)], step=trainer.global_step, caption=[f"step {name[5:]}"])

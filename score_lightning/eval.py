@@ -106,7 +106,7 @@ def _report(
     import torch
 
     from score_lightning.build import build_reference
-    from score_lightning.evaluation.evaluate import Evaluator, Rank
+    from score_lightning.evaluation.evaluate import Evaluator, Rank, metric_device
     from score_lightning.evaluation.features import choose_features
     from score_lightning.evaluation.report import make_folder, save_grid, write_metrics, write_report
 
@@ -116,7 +116,7 @@ def _report(
     folder = make_folder(out.expanduser())
     shown: list[torch.Tensor] = []
     start = time.monotonic()
-    metrics = evaluator(_keep(batches, shown), Rank(device=device), progress=True)
+    metrics = evaluator(_keep(batches, shown), Rank(device=metric_device(device)), progress=True)
     settings |= {**evaluator.settings(), "reference": reference or resolved.plain()["data"]}
     settings["images_per_second"] = round(settings["n"] / (time.monotonic() - start), 2)
     save_grid(torch.cat(shown)[:100], folder / "samples.png")

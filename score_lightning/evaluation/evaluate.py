@@ -25,6 +25,11 @@ class Rank:
     device: torch.device | str = "cpu"
 
 
+def metric_device(device: torch.device) -> torch.device:
+    """Where metrics are gathered for a model on this device: there, but on the CPU where it has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 class Evaluator:
     """Fréchet distance to reference images, and inception score, of images that come in batches.
 
