@@ -162,6 +162,7 @@ def _quiet() -> None:
         ".*in eval mode at the start of training.*",  # the averaged weights
         ".*your dataloader is not resumable.*",  # its order is: ImageData starts it at the right step
         ".*The dirpath has changed.*",
+        ".*exists and is not empty.*",  # config.yaml is in the run folder before the first metric
         ".*LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", message)
