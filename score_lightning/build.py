@@ -4,18 +4,17 @@ A part's keywords are checked against the constructor's signature, so that a typ
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from score_lightning import images, networks, objectives, schedules, sources
+from score_lightning import networks, objectives, schedules, sources
 from score_lightning.config import Resolved, suggest
 from score_lightning.data import ImageData
 from score_lightning.errors import UserError
+from score_lightning.evaluation import extractors
 from score_lightning.generate import Generator
-from score_lightning.images import ImageSet, Shape
+from score_lightning.images import Shape
 from score_lightning.models import ScoreModel
 from score_lightning.pixels import PixelRange
 from score_lightning.samplers import recipes
@@ -46,6 +45,15 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "celeba": sources.celeba,
         "folder": sources.folder,
         "npz": sources.npz,
+    },
+    "features": {
+        "auto": extractors.auto,
+        "inception": extractors.inception,
+        "classifier": extractors.classifier,
+        "dinov2": extractors.dinov2,
+        "clip": extractors.clip,
+        "vgg16": extractors.vgg16,
+        "random": extractors.random,
     },
 }
 
@@ -166,60 +174,6 @@ def build_images(resolved: Resolved) -> Split:
             f"images.size must be positive and images.channels 1 or 3, got {images.size}, {images.channels}"
         )
     return build_part(resolved, "data", {"shape": Shape(images.size, images.channels)})
-
-
-def read_images(path: str, shape: Shape | None = None) -> ImageSet:
-    """All images of a folder, a zip or an npz; without a shape, pictures must all be of the first one's size.
-
-    Raises:
-        UserError: when they cannot be read.
-    """
-    place = Path(path).expanduser()
-    if place.suffix == ".npz":
-        return ImageSet(*images.read_npz(place))
-    names = images.list_pictures(place)
-    files = images.ImageFiles(place, names, shape or images.shape_of(place, names[0]), exact=shape is None)
-    return ImageSet(files.decode(range(len(names)), progress=True), images.class_labels(names))
-
-
-def build_reference(resolved: Resolved, reference: str | None) -> tuple[ImageSet, Split]:
-    """The images to compare with, and (training, validation) images to fit a classifier to.
-
-    Args:
-        resolved: the configuration, which has the images' shape and, without a reference, their source.
-        reference: name of a data set, or path of a folder, a zip or an npz.
-
-    Raises:
-        UserError: when the reference cannot be read, or holds images of another shape.
-    """
-    c = resolved.config
-    if reference is None or reference in TABLES["data"]:
-        if reference is not None and reference != c.data.get("name"):
-            c = replace(c, data={**{k: v for k, v in c.data.items() if k == "path"}, "name": reference})
-        split = build_images(replace(resolved, config=c))
-        return split[0], split
-    shape = Shape(c.images.size, c.images.channels)
-    compared = read_images(reference, shape)
-    if compared[:1].shape[1:] != (shape.channels, shape.size, shape.size):
-        raise UserError(
-            f"{reference} holds images of shape {tuple(compared[:1].shape[1:])}; expected "
-            f"{(shape.channels, shape.size, shape.size)}"
-        )
-    return compared, sources.hold_out(compared, 0.05)
-
-
-def build_device(name: str) -> torch.device:
-    """The device of that name; `auto` is a GPU where there is one.
-
-    Raises:
-        UserError: when there is no such device.
-    """
-    try:
-        if name == "auto":
-            return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def build_data(resolved: Resolved, split: Split) -> ImageData:

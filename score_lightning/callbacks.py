@@ -1,15 +1,18 @@
 """Sample grids and evaluation during training. Every rank enters; rank 0 writes."""
 
-import itertools
+import math
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 
-from score_lightning.evaluation.evaluate import Evaluator, Rank, metric_device
-from score_lightning.evaluation.report import save_grid, write_metrics, write_text
+from score_lightning.evaluation.evaluate import Evaluator
+from score_lightning.evaluation.metrics import InOrder
+from score_lightning.evaluation.pictures import save_grid
+from score_lightning.evaluation.report import write_metrics, write_text
 from score_lightning.generate import Generator
+from score_lightning.processes import Rank, metric_device
 from score_lightning.training import ScoreModule
 
 
@@ -95,16 +98,13 @@ class SampleGrid(Periodic):
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
         """Draws and logs one grid."""
         rank = rank_of(trainer)
-        batches = self._generator(module.average.model, self._n, self._seed, rank.number, rank.count)
-        mine = [(int(indices[0]), images.cpu()) for indices, images in batches]
-        everyones: list[Any] = [mine]
-        if rank.count > 1:
-            everyones = [None] * rank.count
-            torch.distributed.all_gather_object(everyones, mine)
-        in_order = sorted(itertools.chain(*everyones), key=lambda part: part[0])
+        images = InOrder(torch.empty(self._generator.shape, dtype=torch.uint8)).to(rank.device)
+        for batch in self._generator(module.average.model, self._n, self._seed, rank):
+            images.update(batch.images, batch.indices)
+        drawn = images.compute().cpu()
         if trainer.is_global_zero:
             name = f"step_{trainer.global_step:07d}"
-            path = save_grid(torch.cat([images for _, images in in_order]), self.folder / "samples" / f"{name}.png")
+            path = save_grid(drawn, self.folder / "samples" / f"{name}.png")
             for logger in trainer.loggers:
                 if hasattr(logger, "log_image"):
                     logger.log_image("samples", [str(path)], step=trainer.global_step, caption=[f"step {name[5:]}"])
@@ -112,6 +112,9 @@ class SampleGrid(Periodic):
 
 class Evaluate(Periodic):
     """Computes metrics of generated images with the averaged weights, for metrics.json and every logger.
+
+    Where a number stands alone its name says how many images it is of: eval/fid_inception_5k. The checkpoint with the
+    lowest Fréchet distance is kept as checkpoints/best_fid.ckpt.
 
     Args:
         evaluator: the metrics, their features and reference.
@@ -128,15 +131,34 @@ class Evaluate(Periodic):
         super().__init__(every)
         self._evaluator, self._generator, self._n, self._seed = evaluator, generator, n, seed
         self._settings = settings
+        self._best = math.inf
         self.metrics: dict[str, float] = {}
 
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
-        """Evaluates once."""
+        """Evaluates once; every rank takes part."""
         rank, show = rank_of(trainer), trainer.progress_bar_callback is not None and trainer.is_global_zero
-        batches = self._generator(module.average.model, self._n, self._seed, rank.number, rank.count, show)
-        self.metrics = self._evaluator(batches, rank, show)
+        batches = self._generator(module.average.model, self._n, self._seed, rank, show)
+        self.metrics = self._evaluator(batches, rank, progress=show).metrics
         if trainer.is_global_zero:
             for logger in trainer.loggers:
-                logger.log_metrics({f"eval/{k}": v for k, v in self.metrics.items()}, step=trainer.global_step)
-            settings = {"step": trainer.global_step, "n": self._n, "seed": self._seed, **self._settings}
-            write_metrics(self.folder, self.metrics, {**settings, **self._evaluator.settings()})
+                values = {f"eval/{name}_{short(self._n)}": value for name, value in self.metrics.items()}
+                logger.log_metrics(values, step=trainer.global_step)
+            settings = {"step": trainer.global_step, "n": self._n, "seeds": [self._seed], **self._settings}
+            write_metrics(self.folder, self.metrics, {**settings, **self._evaluator.settings(self._n)})
+        distance = self.metrics.get(f"fid_{self._evaluator.features.name}", math.inf)
+        if distance < self._best:
+            self._best = distance
+            trainer.save_checkpoint(self.folder / "checkpoints" / "best_fid.ckpt")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The lowest distance so far."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from it."""
+        self._best = state_dict["best"]
+
+
+def short(n: int) -> str:
+    """A number of images as metrics' names have it: 5000 is 5k."""
+    return f"{n // 1000}k" if n >= 1000 and n % 1000 == 0 else str(n)

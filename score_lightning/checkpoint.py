@@ -9,9 +9,11 @@ import torch
 from score_lightning.build import build_model
 from score_lightning.config import Resolved, change
 from score_lightning.errors import UserError
+from score_lightning.evaluation.features import state_sha256
+from score_lightning.generate import Generator
 from score_lightning.models import ScoreModel
 
-AVERAGE = "average.model."
+WEIGHTS = {"ema": "average.model.", "raw": "model."}  # which weights, and how their names begin
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -43,16 +45,23 @@ def load(path: str | Path) -> ScoreModel:
     return open_changed(path, [])[0]
 
 
-def open_changed(path: str | Path, words: Sequence[str]) -> tuple[ScoreModel, Resolved, int]:
+def open_changed(path: str | Path, words: Sequence[str], weights: str = "ema") -> tuple[ScoreModel, Resolved, int]:
     """(model as `load` gives it, configuration, training steps) of a checkpoint, changed by key=value words.
+
+    Args:
+        path: of the checkpoint.
+        words: that change its configuration.
+        weights: `ema`, the averaged weights, or `raw`, those of the last step.
 
     Raises:
         UserError: as `load`, and when a word is wrong.
     """
+    if weights not in WEIGHTS:
+        raise UserError(f"weights must be one of {', '.join(WEIGHTS)}, got {weights!r}")
     contents = read(path)
     resolved = change(contents["config"], str(path), words)
     model = build_model(resolved)
-    load_average(model, contents, path)
+    load_weights(model, contents, path, weights)
     model.config = resolved.plain()
     return model, resolved, contents.get("global_step", 0)
 
@@ -63,18 +72,25 @@ def run_folder_of(path: str | Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
-def load_average(model: ScoreModel, contents: dict[str, Any], path: str | Path) -> None:
-    """Puts a checkpoint's averaged weights into a model, and the model in evaluation mode.
+def load_weights(model: ScoreModel, contents: dict[str, Any], path: str | Path, weights: str = "ema") -> None:
+    """Puts a checkpoint's averaged or raw weights into a model, and the model in evaluation mode.
 
     Raises:
         UserError: when the weights do not fit.
     """
-    state = contents["state_dict"]
-    average = {name.removeprefix(AVERAGE): value for name, value in state.items() if name.startswith(AVERAGE)}
+    prefix = WEIGHTS[weights]
+    found = {name.removeprefix(prefix): v for name, v in contents["state_dict"].items() if name.startswith(prefix)}
     try:
-        model.load_state_dict(average)
+        model.load_state_dict(found)
     except RuntimeError as error:
         first, *others = [line.strip() for line in str(error).splitlines()[1:]]
         more = f" (and {len(others)} more)" if others else ""
         raise UserError(f"the weights in {path} do not fit its network: {first}{more}") from error
     model.eval().requires_grad_(False)
+
+
+def image_key(model: ScoreModel, resolved: Resolved, generator: Generator, seed: int, device: torch.device) -> str:
+    """All that generated images are a function of, as text: the same text means the same images."""
+    plain = resolved.plain()
+    parts = {name: plain[name] for name in ("sampler", "images", "schedule", "prediction", "conditioning", "net")}
+    return f"{state_sha256(model)} {parts} {generator.batch_size} {seed} {device.type} {torch.__version__}"

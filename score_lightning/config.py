@@ -20,7 +20,7 @@ from score_lightning.errors import UserError
 from score_lightning.settings import Config
 
 ROOT = Path(__file__).parent.parent
-PART_KINDS = ("data", "net", "schedule", "objective", "sampler", "preview")
+PART_KINDS = ("data", "net", "schedule", "objective", "sampler", "preview", "features")
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,9 @@ def _describe_parts(kind: str) -> list[str]:
         return []
     lines = []
     for name in parts(kind):
-        part = read_yaml(ROOT / "configs" / kind / f"{name}.yaml")
-        keys = [f"{key} {'null' if value is None else value}" for key, value in part.items() if key != "name"]
-        lines.append(f"      {name:24} {', '.join(keys)}")
+        path = ROOT / "configs" / kind / f"{name}.yaml"
+        keys = [f"{k} {'null' if value is None else value}" for k, value in read_yaml(path).items() if k != "name"]
+        first = path.read_text().splitlines()[0]
+        word = [f" {first}"] if first.startswith("#") else []
+        lines.append(f"      {name:24} {' '.join([', '.join(keys), *word]).strip()}")
     return lines

@@ -1,10 +1,13 @@
 """Images on disk and in memory: uint8 tensors, pictures in folders and zip files, NumPy files."""
 
+import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -33,9 +36,22 @@ class ImageSet(Dataset[Tensor]):
     def __getitem__(self, indices: Tensor | slice) -> Tensor:
         return self.images[indices]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of an image."""
+        return tuple(self.images.shape[1:])
+
     def subset(self, indices: Tensor) -> Self:
         """The images at the indices."""
         return type(self)(self.images[indices], None if self.labels is None else self.labels[indices])
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the images and their order; labels are no part of it."""
+        digest = hashlib.sha256(str(self.images.shape).encode())
+        for part in self.images.split(10_000):
+            digest.update(part.contiguous().numpy())
+        return digest.hexdigest()
 
 
 class LazyImageSet(ImageSet):
@@ -56,6 +72,19 @@ class LazyImageSet(ImageSet):
 
     def __getitem__(self, indices: Tensor | slice) -> Tensor:
         return self._files.decode(self._order[indices].tolist())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of an image."""
+        return (self._files.shape.channels, self._files.shape.size, self._files.shape.size)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the files, their order and the shape that they are brought to."""
+        digest = hashlib.sha256(f"{self._files.shape} {self._files.crop} {len(self)}".encode())
+        for content in self._files.contents(self._order.tolist()):
+            digest.update(hashlib.sha256(content).digest())
+        return digest.hexdigest()
 
     @property
     def bytes(self) -> int:
@@ -98,14 +127,12 @@ class ImageFiles:
         names: paths of the pictures below it.
         shape: what they are decoded to.
         crop: side of the central square that is taken of each picture, the largest possible when None.
-        exact: whether pictures must have the shape's size already.
     """
 
     root: Path
     names: list[str]
     shape: Shape
     crop: int | None = None
-    exact: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -135,12 +162,7 @@ class ImageFiles:
             UserError: naming the picture if it cannot be read.
         """
         try:
-            if self.root.is_file():
-                with archive.open(name) if archive else zipfile.ZipFile(self.root).open(name) as file:
-                    content = file.read()
-            else:
-                content = (self.root / name).read_bytes()
-            with Image.open(BytesIO(content)) as image:
+            with Image.open(BytesIO(self._content(name, archive))) as image:
                 yield image
         except UserError:
             raise
@@ -148,13 +170,29 @@ class ImageFiles:
             reason = "not a picture" if isinstance(error, UnidentifiedImageError) else error
             raise UserError(f"{self.root / name} cannot be read: {reason}. Remove or replace it") from error
 
+    def contents(self, indices: Sequence[int]) -> Iterator[bytes]:
+        """The files as they are.
+
+        Raises:
+            UserError: naming the file that cannot be read.
+        """
+        archive = zipfile.ZipFile(self.root) if self.root.is_file() else None
+        for i in indices:
+            try:
+                yield self._content(self.names[i], archive)
+            except (OSError, zipfile.BadZipFile, zlib.error) as error:
+                raise UserError(f"{self.root / self.names[i]} cannot be read: {error}") from error
+
+    def _content(self, name: str, archive: zipfile.ZipFile | None) -> bytes:
+        if archive is not None:
+            return archive.read(name)
+        if self.root.is_file():
+            with zipfile.ZipFile(self.root) as opened:
+                return opened.read(name)
+        return (self.root / name).read_bytes()
+
     def _decode(self, name: str, archive: zipfile.ZipFile | None) -> np.ndarray:
         with self.open(name, archive) as image:
-            if self.exact and image.size != (self.shape.size, self.shape.size):
-                raise UserError(
-                    f"{self.root / name} has {image.width} x {image.height} pixels, others {self.shape.size} x "
-                    f"{self.shape.size}: images to evaluate must all be of one size"
-                )
             return self.shape.fit(image, self.crop)
 
 
@@ -182,17 +220,26 @@ def list_pictures(path: Path) -> list[str]:
     return kept
 
 
-def shape_of(root: Path, name: str) -> Shape:
-    """The shape of a picture below a folder or in a zip file, which must be square.
+def shape_of(root: Path, names: Sequence[str]) -> Shape:
+    """The one shape of pictures below a folder or in a zip file, which must be squares; in color if any of them is.
 
     Raises:
-        UserError: when it is not, or cannot be read.
+        UserError: when one is no square, is of another size than the first, or cannot be read.
     """
-    files = ImageFiles(root, [name], Shape(1, 3))
-    with files.open(name) as image:
-        if image.width != image.height:
-            raise UserError(f"{root / name} has {image.width} x {image.height} pixels; expected squares")
-        return Shape(image.width, 1 if image.mode in ("1", "L", "I;16") else 3)
+    files = ImageFiles(root, list(names), Shape(1, 3))
+    size, channels = 0, 1
+    for name in tqdm(names, f"looking through {root.name}", disable=None, leave=False):
+        with files.open(name) as image:
+            size = size or image.width
+            if image.width != image.height:
+                raise UserError(f"{root / name} has {image.width} x {image.height} pixels; expected squares")
+            if image.width != size:
+                raise UserError(
+                    f"{root / name} has {image.width} x {image.height} pixels, others {size} x {size}: images to "
+                    "evaluate must all be of one size; resize them"
+                )
+            channels = max(channels, 1 if image.mode in ("1", "L", "I;16") else 3)
+    return Shape(size, channels)
 
 
 def class_labels(names: Sequence[str]) -> Tensor | None:

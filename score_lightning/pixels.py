@@ -29,6 +29,6 @@ class PixelRange:
         return x * (self.high - self.low) + self.low
 
     def decode(self, x: Tensor) -> Tensor:
-        """uint8 images, clamped and rounded to the nearest grey level, from x in [low, high]."""
+        """uint8 images, clamped and rounded to the nearest grey level, from x in [low, high]; black where x is NaN."""
         grey = (x.float() - self.low) * (255 / (self.high - self.low))
-        return grey.clamp(0, 255).round().to(torch.uint8)
+        return grey.clamp(0, 255).round().nan_to_num(0).to(torch.uint8)

@@ -11,14 +11,14 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQ
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from score_lightning import config
-from score_lightning.build import part_of
+from score_lightning.build import build_part, part_of
+from score_lightning.build_evaluation import build_evaluator, build_features
 from score_lightning.callbacks import Evaluate, SampleGrid, SaveConfig, SaveLast
 from score_lightning.config import Resolved
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluate import Evaluator
-from score_lightning.evaluation.features import choose_features
+from score_lightning.evaluation.reference import Reference
 from score_lightning.generate import Generator
-from score_lightning.settings import Config
 from score_lightning.sources import Split
 
 
@@ -36,9 +36,13 @@ def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> l
     ]
     if c.samples.n:
         callbacks.append(SampleGrid(generator, c.samples.n, c.seed, c.samples.every))
-    evaluator = build_evaluator(c, split)
+    evaluator = _evaluator(resolved, split)
     if evaluator is not None:
-        settings = {"sampler": part_of(c, "preview"), "weights": "ema"}
+        settings = {
+            "sampler": part_of(c, "preview"),
+            "evaluations_per_image": generator.sampler.evaluations(build_part(resolved, "schedule", {})),
+            "weights": "ema",
+        }
         callbacks.append(Evaluate(evaluator, generator, c.evaluation.n, c.seed, c.evaluation.every, settings))
     best = ModelCheckpoint(
         filename="best", monitor="val/loss", enable_version_counter=False, save_on_train_epoch_end=False
@@ -47,22 +51,19 @@ def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> l
     return [*callbacks, TQDMProgressBar(refresh_rate=10)] if c.trainer.progress else callbacks
 
 
-def build_evaluator(c: Config, split: Split) -> Evaluator | None:
-    """The evaluation during training; None without one, or where `auto` finds no features, which is said.
-
-    Raises:
-        UserError: when features that were asked for by name cannot be had.
-    """
+def _evaluator(resolved: Resolved, split: Split) -> Evaluator | None:
+    """The evaluation during training; None without one, or where `auto` finds no features, which is said."""
+    c = resolved.config
     if c.evaluation.n == 0:
         return None
     try:
-        features = choose_features(c.evaluation.features, c.evaluation.weights, *split)
+        features = build_features(resolved, split)
     except UserError as error:
-        if c.evaluation.features != "auto" or c.evaluation.weights is not None:
+        if c.features["name"] != "auto":
             raise
         print(f"No evaluation during training: the data have no labels for a classifier, and {error}")
         return None
-    return Evaluator(features, split[0], c.evaluation.splits)
+    return build_evaluator(resolved, features, Reference(str(c.data["name"]), *split), c.evaluation.n, "cpu")
 
 
 def build_trainer(resolved: Resolved, callbacks: list[L.Callback]) -> L.Trainer:
@@ -162,6 +163,7 @@ def _quiet() -> None:
         ".*in eval mode at the start of training.*",  # the averaged weights
         ".*your dataloader is not resumable.*",  # its order is: ImageData starts it at the right step
         ".*The dirpath has changed.*",
+        ".*when using `ckpt_path`, callbacks.*",  # another evaluation than before is no mistake
         ".*exists and is not empty.*",  # config.yaml is in the run folder before the first metric
         ".*LeafSpec.*",
     ):

@@ -84,13 +84,17 @@ class Samples:
 
 @dataclass
 class Evaluation:
-    """Fréchet distance and inception score of generated images against the training images."""
+    """Metrics of generated images against the training images."""
 
     n: int = doc("generated images (0: no evaluation during training)", 1000)
     every: int | None = doc("steps between evaluations during training (null: at the end only)", None)
-    features: str = doc("inception, classifier, or auto: inception if its weights can be had, else classifier", "auto")
-    weights: str | None = doc("file of the Inception weights (null: torch's cache or a download)", None)
+    metrics: list[str] = doc(
+        "which metrics",
+        factory=lambda: ["fid", "is", "kid", "precision_recall", "density_coverage", "memorization"],
+    )
     splits: int = doc("parts that the inception score is averaged over", 10)
+    kid_subsets: int = doc("random subsets that KID is averaged over", 100)
+    kid_subset_size: int = doc("images in each of them, at most all", 1000)
     batch_size: int = doc("images generated at once", 256)
 
 
@@ -118,6 +122,7 @@ class Config:
     objective: dict[str, Any] = doc("the loss", factory=dict)
     sampler: dict[str, Any] = doc("the sampler", factory=dict)
     preview: dict[str, Any] = doc("sampler of grids and evaluation in training: what differs", factory=dict)
+    features: dict[str, Any] = doc("the feature network of metrics", factory=lambda: {"name": "auto"})
     optimizer: Optimizer = doc("", factory=Optimizer)
     ema: Ema = doc("", factory=Ema)
     trainer: Trainer = doc("", factory=Trainer)

@@ -99,7 +99,6 @@ def _check(c: "Config") -> None:
         ("samples.n", c.samples.n, 0),
         ("samples.every", c.samples.every, 1),
         ("evaluation.every", 1 if c.evaluation.every is None else c.evaluation.every, 1),
-        ("evaluation.splits", c.evaluation.splits, 1),
         ("evaluation.batch_size", c.evaluation.batch_size, 1),
         ("optimizer.warmup", c.optimizer.warmup, 0),
     ]:

@@ -112,6 +112,30 @@ class LevelLosses(Metric):
         return self.sums / self.counts
 
 
+class ValidationLoss:
+    """The loss for triples (image, time, noise) that are functions of the seed and the triple's number.
+
+    Args:
+        objective: the loss.
+        model: whose schedule the times are of.
+        pixels: range of pixels in the model.
+        levels: number of times, spread over the schedule, at most all of them.
+        seed: of the noise.
+    """
+
+    def __init__(self, objective: Denoising, model: ScoreModel, pixels: PixelRange, levels: int, seed: int) -> None:
+        self._objective, self._pixels, self._seed = objective, pixels, seed
+        self.times = model.schedule.times(min(levels, model.schedule.levels))
+
+    def __call__(self, model: ScoreModel, images: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """(level (B,), loss (B,)) of uint8 images (B, C, H, W) in the triples with these numbers (B,)."""
+        noise = ImageNoise(derive_seed(self._seed, "validation"), numbers.tolist())
+        # the second term moves an image to another level each time it comes round
+        level = (numbers + numbers // len(self.times)) % len(self.times)
+        t = self.times.to(level.device)[level]
+        return level, self._objective(model, self._pixels.encode(images), t, noise)
+
+
 class ScoreModule(L.LightningModule):
     """Training of a score model.
 
@@ -141,8 +165,8 @@ class ScoreModule(L.LightningModule):
         self.model, self.average = model, average
         self._objective, self._augmentation, self._adam = objective, augmentation, adam
         self._seed, self._config = seed, config or {}
-        self._times = model.schedule.times(min(validation_levels, model.schedule.levels))
-        self._level_losses = LevelLosses(len(self._times))
+        self._validation = ValidationLoss(objective, model, augmentation.pixels, validation_levels, seed)
+        self._level_losses = LevelLosses(len(self._validation.times))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """The mean loss of a batch at times and with noise that are functions of (seed, step)."""
@@ -163,20 +187,14 @@ class ScoreModule(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Losses of the averaged weights for triples (image, time, noise) that are the same in every validation."""
-        numbers = batch["numbers"]
-        noise = ImageNoise(derive_seed(self._seed, "validation"), numbers.tolist())
-        x_0 = self._augmentation.pixels.encode(batch["images"])
-        # the second term moves an image to another level each time it comes round
-        level = (numbers + numbers // len(self._times)) % len(self._times)
-        t = self._times.to(level.device)[level]
-        self._level_losses.update(level, self._objective(self.average.model, x_0, t, noise))
+        self._level_losses.update(*self._validation(self.average.model, batch["images"], batch["numbers"]))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the mean loss, and that of each level."""
         losses = self._level_losses.compute()
         self._level_losses.reset()
         self.log("val/loss", losses.mean(), prog_bar=True)
-        for t, loss in zip(self._times.tolist(), losses, strict=True):
+        for t, loss in zip(self._validation.times.tolist(), losses, strict=True):
             self.log(f"val_level/{t:04d}", loss)
 
     def configure_optimizers(self) -> Any:

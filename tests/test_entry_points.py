@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import QUICK, fails, run
 from PIL import Image
 from torch.testing import assert_close
 
@@ -18,43 +18,20 @@ from score_lightning import checkpoint, cli, sample, train
 from score_lightning import eval as evaluate
 from score_lightning.callbacks import SaveLast
 from score_lightning.errors import UserError
-from score_lightning.evaluation.report import save_grid
-
-QUICK = [
-    "trainer.max_steps=4", "trainer.progress=false", "trainer.log_every=1", "validation.every=2", "validation.n=40",
-    "samples.n=5", "samples.every=2", "evaluation.n=30", "preview.steps=3", "sampler.steps=3", "logger=off",
-    "optimizer.decay=false",
-]  # fmt: skip
-
-
-def run(out, *words, exp="ddpm_digits"):
-    train.main([f"exp={exp}", *QUICK, f"out={out}", *words])
-    return max((Path(out) / exp).iterdir(), key=lambda p: int(p.name))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The run folder of a short training."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SCORE_LIGHTNING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        return run(tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture
-def ckpt(trained):
-    return trained / "checkpoints/last.ckpt"
+from score_lightning.evaluation.pictures import save_grid
 
 
 def test_training_fills_its_run_folder(trained):
     found = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
     assert found >= {
         "config.yaml", "metrics.csv", "metrics.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+        "checkpoints/best_fid.ckpt",
         "samples/step_0000002.png", "samples/step_0000004.png",
     }  # fmt: skip
     with (trained / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     columns = {key for row in rows for key, value in row.items() if value}
-    assert {"train/loss", "val/loss", "lr-Adam", "eval/fid_classifier", "eval/is_classifier", "step"} <= columns
+    assert {"train/loss", "val/loss", "lr-Adam", "eval/fid_classifier_30", "eval/is_classifier_30", "step"} <= columns
     assert sum(name.startswith("val_level/") for name in columns) == 10
     losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
     assert len(losses) == 4
@@ -165,48 +142,6 @@ def test_a_few_images_are_learned_by_heart(tmp_path):
     pytest.fail("neither image was learned")
 
 
-@pytest.mark.parametrize("words", [[], ["sampler=ddim", "sampler.steps=4"]])
-def test_eval_needs_nothing_but_the_checkpoint(ckpt, tmp_path, words, capsys):
-    moved = shutil.copy(ckpt, tmp_path / "moved.ckpt")
-    evaluate.main([f"ckpt={moved}", "n=20", *words])
-    written = json.loads((tmp_path / "metrics.json").read_text())
-    assert written["settings"]["n"] == 20
-    assert written["settings"]["sampler"]["name"] == ("ddim" if words else "ancestral")
-    assert written["settings"]["evaluations_per_image"] == (4 if words else 3)
-    assert f"fid_classifier {written['fid_classifier']:.4f}" in capsys.readouterr().out
-    assert (tmp_path / "report.html").read_text().count("data:image/png") == 1
-    assert Image.open(tmp_path / "samples.png").size[0] >= 512
-
-
-def test_eval_repeats_to_the_bit(ckpt, tmp_path):
-    for name in ("a", "b"):
-        evaluate.main([f"ckpt={ckpt}", "n=20", f"out={tmp_path / name}"])
-    a, b = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("a", "b"))
-    assert {k: v for k, v in a.items() if k != "settings"} == {k: v for k, v in b.items() if k != "settings"}
-
-
-def test_eval_compares_pictures_with_a_data_set(tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)
-    np.savez(tmp_path / "mine.npz", images=images)
-    (tmp_path / "folder").mkdir()
-    for i, image in enumerate(images):
-        Image.fromarray(image).save(tmp_path / f"folder/{i:02d}.png")
-    for given in ("mine.npz", "folder"):
-        words = [
-            f"images={tmp_path / given}",
-            "reference=digits",
-            "evaluation.features=classifier",
-            f"out={tmp_path / 'o'}",
-        ]
-        evaluate.main(words)
-        metrics = json.loads((tmp_path / "o/metrics.json").read_text())
-        assert metrics["settings"]["n"] == 30
-        assert metrics["settings"]["reference"] == "digits"
-        if given == "mine.npz":
-            first = metrics["fid_classifier"]
-    assert metrics["fid_classifier"] == first
-
-
 def test_sample_writes_pictures_and_numbers(ckpt, tmp_path):
     sample.main([f"ckpt={ckpt}", "n=7", f"out={tmp_path}/new/folder", "sampler=ddim", "sampler.steps=3"])
     images = np.load(tmp_path / "new/folder/samples.npz")["images"]
@@ -279,19 +214,6 @@ def test_two_processes_equal_one(tmp_path):
     assert len(rows[0]) == len(rows[1])
 
 
-def fails(entry, words, capsys, monkeypatch):
-    """What an entry point prints for a mistake, after checking the exit code."""
-    monkeypatch.setattr(sys, "argv", ["x", *map(str, words)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.run(entry.main, entry.usage)
-    assert stopped.value.code == 2
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    assert captured.err.startswith("score_lightning: ")
-    assert len(captured.err.strip().splitlines()) <= 2, captured.err
-    return captured.err
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -301,8 +223,8 @@ def fails(entry, words, capsys, monkeypatch):
         (["exp=ddpm_digits", "net.chanels=3"], "did you mean channels?"),
         (["exp=ddpm_digits", "data=folder"], "data.path=…"),
         (["exp=ddpm_digits", "data=folder", "data.path=/nowhere"], "/nowhere does not exist"),
-        (["exp=ddpm_digits", "evaluation.features=vgg"], "choose one of auto, inception, classifier"),
-        (["exp=ddpm_digits", "evaluation.weights=/nowhere.pth", "evaluation.features=inception"], "/nowhere.pth"),
+        (["exp=ddpm_digits", "features=vgg"], "did you mean vgg16?"),
+        (["exp=ddpm_digits", "features=inception", "features.weights=/nowhere.pth"], "/nowhere.pth cannot be read"),
         (["exp=ddpm_digits", "logger.wandb=maybe"], "logger.wandb must be"),
         (["exp=ddpm_digits", "trainer.precision=7"], "Lightning refuses"),
         (["exp=ddpm_digits", "trainer.accelerator=quantum"], "Lightning refuses"),
@@ -314,7 +236,8 @@ def fails(entry, words, capsys, monkeypatch):
         (["exp=ddpm_digits", "optimizer.betas=[0.9,1.5]"], "two betas"),
         (["exp=ddpm_digits", "evaluation.every=0"], "evaluation.every must be at least 1, got 0"),
         (["exp=ddpm_digits", "validation.n=3"], "validation.n must be at least 10, got 3"),
-        (["exp=ddpm_digits", "evaluation.weights=/nowhere.pth", "evaluation.features=auto"], "/nowhere.pth does not"),
+        (["exp=ddpm_digits", "evaluation.metrics=[fid,swd]"], "must name some of fid, is, kid"),
+        (["exp=ddpm_digits", "evaluation.n=3"], "precision_recall needs at least 4 images"),
         (["exp=ddpm_digits", "net=mlp"], "net mlp cannot take images of 8 pixels"),
         (["exp=ddpm_digits", "net.multipliers=[]"], "must be positive"),
         (["exp=ddpm_digits", "seed=100000000000000000000000"], "seed must be below"),
@@ -396,14 +319,6 @@ def test_checkpoints_that_are_not_ours_are_refused(ckpt, tmp_path, capsys, monke
         (sample, ["ckpt=CKPT", "sampler.steps=2000"], "whole number between 1 and the schedule's 1000 levels"),
         (sample, ["ckpt=CKPT", "device=warp"], "device=warp cannot be used"),
         (sample, ["ckpt=CKPT", "net.channels=16"], "do not fit its network"),
-        (evaluate, [], "give either ckpt=PATH or images="),
-        (evaluate, ["ckpt=CKPT", "images=x"], "give either"),
-        (evaluate, ["ckpt=CKPT", "n=1"], "n must be at least 2"),
-        (evaluate, ["ckpt=CKPT", "reference=/nowhere"], "/nowhere does not exist"),
-        (evaluate, ["images=/nowhere", "reference=digits"], "/nowhere does not exist"),
-        (evaluate, ["images=/nowhere"], "needs reference="),
-        (evaluate, ["images=FEW", "reference=digits"], "n must lie between 2 and that, got 1"),
-        (evaluate, ["images=SIZES", "reference=digits"], "must all be of one size"),
     ],
 )
 def test_mistakes_in_sampling_and_evaluation_get_one_message(

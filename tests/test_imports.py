@@ -14,9 +14,21 @@ THEORY = {"perturbation", "schedules", "models", "objectives", "samplers", "netw
 ENTRY = {"train", "eval", "sample"}
 LAYERS = [
     THEORY,
-    {"errors", "settings", "signatures", "config", "cli", "images", "sources", "data", "training", "generate"},
+    {
+        "errors",
+        "settings",
+        "signatures",
+        "config",
+        "cli",
+        "images",
+        "sources",
+        "data",
+        "training",
+        "processes",
+        "generate",
+    },
     {"evaluation"},
-    {"build", "checkpoint", "callbacks", "runs"},
+    {"build", "build_evaluation", "checkpoint", "callbacks", "runs"},
     ENTRY,
 ]
 

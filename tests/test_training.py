@@ -97,7 +97,7 @@ def test_validation_uses_the_same_times_and_noise_every_time_and_the_average():
 
 def test_validation_shows_every_level_alike_and_images_at_changing_levels():
     module = build.build_module(config.load([], "ddpm_digits"))
-    levels = len(module._times)
+    levels = len(module._validation.times)
     numbers = torch.arange(1800)
     level = (numbers + numbers // levels) % levels
     assert torch.bincount(level).tolist() == [180] * 10

@@ -1,81 +1,200 @@
-"""Metrics of images against a reference, in one pass over the features, on any number of ranks."""
+"""Metrics of images against a reference: one pass of one feature network over them, on any number of ranks."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from score_lightning.errors import UserError
+from score_lightning.evaluation.cache import cache_folder
 from score_lightning.evaluation.features import Features
-from score_lightning.evaluation.frechet import frechet_distance
-from score_lightning.evaluation.metrics import InceptionScore, Moments
-from score_lightning.images import ImageSet
+from score_lightning.evaluation.metrics import METRICS, InOrder, MetricSettings, Sides, Statistics, kid_subset_size
+from score_lightning.evaluation.neighbors import nearest
+from score_lightning.evaluation.reference import Reference, collect, reference_statistics
+from score_lightning.generate import Batch, refuse_broken
+from score_lightning.processes import Rank
 
-Batch = tuple[Tensor, Tensor]
+NEIGHBORS = 4  # nearest reference images that are shown of an image
+
+
+class Neighbors(NamedTuple):
+    """The nearest reference images, in feature space, of the images shown.
+
+    Args:
+        distances: (shown, NEIGHBORS), nearest first.
+        indices: of the reference images, of the same shape.
+    """
+
+    distances: Tensor
+    indices: Tensor
 
 
 @dataclass(frozen=True)
-class Rank:
-    """This process: its number, the number of processes, and the device that metrics are gathered on."""
+class Result:
+    """What an evaluation found.
 
-    number: int = 0
-    count: int = 1
-    device: torch.device | str = "cpu"
+    Args:
+        metrics: values by name, each name with that of its features.
+        shown: uint8, the first images in their order.
+        neighbors: of those; None where the reference has no images, or on other ranks than the first.
+    """
 
-
-def metric_device(device: torch.device) -> torch.device:
-    """Where metrics are gathered for a model on this device: there, but on the CPU where it has no float64."""
-    return torch.device("cpu") if device.type == "mps" else device
+    metrics: dict[str, float]
+    shown: Tensor
+    neighbors: Neighbors | None = field(default=None)
 
 
 class Evaluator:
-    """Fréchet distance to reference images, and inception score, of images that come in batches.
+    """Metrics of images against a reference.
 
-    The reference's moments are computed at the first use and kept.
+    Statistics of the reference are read from the cache or computed at the first use, and kept.
 
     Args:
         features: the feature network.
         reference: the images to compare with.
-        splits: parts that the inception score is averaged over.
+        shape: (C, H, W) of images.
+        settings: which metrics, and how.
+
+    Raises:
+        UserError: for an unknown metric, or a network that cannot take the images or does not fit the statistics.
     """
 
-    def __init__(self, features: Features, reference: ImageSet, splits: int) -> None:
-        self.features, self.reference, self.splits = features, reference, splits
-        self._moments: tuple[Tensor, Tensor] | None = None
+    def __init__(
+        self,
+        features: Features,
+        reference: Reference,
+        shape: tuple[int, ...],
+        settings: MetricSettings,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        unknown = [name for name in settings.names if name not in METRICS]
+        if unknown or not settings.names:
+            raise UserError(f"evaluation.metrics must name some of {', '.join(METRICS)}; got {list(settings.names)}")
+        self.features, self.reference, self.metrics = features, reference, settings
+        self._shape, self._cache = shape, cache_folder()
+        self._real: Statistics | None = None
+        self._held_out: Tensor | None = None
+        probe = features.probe(shape, device)
+        statistics = reference.statistics
+        if statistics is not None and len(statistics.mean) != len(probe.origin):
+            raise UserError(
+                f"{reference.name} has statistics of {len(statistics.mean)} features, {features.name} has "
+                f"{len(probe.origin)}: choose the network that they were made with (features=…)"
+            )
+        self._lacking = self._find_lacking(probe.classes)
 
-    def __call__(self, batches: Iterable[Batch], rank: Rank, progress: bool = False) -> dict[str, float]:
-        """Metrics by name, the same on every rank.
+    @property
+    def unavailable(self) -> dict[str, str]:
+        """Metrics that cannot be computed, by name, and why."""
+        reasons = {
+            "logits": f"the features {self.features.name} have no class probabilities",
+            "features": "the reference is a file of statistics, with which only fid can be computed",
+            "held_out": "no real images besides the reference are known; a data set has them, its test images",
+        }
+        lacking = {name: [n for n in METRICS[name].needs if n in self._lacking] for name in self.metrics.names}
+        return {f"{name}_{self.features.name}": reasons[parts[0]] for name, parts in lacking.items() if parts}
 
-        Args:
-            batches: (indices (B,), uint8 images (B, C, H, W)) of this rank's images.
+    def check(self, n: int) -> None:
+        """Refuses a number of images that is too small.
 
         Raises:
-            ValueError: of fewer than two images.
+            UserError: naming the metric and what to do.
         """
-        moments = Moments(self.features.dim).to(rank.device)
-        score = InceptionScore(self.features.classes, self.splits).to(rank.device)
-        for indices, images in batches:
-            features, logits = self.features(images)
-            moments.update(features.to(rank.device))
-            score.update(logits, indices)
-        distance = frechet_distance(*moments.compute(), *self._reference_moments(rank, progress))
-        mean, spread = score.compute()
-        name = self.features.name
-        return {f"fid_{name}": distance, f"is_{name}": mean, f"is_std_{name}": spread}
+        real = math.inf if self.reference.images is None else len(self.reference.images)
+        for name in self._computed:
+            least = METRICS[name].least
+            if n < least[0] or real < least[1]:
+                others = [other for other in self.metrics.names if other != name]
+                raise UserError(
+                    f"{name} needs at least {least[0]} images and {least[1]} of the reference, got {n} and {real}: "
+                    f"take more, or leave it out with evaluation.metrics=[{','.join(others)}]"
+                )
 
-    def settings(self) -> dict[str, Any]:
-        """What the metrics depend on besides the images."""
-        chosen = {"features": self.features.name, "reference_images": len(self.reference), "splits": self.splits}
-        accuracy = getattr(self.features, "accuracy", None)
-        return chosen if accuracy is None else {**chosen, "classifier_accuracy": accuracy}
+    def prepare(self, rank: Rank, progress: bool = False) -> None:
+        """Reads or computes the statistics of the reference, once; every rank must call."""
+        if self._real is not None:
+            return
+        needs = {need for name in self._computed for need in METRICS[name].needs}
+        real, held_out = self.reference.images, self.reference.held_out
+        if "held_out" in needs:
+            assert held_out is not None
+            self._held_out = reference_statistics(self.features, held_out, True, rank, self._cache, progress).features
+        if real is not None:
+            keep = "features" in needs
+            self._real = reference_statistics(self.features, real, keep, rank, self._cache, progress)
+        else:
+            self._real = self.reference.statistics
 
-    def _reference_moments(self, rank: Rank, progress: bool) -> tuple[Tensor, Tensor]:
-        if self._moments is None:
-            moments = Moments(self.features.dim).to(rank.device)
-            batches = torch.arange(len(self.reference)).split(256)[rank.number :: rank.count]
-            for numbers in tqdm(batches, "features of the reference", disable=None if progress else True, leave=False):
-                moments.update(self.features(self.reference[numbers].to(rank.device))[0])
-            self._moments = moments.compute()
-        return self._moments
+    def __call__(self, batches: Iterable[Batch], rank: Rank, shown: int = 0, progress: bool = False) -> Result:
+        """Metrics of images, the same on every rank.
+
+        Args:
+            batches: this rank's images.
+            rank: this process; every rank must call.
+            shown: how many of the first images to return.
+            progress: whether to show that of the reference.
+
+        Raises:
+            UserError: when pixels of images were not finite, with their number.
+        """
+        self.prepare(rank, progress)
+        pictures = InOrder(torch.empty(self._shape, dtype=torch.uint8)).to(rank.device)
+        bad: list[int] = []
+
+        def taken() -> Iterator[tuple[Tensor, Tensor]]:
+            for indices, images, finite in batches:
+                bad.extend(indices[~finite].tolist())
+                first = indices < shown
+                pictures.update(images[first.to(images.device)], indices[first])
+                yield indices, images
+
+        keep = sorted({need for name in self._computed for need in METRICS[name].needs} & {"features", "logits"})
+        fake = collect(self.features, taken(), self._shape, keep, rank)
+        self._refuse(bad, fake, rank)
+        metrics = rank.from_first(self._compute(fake) if rank.number == 0 else {})
+        neighbors = self._neighbors(fake, shown) if rank.number == 0 and shown else None
+        return Result(metrics, pictures.compute().cpu(), neighbors)
+
+    def settings(self, n: int) -> dict[str, Any]:
+        """What metrics of n images depend on besides the images."""
+        real = n if self.reference.images is None else len(self.reference.images)
+        return {
+            **self.features.settings(),
+            **self.reference.settings(),
+            "splits": min(self.metrics.splits, n),
+            "kid_subsets": self.metrics.kid_subsets,
+            "kid_subset_size": kid_subset_size(self.metrics, n, real),
+        }
+
+    @property
+    def _computed(self) -> list[str]:
+        return [name for name in self.metrics.names if not METRICS[name].needs & self._lacking]
+
+    def _find_lacking(self, classes: int | None) -> frozenset[str]:
+        lacking = {"logits"} if classes is None else set()
+        lacking |= {"features"} if self.reference.images is None else set()
+        return frozenset(lacking | ({"held_out"} if self.reference.held_out is None else set()))
+
+    def _refuse(self, bad: list[int], fake: Statistics, rank: Rank) -> None:
+        """Raises on every rank when images of any, or their features, were not finite."""
+        refuse_broken([i for part in rank.gather(bad) for i in part], fake.count)
+        if not torch.isfinite(fake.mean).all():
+            raise UserError(f"features {self.features.name} of these images are not finite: wrong weights?")
+
+    def _compute(self, fake: Statistics) -> dict[str, float]:
+        assert self._real is not None
+        sides = Sides(fake, self._real, self._held_out, self.metrics)
+        found: dict[str, float] = {}
+        for name in self._computed:
+            found |= METRICS[name].formula(sides)
+        return {f"{name}_{self.features.name}": float(value) for name, value in found.items()}
+
+    def _neighbors(self, fake: Statistics, shown: int) -> Neighbors | None:
+        if fake.features is None or self._real is None or self._real.features is None:
+            return None
+        k = min(NEIGHBORS, len(self._real.features))
+        distances, indices = nearest(fake.features[:shown], self._real.features, k)
+        return Neighbors(distances.cpu(), indices.cpu())

@@ -1,35 +1,58 @@
-"""Metrics from features, with states that torchmetrics reduces over ranks."""
+"""Metrics of images against reference images: torchmetrics' states, reduced over ranks, and the final formulas.
+
+The formulas are torch-fidelity's where it has them, so that its numbers are ours.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+from torch_fidelity.metric_prc import (
+    KEY_METRIC_F_SCORE,
+    KEY_METRIC_PRECISION,
+    KEY_METRIC_RECALL,
+    prc_features_to_metric,
+)
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from score_lightning.evaluation.frechet import frechet_distance
+from score_lightning.evaluation.neighbors import density_and_coverage, memorization
+
+NEIGHBORHOOD = 3  # of precision and recall (Kynkäänniemi et al. 2019, Sec. 3)
+
 
 class Moments(Metric):
-    """Mean (D,) and covariance (D, D) of features in float64; memory does not grow with their number."""
+    """Mean (D,) and covariance (D, D) of features in float64; memory does not grow with their number.
+
+    Args:
+        origin: (D,) a point near the mean, which sums are taken from: without it they cancel where means are large.
+    """
 
     full_state_update = False
     count: Tensor
     total: Tensor
     outer: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, origin: Tensor) -> None:
         super().__init__()
+        dim, self._origin = len(origin), origin.double()
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros(dim, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("outer", torch.zeros(dim, dim, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, features: Tensor) -> None:
         """Adds features (B, D)."""
-        features = features.double()
+        features = features.to(self.device, torch.float64) - self._origin.to(self.device)
         self.count += len(features)
         self.total += features.sum(0)
         self.outer += features.T @ features
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """(mean, unbiased covariance).
+        """(mean, unbiased covariance), on the CPU.
 
         Raises:
             ValueError: of fewer than two features.
@@ -37,35 +60,147 @@ class Moments(Metric):
         if self.count < 2:
             raise ValueError(f"a covariance needs at least 2 images, got {int(self.count)}")
         mean = self.total / self.count
-        return mean, (self.outer - self.count * mean.outer(mean)) / (self.count - 1)
+        cov = (self.outer - self.count * mean.outer(mean)) / (self.count - 1)
+        return mean.cpu() + self._origin.cpu(), cov.cpu()
 
 
-class InceptionScore(Metric):
-    """exp E KL(p(y | x) || p(y)) (Salimans et al. 2016), by torch-fidelity's formula on logits in the images' order.
+class InOrder(Metric):
+    """Rows of numbers, one for each image, from all ranks and in the images' order.
 
     Args:
-        splits: parts of the (shuffled) images that the score is computed on and averaged over.
+        row: of what shape and type a row is.
     """
 
     full_state_update = False
-    logits: list[Tensor]
+    rows: list[Tensor]
     indices: list[Tensor]
 
-    def __init__(self, classes: int, splits: int) -> None:
+    def __init__(self, row: Tensor) -> None:
         super().__init__()
-        self._splits = splits
-        self.add_state("logits", [], dist_reduce_fx="cat")
+        self.add_state("rows", [], dist_reduce_fx="cat")
         self.add_state("indices", [], dist_reduce_fx="cat")
         # a rank without images takes part in the gathering with empty states
-        self.update(torch.empty(0, classes), torch.empty(0, dtype=torch.long))
+        self.update(row.new_empty(0, *row.shape), torch.empty(0, dtype=torch.long))
 
-    def update(self, logits: Tensor, indices: Tensor) -> None:
-        """Adds logits (B, classes) of the images with these indices (B,)."""
-        self.logits.append(logits.float().to(self.device))
+    def update(self, rows: Tensor, indices: Tensor) -> None:
+        """Adds rows (B, ...) of the images with these indices (B,)."""
+        self.rows.append(rows.to(self.device))
         self.indices.append(indices.to(self.device))
 
-    def compute(self) -> tuple[float, float]:
-        """(mean, population standard deviation) over the splits."""
-        logits, indices = dim_zero_cat(self.logits), dim_zero_cat(self.indices)
-        score = isc_features_to_metric(logits[indices.argsort()].cpu(), splits=min(self._splits, len(logits)))
-        return score[KEY_METRIC_ISC_MEAN], score[KEY_METRIC_ISC_STD]
+    def compute(self) -> Tensor:
+        """(N, ...)."""
+        return dim_zero_cat(self.rows)[dim_zero_cat(self.indices).argsort()]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a feature network makes of a set of images.
+
+    Args:
+        count: number of images.
+        mean, cov: (D,) and (D, D), float64, of their features.
+        features: (count, D) in the images' order; None where they were not kept.
+        logits: (count, classes); None where they were not kept or the network has none.
+    """
+
+    count: int
+    mean: Tensor
+    cov: Tensor
+    features: Tensor | None = None
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class MetricSettings:
+    """Which metrics, and what they depend on.
+
+    Args:
+        names: of METRICS.
+        splits: parts of the shuffled images that the inception score is averaged over.
+        kid_subsets, kid_subset_size: draws that KID is averaged over, and images in each, at most all.
+    """
+
+    names: tuple[str, ...] = ("fid", "is", "kid", "precision_recall", "density_coverage", "memorization")
+    splits: int = 10
+    kid_subsets: int = 100
+    kid_subset_size: int = 1000
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a comparison: generated and real images, and features of real ones that are in neither."""
+
+    fake: Statistics
+    real: Statistics
+    held_out: Tensor | None
+    settings: MetricSettings
+
+    @property
+    def features(self) -> tuple[Tensor, Tensor]:
+        """Features of the generated and of the real images."""
+        assert self.fake.features is not None
+        assert self.real.features is not None
+        return self.fake.features, self.real.features
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A metric: its formula, the parts of a comparison that it needs, and the images that it needs on each side."""
+
+    formula: Callable[[Sides], dict[str, float]]
+    needs: frozenset[str]
+    least: tuple[int, int]
+
+
+def _fid(sides: Sides) -> dict[str, float]:
+    return {"fid": frechet_distance(sides.fake.mean, sides.fake.cov, sides.real.mean, sides.real.cov)}
+
+
+def _inception_score(sides: Sides) -> dict[str, float]:
+    """exp E KL(p(y | x) || p(y)) (Salimans et al. 2016), and its population standard deviation over the splits."""
+    logits = sides.fake.logits
+    assert logits is not None
+    found = isc_features_to_metric(logits.cpu(), splits=min(sides.settings.splits, len(logits)))
+    return {"is": found[KEY_METRIC_ISC_MEAN], "is_std": found[KEY_METRIC_ISC_STD]}
+
+
+def kid_subset_size(settings: MetricSettings, fake: int, real: int) -> int:
+    """Images in each of KID's subsets, for sets of these sizes."""
+    return min(settings.kid_subset_size, fake, real)
+
+
+def _kid(sides: Sides) -> dict[str, float]:
+    """The squared maximum mean discrepancy with a cubic kernel, unbiased (Bińkowski et al. 2018, Sec. 4)."""
+    fake, real = sides.features
+    size = kid_subset_size(sides.settings, len(fake), len(real))
+    sizes = {"kid_subsets": sides.settings.kid_subsets, "kid_subset_size": size, "verbose": False}
+    found = kid_features_to_metric(fake.cpu(), real.cpu(), **sizes)
+    return {"kid": found[KEY_METRIC_KID_MEAN], "kid_std": found[KEY_METRIC_KID_STD]}
+
+
+def _precision_recall(sides: Sides) -> dict[str, float]:
+    """Improved precision and recall (Kynkäänniemi et al. 2019, Eq. 1-2), and their harmonic mean."""
+    settings = {"prc_neighborhood": NEIGHBORHOOD, "save_cpu_ram": True, "verbose": False}
+    found = prc_features_to_metric(*sides.features, **settings)
+    keys = {"precision": KEY_METRIC_PRECISION, "recall": KEY_METRIC_RECALL, "f_score": KEY_METRIC_F_SCORE}
+    return {name: found[key] for name, key in keys.items()}
+
+
+def _density_coverage(sides: Sides) -> dict[str, float]:
+    density, coverage = density_and_coverage(*sides.features)
+    return {"density": density, "coverage": coverage}
+
+
+def _memorization(sides: Sides) -> dict[str, float]:
+    assert sides.held_out is not None
+    return {"memorization": memorization(*sides.features, sides.held_out)}
+
+
+METRICS = {
+    "fid": Definition(_fid, frozenset(), (2, 2)),
+    "is": Definition(_inception_score, frozenset({"logits"}), (1, 0)),
+    "kid": Definition(_kid, frozenset({"features"}), (2, 2)),
+    "precision_recall": Definition(_precision_recall, frozenset({"features"}), (NEIGHBORHOOD + 1, NEIGHBORHOOD + 1)),
+    "density_coverage": Definition(_density_coverage, frozenset({"features"}), (1, 6)),
+    "memorization": Definition(_memorization, frozenset({"features", "held_out"}), (1, 1)),
+}

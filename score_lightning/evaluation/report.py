@@ -1,35 +1,15 @@
-"""What is written of generated images and their metrics: picture grids, metrics.json, report.html."""
+"""What is written of an evaluation: metrics.json and report.html, one page that can be mailed."""
 
 import base64
 import html
 import json
 import os
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-from torch import Tensor
-from torchvision.utils import make_grid
-
 from score_lightning.errors import UserError
-
-
-def save_grid(images: Tensor, path: Path, smallest: int = 512) -> Path:
-    """Writes uint8 images (N, C, H, W) as a nearly square PNG grid, small ones enlarged in whole steps.
-
-    Args:
-        smallest: width in pixels that the grid is enlarged to at least.
-    """
-    rows = max(1, round(len(images) ** 0.5))
-    columns = -(-len(images) // rows)
-    grid = make_grid(images, nrow=columns, padding=max(1, images.shape[3] // 16), pad_value=255)
-    picture = Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy())
-    factor = -(-smallest // picture.width)
-    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
-    return path
 
 
 def make_folder(folder: Path) -> Path:
@@ -52,51 +32,131 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def write_metrics(folder: Path, metrics: Mapping[str, float], settings: Mapping[str, Any]) -> Path:
-    """Writes metrics.json: flat names, each with its features, beside `settings`."""
+def summarize(results: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Metrics of several seeds as their means, with `spread`: of each its mean, standard deviation and values.
+
+    Of one seed its metrics as they are.
+    """
+    means: dict[str, Any] = {name: statistics.fmean(r[name] for r in results) for name in results[0]}
+    if len(results) == 1:
+        return means
+    values = {name: [r[name] for r in results] for name in means}
+    spread = {n: {"mean": means[n], "std": statistics.stdev(v), "values": v} for n, v in values.items()}
+    return {**means, "spread": spread}
+
+
+def write_metrics(folder: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
+    """Writes metrics.json: flat names, each with its features, beside `settings` and whatever else was found."""
     path = folder / "metrics.json"
-    write_text(path, json.dumps({**metrics, "settings": dict(settings)}, indent=2) + "\n")
+    write_text(path, json.dumps({**found, "settings": dict(settings)}, indent=2) + "\n")
     return path
 
 
-def write_report(folder: Path, title: str, metrics: Mapping[str, float], settings: Mapping[str, Any]) -> Path:
-    """Writes report.html, one page with the pictures inside, from samples.png beside it."""
-    picture = base64.b64encode((folder / "samples.png").read_bytes()).decode()
+def write_report(
+    folder: Path, title: str, found: Mapping[str, Any], settings: Mapping[str, Any], pictures: Mapping[str, str]
+) -> Path:
+    """Writes report.html, one page with the pictures inside.
+
+    Args:
+        folder: which the pictures lie in.
+        title: of the page.
+        found: what metrics.json has besides settings.
+        settings: as there.
+        pictures: heading of each picture's file; those that are not there are left out.
+    """
+    there = {name: text for name, text in pictures.items() if (folder / name).is_file()}
+    body = [_metrics(found), *(_picture(folder / name, text) for name, text in there.items())]
+    body.append(_section("Settings", _table([["setting", "value"], *_flat(settings)])))
     path = folder / "report.html"
-    page = _PAGE.format(
-        title=html.escape(title),
-        metrics=_rows({name: f"{value:.4f}" for name, value in metrics.items()}),
-        settings=_rows(_flat(settings)),
-        picture=picture,
-    )
-    write_text(path, page)
+    write_text(path, _PAGE.format(title=html.escape(title), body="\n".join(body)))
     return path
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    rows: dict[str, str] = {}
+def _metrics(found: Mapping[str, Any]) -> str:
+    entries = found.get("sweep", [found])
+    names = [name for name, value in entries[0].items() if isinstance(value, float)]
+    if "sweep" in found:
+        head = ["sampler", "evaluations", *names]
+        rows = [
+            [_words(e["sampler"]), f"{e['evaluations_per_image']}", *(_value(e, n) for n in names)] for e in entries
+        ]
+    else:
+        head, rows = ["metric", "value"], [[name, _value(found, name)] for name in names]
+    missing = [[name, reason] for name, reason in found.get("unavailable", {}).items()]
+    parts = [_section("Metrics", _table([head, *rows]))]
+    if any("spread" in entry for entry in entries):
+        parts.append("<p>Mean ± standard deviation over the seeds.</p>")
+    if missing:
+        parts.append(_section("Not available", _table([["metric", "because"], *missing])))
+    return "\n".join(parts)
+
+
+def _value(entry: Mapping[str, Any], name: str) -> str:
+    spread = entry.get("spread", {}).get(name)
+    return f"{entry[name]:.4f}" + (f" ± {spread['std']:.4f}" if spread else "")
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    name, *others = (f"{value}" if key == "name" else f"{key} {value}" for key, value in settings.items())
+    return f"{name} ({', '.join(others)})" if others else name
+
+
+def _picture(path: Path, text: str) -> str:
+    heading, _, caption = text.partition(": ")
+    source = base64.b64encode(path.read_bytes()).decode()
+    kind = "plot" if path.name in ("levels.png", "sweep.png") else "pixels"
+    image = f'<img class="{kind}" alt="{html.escape(heading)}" src="data:image/png;base64,{source}">'
+    return _section(heading, f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>")
+
+
+def _section(heading: str, content: str) -> str:
+    return f"<h2>{html.escape(heading)}</h2>\n{content}"
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
+    rows = []
     for name, value in settings.items():
-        rows |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: str(value)}
+        rows += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [[prefix + name, _plain(value)]]
     return rows
 
 
-def _rows(table: Mapping[str, str]) -> str:
-    return "\n".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in table.items())
+def _plain(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = ([f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row] for row, tag in _tagged(rows))
+    lines = "\n".join(f"<tr>{''.join(row)}</tr>" for row in body)
+    kind = ' class="wide"' if len(head) > 2 else ""
+    return f"<div{kind}><table><thead><tr>{''.join(head)}</tr></thead><tbody>\n{lines}\n</tbody></table></div>"
+
+
+def _tagged(rows: Sequence[Sequence[str]]) -> list[tuple[Sequence[str], str]]:
+    return [(row, "td" if i else "th") for i, row in enumerate(rows)]
 
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-img {{ max-width: 100%; image-rendering: pixelated; }}
-table {{ border-collapse: collapse; width: 100%; table-layout: fixed; }}
-th, td {{ text-align: left; padding: .25rem .5rem; border-bottom: 1px solid #ddd; overflow-wrap: anywhere; }}
-th {{ font-weight: 500; }}
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }}
+h1 {{ font-size: 1.4rem; overflow-wrap: anywhere; }}
+h2 {{ font-size: 1.15rem; margin: 2rem 0 .5rem; }}
+figure {{ margin: 0; }}
+figcaption {{ opacity: .75; font-size: .9rem; }}
+img {{ max-width: 100%; height: auto; background: #fff; }}
+img.pixels {{ image-rendering: pixelated; }}
+img.plot {{ width: 40rem; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; }}
+th, td {{ text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #8884; }}
+td {{ overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }}
+td:first-child {{ overflow-wrap: normal; }}
+.wide td {{ white-space: nowrap; }}
+@media (max-width: 30rem) {{ body {{ font-size: 14px; }} }}
 </style></head><body>
 <h1>{title}</h1>
-<h2>Metrics</h2><table>{metrics}</table>
-<h2>Samples</h2><img alt="Grid of samples" src="data:image/png;base64,{picture}">
-<h2>Settings</h2><table>{settings}</table>
+{body}
 </body></html>
 """

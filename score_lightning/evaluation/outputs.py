@@ -1,0 +1,148 @@
+"""All that an evaluation leaves behind: numbers, pictures, plots, and one page of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from score_lightning.evaluation.evaluate import Evaluator, Result
+from score_lightning.evaluation.levels import level_losses
+from score_lightning.evaluation.pictures import save_grid, save_neighbors, save_rows
+from score_lightning.evaluation.plots import plot_levels, plot_sweep
+from score_lightning.evaluation.provenance import commit, versions
+from score_lightning.evaluation.report import summarize, write_metrics, write_report
+from score_lightning.generate import Generator, trajectory
+from score_lightning.images import ImageSet
+from score_lightning.models import ScoreModel
+from score_lightning.processes import Rank
+from score_lightning.training import ValidationLoss
+
+PICTURES = {
+    "samples.png": "Samples: the first images of the first seed; of a sweep a row for each sampler, same noise",
+    "sweep.png": "Sweep: metrics against network evaluations per image",
+    "neighbours.png": "Nearest neighbors: a sample, then the reference images nearest to it in feature space",
+    "trajectory.png": "Trajectory: from noise to image",
+    "levels.png": "Validation loss: at each noise level, the weights that were evaluated",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Results of one sampler, or of images that were there.
+
+    Args:
+        results: of each seed.
+        speed: images per second, drawn and evaluated.
+        sampler: its settings.
+        evaluations: of the network, per image.
+    """
+
+    results: Sequence[Result]
+    speed: float
+    sampler: dict[str, Any] | None = None
+    evaluations: int | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """What metrics.json says of it in a sweep."""
+        drawn = {"sampler": self.sampler, "evaluations_per_image": self.evaluations}
+        found = summarize([result.metrics for result in self.results])
+        return {**drawn, **found, "images_per_second": round(self.speed, 3)}
+
+
+def describe_run(n: int, evaluator: Evaluator, rank: Rank, device: torch.device, batch_size: int) -> dict[str, Any]:
+    """What metrics depend on besides the images, and where they were computed."""
+    return {
+        "n": n,
+        **evaluator.settings(n),
+        "batch_size": batch_size,
+        "processes": rank.count,
+        "threads_per_process": torch.get_num_threads(),
+        "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "versions": versions(),
+        "commit": commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+class Outputs:
+    """Writes everything of an evaluation into a folder.
+
+    Args:
+        folder: which is there.
+        title: of the page.
+        evaluator: which made the results.
+        settings: for metrics.json.
+        entries: the points of a sweep, or one.
+        seeds: of the images; none where they were not drawn.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        title: str,
+        evaluator: Evaluator,
+        settings: dict[str, Any],
+        entries: Sequence[Entry],
+        seeds: Sequence[int] = (),
+    ) -> None:
+        self._folder, self._title, self._evaluator = folder, title, evaluator
+        self._settings, self._entries, self._seeds = settings, entries, seeds
+        for name in PICTURES:  # those of an earlier evaluation would be shown as this one's
+            (folder / name).unlink(missing_ok=True)
+
+    def draw_trajectory(self, model: ScoreModel, generator: Generator) -> None:
+        """Draws some images on their way from noise; for one rank."""
+        path = trajectory(generator, model, min(6, self._settings["n"]), self._seeds[0])
+        save_rows(path, self._folder / "trajectory.png")
+
+    def draw_levels(self, model: ScoreModel, loss: ValidationLoss, images: ImageSet, n: int, rank: Rank) -> None:
+        """Draws the validation loss of each noise level, of n triples of these images; every rank must call."""
+        sigmas, losses = level_losses(model, loss, images, n, self._settings["batch_size"], rank)
+        self._settings["validation_loss"] = {
+            f"{sigma:.4g}": round(value, 6) for sigma, value in zip(sigmas.tolist(), losses.tolist(), strict=True)
+        }
+        if rank.number == 0:
+            plot_levels(sigmas.tolist(), losses.tolist(), self._folder / "levels.png")
+
+    def write(self) -> None:
+        """Writes pictures, metrics.json and report.html, and prints the metrics."""
+        entries = [entry.plain() for entry in self._entries]
+        found: dict[str, Any] = {"unavailable": self._evaluator.unavailable} if self._evaluator.unavailable else {}
+        found = {"sweep": entries, **found} if len(entries) > 1 else {**entries[0], **found}
+        settings = dict(self._settings)
+        if len(entries) == 1:  # a point's own settings stand with the others
+            for key in ("sampler", "evaluations_per_image", "images_per_second"):
+                settings[key] = found.pop(key)
+        settings = {**settings, "seeds": list(self._seeds)} if self._seeds else settings
+        self._draw(entries)
+        path = write_metrics(self._folder, found, settings)
+        report = write_report(self._folder, self._title, found, settings, PICTURES)
+        self._print(entries)
+        print(f"Written: {path}, {report}, {self._folder / 'samples.png'}")
+
+    def _draw(self, entries: Sequence[dict[str, Any]]) -> None:
+        results = [entry.results[0] for entry in self._entries]
+        if len(results) > 1:
+            save_rows(torch.stack([result.shown[:10] for result in results]), self._folder / "samples.png")
+            names = [name for name in self._entries[0].results[0].metrics if "_std_" not in name]
+            plot_sweep(entries, names, self._folder / "sweep.png")
+        else:
+            save_grid(results[0].shown, self._folder / "samples.png")
+        neighbors, images = results[0].neighbors, self._evaluator.reference.images
+        if neighbors is not None and images is not None:
+            indices = neighbors.indices[:16]
+            near = images[indices.flatten()].unflatten(0, indices.shape)
+            save_neighbors(results[0].shown[: len(near)], near, self._folder / "neighbours.png")
+
+    def _print(self, entries: Sequence[dict[str, Any]]) -> None:
+        for entry in entries:
+            if len(entries) > 1:
+                print(f"{entry['sampler']} {entry['evaluations_per_image']} evaluations")
+            for name in self._entries[0].results[0].metrics:
+                spread = entry.get("spread", {}).get(name)
+                print(f"  {name:28} {entry[name]:.4f}" + (f" ± {spread['std']:.4f}" if spread else ""))
+        for name, reason in self._evaluator.unavailable.items():
+            print(f"  {name:28} not available: {reason}")

@@ -1,0 +1,176 @@
+"""What images are compared with: statistics of reference images, computed once and kept in the cache folder."""
+
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from score_lightning.errors import UserError
+from score_lightning.evaluation.features import Features
+from score_lightning.evaluation.metrics import InOrder, Moments, Statistics
+from score_lightning.images import ImageSet
+from score_lightning.processes import Rank
+
+BATCH = 256
+FORMAT = 1  # part of the cache's key: to be raised whenever the statistics of the same images change
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real images, or statistics of them.
+
+    Args:
+        name: what metrics.json calls it.
+        images: to compare with; None where there are statistics only.
+        held_out: real images of the same kind that are not among them, or None.
+        statistics: of a file, without images.
+        sha256: of that file.
+    """
+
+    name: str
+    images: ImageSet | None = None
+    held_out: ImageSet | None = None
+    statistics: Statistics | None = None
+    sha256: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What metrics.json says about it."""
+        sha256 = self.sha256 if self.images is None else self.images.sha256
+        return {
+            "reference": self.name,
+            "reference_sha256": sha256,
+            "reference_images": None if self.images is None else len(self.images),
+            "held_out_images": None if self.held_out is None else len(self.held_out),
+        }
+
+
+def collect(
+    features: Features,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    shape: tuple[int, ...],
+    keep: Sequence[str],
+    rank: Rank,
+) -> Statistics:
+    """Statistics of all ranks' images, from one pass of the network over them; the same on every rank.
+
+    Args:
+        features: the network.
+        batches: (indices (B,), uint8 images (B, C, H, W)) of this rank.
+        shape: (C, H, W).
+        keep: "features", "logits", both or none; memory grows with the number of images only for these.
+        rank: this process.
+    """
+    probe = features.probe(shape, rank.device)
+    moments = Moments(probe.origin).to(rank.device)
+    rows = {"features": InOrder(torch.empty(len(probe.origin))), "logits": InOrder(torch.empty(probe.classes or 0))}
+    kept = {name: rows[name].to(rank.device) for name in keep}
+    for indices, images in batches:
+        found, logits = features(images)
+        moments.update(found)
+        for name, metric in kept.items():
+            row = found if name == "features" else logits
+            assert row is not None
+            metric.update(row, indices)
+    mean, cov = moments.compute()
+    return Statistics(int(moments.count), mean, cov, **{name: metric.compute() for name, metric in kept.items()})
+
+
+def reference_statistics(
+    features: Features, images: ImageSet, keep: bool, rank: Rank, cache: Path, progress: bool = False
+) -> Statistics:
+    """Statistics of reference images, read from the cache or computed by all ranks and written there.
+
+    Args:
+        features: the network.
+        images: the images.
+        keep: whether their features are needed, or their moments only.
+        rank: this process; every rank must call.
+        cache: the folder. A file in it that is damaged or holds other statistics is computed anew.
+        progress: whether to show it.
+    """
+    key = _key(features, images, rank)
+    path = cache / f"statistics-{key[:24]}.npz"
+    known = _read(path, key, keep, rank.device) if key and rank.number == 0 else None
+    if not rank.any(known is not None):
+        numbers = torch.arange(len(images)).split(BATCH)[rank.number :: rank.count]
+        shown = tqdm(numbers, "features of the reference", disable=None if progress else True, leave=False)
+        batches = ((i, images[i].to(rank.device)) for i in shown)
+        known = collect(features, batches, images.shape, ["features"] if keep else [], rank)
+        if key and rank.number == 0:
+            _write(path, key, known)
+    return known or Statistics(len(images), torch.empty(0), torch.empty(0))  # other ranks have no use for them
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Mean and covariance of a NumPy file with `mu` (D,) and `sigma` (D, D), as FID's programs write them.
+
+    Raises:
+        UserError: when the file is damaged or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            mean, cov = (torch.from_numpy(arrays[name].astype(np.float64)) for name in ("mu", "sigma"))
+    except Exception as error:  # damaged files make NumPy and zlib raise almost anything
+        raise UserError(f"{path} is not a .npz file of statistics, mu and sigma: {error}") from error
+    fits = mean.ndim == 1 and cov.shape == (len(mean), len(mean))
+    if not fits or not torch.isfinite(mean).all() or not torch.isfinite(cov).all():
+        shapes = f"{tuple(mean.shape)} and {tuple(cov.shape)}"
+        raise UserError(f"{path}: mu must be (D,) and sigma (D, D), all finite; got shapes {shapes}")
+    return Statistics(0, mean, cov)
+
+
+def holds_statistics(path: Path) -> bool:
+    """Whether a NumPy file holds statistics rather than images.
+
+    Raises:
+        UserError: when it is no NumPy file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return "mu" in arrays and "images" not in arrays
+    except Exception as error:  # as above
+        raise UserError(f"{path} is not a .npz file, or damaged: {error}") from error
+
+
+def _key(features: Features, images: ImageSet, rank: Rank) -> str:
+    if features.sha256 is None or rank.number > 0:
+        return ""
+    settings = f"{FORMAT} {sorted(features.settings().items())} {images.sha256}"
+    return hashlib.sha256(settings.encode()).hexdigest()
+
+
+def _read(path: Path, key: str, keep: bool, device: Any) -> Statistics | None:
+    """The statistics in a file; None where there is none, it is damaged, or of other images or another network."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:  # the zip's checksums notice damage
+            if str(arrays["key"]) != key or (keep and "features" not in arrays):
+                return None
+            mean, cov = torch.from_numpy(arrays["mu"]), torch.from_numpy(arrays["sigma"])
+            kept = torch.from_numpy(arrays["features"]).to(device) if keep else None
+            return Statistics(int(arrays["count"]), mean, cov, kept)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        return None
+
+
+def _write(path: Path, key: str, statistics: Statistics) -> None:
+    arrays = {"key": np.array(key), "count": np.array(statistics.count)}
+    arrays |= {"mu": statistics.mean.numpy(), "sigma": statistics.cov.numpy()}
+    if statistics.features is not None:
+        arrays["features"] = statistics.features.cpu().numpy()
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(temporary, allow_pickle=False, **arrays)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"statistics cannot be kept at {path}: {error}. Set SCORE_LIGHTNING_CACHE") from error

@@ -1,0 +1,87 @@
+"""Processes that work on one task together: a rank's place among them, and how they are launched."""
+
+import atexit
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from score_lightning.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process: its number, the number of processes, and the device that metrics are gathered on."""
+
+    number: int = 0
+    count: int = 1
+    device: torch.device | str = "cpu"
+
+    def any(self, mine: bool) -> bool:
+        """Whether it is true on any rank; every rank must ask."""
+        if self.count == 1:
+            return mine
+        flag = torch.tensor(float(mine), device=self.device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        return bool(flag)
+
+    def gather(self, mine: Any) -> list[Any]:
+        """What every rank has, by rank; every rank must ask."""
+        if self.count == 1:
+            return [mine]
+        everyones = [None] * self.count
+        torch.distributed.all_gather_object(everyones, mine)
+        return everyones
+
+    def from_first(self, mine: Any) -> Any:
+        """What rank 0 has; every rank must ask."""
+        if self.count == 1:
+            return mine
+        box = [mine]
+        torch.distributed.broadcast_object_list(box, device=torch.device(self.device))
+        return box[0]
+
+
+def metric_device(device: torch.device) -> torch.device:
+    """Where metrics are gathered for a model on this device: there, but on the CPU where it has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU where there is one.
+
+    Raises:
+        UserError: when there is no such device.
+    """
+    try:
+        if name == "auto":
+            return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def launch(device: torch.device, processes: int = 1) -> tuple[Rank, torch.device]:
+    """This rank and its device, after as many processes were started with the very command of this one.
+
+    Under torchrun the processes are there already. One process is not launched at all.
+
+    Raises:
+        UserError: when the processes cannot be started on that device.
+    """
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))  # torchrun's
+    everywhere = int(os.environ.get("WORLD_SIZE", here))
+    if everywhere == 1:
+        return Rank(device=metric_device(device)), device
+    import lightning as L
+
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    try:
+        fabric = L.Fabric(accelerator=device.type, devices=here, num_nodes=everywhere // here, strategy="ddp")
+        fabric.launch()
+        atexit.register(torch.distributed.destroy_process_group)
+    except (ValueError, RuntimeError, L.fabric.utilities.exceptions.MisconfigurationException) as error:
+        raise UserError(f"devices={processes} cannot be used: {error}") from error
+    return Rank(fabric.global_rank, fabric.world_size, metric_device(fabric.device)), fabric.device
