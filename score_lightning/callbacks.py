@@ -141,14 +141,18 @@ class Evaluate(Periodic):
         self.metrics = self._evaluator(batches, rank, progress=show).metrics
         if trainer.is_global_zero:
             for logger in trainer.loggers:
-                values = {f"eval/{name}_{short(self._n)}": value for name, value in self.metrics.items()}
-                logger.log_metrics(values, step=trainer.global_step)
+                logger.log_metrics({f"eval/{k}": v for k, v in self.named.items()}, step=trainer.global_step)
             settings = {"step": trainer.global_step, "n": self._n, "seeds": [self._seed], **self._settings}
             write_metrics(self.folder, self.metrics, {**settings, **self._evaluator.settings(self._n)})
         distance = self.metrics.get(f"fid_{self._evaluator.features.name}", math.inf)
         if distance < self._best:
             self._best = distance
             trainer.save_checkpoint(self.folder / "checkpoints" / "best_fid.ckpt")
+
+    @property
+    def named(self) -> dict[str, float]:
+        """The last metrics, with the number of images in their names."""
+        return {f"{name}_{short(self._n)}": value for name, value in self.metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The lowest distance so far."""

@@ -120,7 +120,8 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
     checked = {"checkpoint": own["ckpt"], "step": step, "weights": weights}
     settings = {**checked, **describe_run(n, evaluator, rank, device, resolved.config.evaluation.batch_size)}
     settings["quantizer"] = "clamp to the range of pixels, round to the nearest of 256 levels"
-    outputs = Outputs(folder, f"{own['ckpt']}", evaluator, settings, entries, seeds)
+    title = f"{Path(resolved.config.exp).stem}: {n:,} images against {reference.name}"
+    outputs = Outputs(folder, title, evaluator, settings, entries, seeds)
     if rank.number == 0:
         outputs.draw_trajectory(model, points[0].generator)
     if validation is not None:
@@ -195,7 +196,8 @@ def _evaluate_images(own: dict[str, Any], words: Sequence[str]) -> None:
     entry = Entry([result], n / (time.monotonic() - start))
     settings = {"images": own["images"], **describe_run(n, evaluator, rank, device, size), "quantizer": "none: uint8"}
     if rank.number == 0:
-        Outputs(folder, own["images"], evaluator, settings, [entry]).write()
+        title = f"{own['images']}: {n:,} images against {reference.name}"
+        Outputs(folder, title, evaluator, settings, [entry]).write()
 
 
 def _batches(images: "ImageSet", n: int, size: int, rank: "Rank", device: Any) -> "Iterator[Batch]":

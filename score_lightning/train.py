@@ -138,7 +138,7 @@ def _summary(trainer: "L.Trainer", folder: Path) -> str:
         lines.append(f"  validation loss {trainer.callback_metrics['val/loss']:.4f}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Evaluate):
-            lines.append("  " + ", ".join(f"{name} {value:.3f}" for name, value in callback.metrics.items()))
+            lines += [f"  {name:28} {value:.4f}" for name, value in callback.named.items()]
     pictures = sorted((folder / "samples").glob("*.png"))
     lines += [f"  pictures: {pictures[-1]}"] if pictures else []
     checkpoint = folder / "checkpoints" / "last.ckpt"

@@ -40,8 +40,8 @@ def test_rows_and_neighbors_stand_where_they_belong(tmp_path):
     samples, near = rows[:, 0], rows[:, 1:]
     small = read(save_neighbors(samples, near, tmp_path / "near.png", blocks=1))
     assert np.array_equal(small[10:18, 1:9], samples[1, 0])
-    assert (small[10:18, 9:13] == 255).all()
-    assert np.array_equal(small[10:18, 13:21], near[1, 0, 0])
+    assert (small[10:18, 9:11] == 255).all()
+    assert np.array_equal(small[10:18, 11:19], near[1, 0, 0])
 
 
 def test_summaries_are_means_with_their_spread():
@@ -61,7 +61,7 @@ def test_reports_hold_metrics_settings_and_pictures(tmp_path):
     page = write_report(tmp_path, "<b>.ckpt", found, settings, pictures).read_text()
     for part in (
         "1.2500 ± 0.5000",
-        "sampler.name",
+        "sampler.<wbr>name",
         "ddim",
         "&lt;b&gt;.ckpt",
         "no &lt;classes&gt;",
@@ -87,7 +87,7 @@ def test_sweeps_are_a_table_and_a_plot(tmp_path):
     assert label_of(entries[4]["sampler"], entries) == "ancestral"
     plot_sweep(entries, ["fid_x", "is_x"], tmp_path / "sweep.png")
     page = write_report(tmp_path, "title", {"sweep": entries}, {}, {"sweep.png": "Sweep: of steps"}).read_text()
-    for part in ("ddim (eta 1.0, steps 10)", "1.2857", "ancestral (steps 7)", 'class="plot"'):
+    for part in ("ddim eta=1.0", "1.2857", "ancestral", 'class="plot"'):
         assert part in page
 
 

@@ -21,11 +21,11 @@ from score_lightning.processes import Rank
 from score_lightning.training import ValidationLoss
 
 PICTURES = {
-    "samples.png": "Samples: the first images of the first seed; of a sweep a row for each sampler, same noise",
-    "sweep.png": "Sweep: metrics against network evaluations per image",
-    "neighbours.png": "Nearest neighbors: a sample, then the reference images nearest to it in feature space",
-    "trajectory.png": "Trajectory: from noise to image",
-    "levels.png": "Validation loss: at each noise level, the weights that were evaluated",
+    "samples.png": "Samples: The first images of the first seed; a sweep has a row for each sampler, from one noise.",
+    "sweep.png": "Sweep: Metrics against network evaluations per image.",
+    "neighbours.png": "Nearest neighbors: A sample, then the reference images nearest to it in feature space.",
+    "trajectory.png": "Trajectory: From noise to image.",
+    "levels.png": "Validation loss: At each noise level, of the weights that were evaluated.",
 }
 
 

@@ -30,9 +30,8 @@ def save_rows(rows: Tensor, path: Path, smallest: int = 512) -> Path:
 
 def save_neighbors(samples: Tensor, neighbors: Tensor, path: Path, blocks: int = 2) -> Path:
     """Writes each of samples (N, C, H, W) beside its neighbors (N, k, C, H, W), a gap between, in so many columns."""
-    gap = torch.full_like(samples[:, :, :, : max(1, samples.shape[3] // 2)], 255)
-    strips = torch.cat([samples, gap, *neighbors.unbind(1)], dim=3)
-    return save_grid(strips, path, columns=min(blocks, len(strips)))
+    narrow, wide = (torch.full_like(samples[..., : max(1, samples.shape[3] * k // 4)], 255) for k in (1, 4))
+    return save_grid(torch.cat([samples, narrow, *neighbors.unbind(1), wide], dim=3), path, columns=blocks)
 
 
 def _save(grid: Tensor, path: Path, smallest: int) -> Path:

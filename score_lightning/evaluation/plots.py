@@ -30,15 +30,18 @@ def plot_sweep(entries: Sequence[Mapping[str, Any]], names: Sequence[str], path:
         names: of the metrics.
         path: of the PNG.
     """
-    figure = Figure((WIDTH, 2.6 * len(names)), layout="constrained")
+    figure = Figure((WIDTH, 2.2 * len(names)), layout="constrained")
+    ticks = sorted({entry["evaluations_per_image"] for entry in entries})
     for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
         for label, line in _lines(entries).items():
             spread = [entry.get("spread", {}).get(name, {}).get("std", 0.0) for entry in line]
             x, y = [entry["evaluations_per_image"] for entry in line], [entry[name] for entry in line]
             axes.errorbar(x, y, spread, fmt="o-", capsize=3, label=label)
         axes.set_xscale("log")
+        axes.set_xticks(ticks, labels=[f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
         axes.set_ylabel(name)
-        axes.grid(alpha=0.3, which="both")
+        axes.grid(alpha=0.3)
     axes.set_xlabel("network evaluations per image")
     figure.axes[0].legend()
     figure.savefig(path, dpi=150)

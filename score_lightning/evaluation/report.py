@@ -4,12 +4,14 @@ import base64
 import html
 import json
 import os
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from score_lightning.errors import UserError
+from score_lightning.evaluation.plots import label_of
 
 
 def make_folder(folder: Path) -> Path:
@@ -74,12 +76,12 @@ def write_report(
 
 def _metrics(found: Mapping[str, Any]) -> str:
     entries = found.get("sweep", [found])
-    names = [name for name, value in entries[0].items() if isinstance(value, float)]
+    names = [name for name, value in entries[0].items() if isinstance(value, float) and name != "images_per_second"]
     if "sweep" in found:
+        names = [name for name in names if "_std_" not in name]
         head = ["sampler", "evaluations", *names]
-        rows = [
-            [_words(e["sampler"]), f"{e['evaluations_per_image']}", *(_value(e, n) for n in names)] for e in entries
-        ]
+        labels = [[label_of(entry["sampler"], entries), f"{entry['evaluations_per_image']:,}"] for entry in entries]
+        rows = [[*label, *(_value(entry, n) for n in names)] for label, entry in zip(labels, entries, strict=True)]
     else:
         head, rows = ["metric", "value"], [[name, _value(found, name)] for name in names]
     missing = [[name, reason] for name, reason in found.get("unavailable", {}).items()]
@@ -94,11 +96,6 @@ def _metrics(found: Mapping[str, Any]) -> str:
 def _value(entry: Mapping[str, Any], name: str) -> str:
     spread = entry.get("spread", {}).get(name)
     return f"{entry[name]:.4f}" + (f" ± {spread['std']:.4f}" if spread else "")
-
-
-def _words(settings: Mapping[str, Any]) -> str:
-    name, *others = (f"{value}" if key == "name" else f"{key} {value}" for key, value in settings.items())
-    return f"{name} ({', '.join(others)})" if others else name
 
 
 def _picture(path: Path, text: str) -> str:
@@ -125,10 +122,15 @@ def _plain(value: Any) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = ([f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row] for row, tag in _tagged(rows))
+    head, *body = ([f"<{tag}>{_breakable(cell)}</{tag}>" for cell in row] for row, tag in _tagged(rows))
     lines = "\n".join(f"<tr>{''.join(row)}</tr>" for row in body)
     kind = ' class="wide"' if len(head) > 2 else ""
     return f"<div{kind}><table><thead><tr>{''.join(head)}</tr></thead><tbody>\n{lines}\n</tbody></table></div>"
+
+
+def _breakable(cell: str) -> str:
+    """The text of a cell, which may be broken within the names of metrics and settings."""
+    return re.sub(r"(?<=\w)([_.])(?=\D)", r"\1<wbr>", html.escape(cell)) if " " not in cell else html.escape(cell)
 
 
 def _tagged(rows: Sequence[Sequence[str]]) -> list[tuple[Sequence[str], str]]:
@@ -149,6 +151,7 @@ img {{ max-width: 100%; height: auto; background: #fff; }}
 img.pixels {{ image-rendering: pixelated; }}
 img.plot {{ width: 40rem; }}
 .wide {{ overflow-x: auto; }}
+.wide :is(th, td):first-child {{ position: sticky; left: 0; background: Canvas; }}
 table {{ border-collapse: collapse; }}
 th, td {{ text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #8884; }}
 td {{ overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }}
