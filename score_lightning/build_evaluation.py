@@ -36,8 +36,8 @@ def read_images(path: str, shape: Shape | None = None) -> ImageSet:
     return LazyImageSet(files, images.class_labels(names))
 
 
-def build_reference(resolved: Resolved, given: str | None) -> tuple[Reference, Split | None]:
-    """What images are compared with, and (training, validation) images for features that are fitted to them.
+def build_reference(resolved: Resolved, given: str | None) -> Reference:
+    """What images are compared with.
 
     Args:
         resolved: the configuration, which has the images' shape and, without a reference, their source.
@@ -50,40 +50,47 @@ def build_reference(resolved: Resolved, given: str | None) -> tuple[Reference, S
     c = resolved.config
     if given is None or given in TABLES["data"]:
         if given is not None and given != c.data.get("name"):
-            c = replace(c, data={**{k: v for k, v in c.data.items() if k == "path"}, "name": given})
-        split = build_images(replace(resolved, config=c))
-        return Reference(str(c.data["name"]), *split), split
+            # a path in a checkpoint is that of the data it was trained on
+            own = resolved.origins.get("data.path") == "command line"
+            c = replace(c, data={**({"path": c.data["path"]} if own else {}), "name": given})
+        return Reference(str(c.data["name"]), *build_images(replace(resolved, config=c)))
     path = Path(given).expanduser()
     if path.suffix == ".npz" and path.is_file() and holds_statistics(path):
-        return Reference(given, statistics=read_statistics(path), sha256=file_sha256(path)), None
+        return Reference(given, statistics=read_statistics(path), sha256=file_sha256(path))
     shape = Shape(c.images.size, c.images.channels)
-    compared = read_images(given, shape)
+    # pictures are brought to a model's shape as its training images are; images that are there are what they are
+    compared = read_images(given, shape if c.data.get("name") else None)
     if compared.shape != (shape.channels, shape.size, shape.size):
         raise UserError(
-            f"{given} holds images of shape {compared.shape}; expected {(shape.channels, shape.size, shape.size)}"
+            f"{given} holds images of shape {compared.shape}; expected {(shape.channels, shape.size, shape.size)}, "
+            "as those to evaluate: resize one of them"
         )
-    return Reference(given, compared), sources.hold_out(compared, 0.05) if len(compared) > 1 else None
+    return Reference(given, compared)
 
 
-def build_features(resolved: Resolved, split: Split | None) -> Features:
-    """The feature network.
-
-    Args:
-        resolved: the configuration.
-        split: (training, validation) images, which some networks are fitted to; read where they are needed and None.
+def build_features(resolved: Resolved, reference: Reference) -> Features:
+    """The feature network. One that is fitted to labels takes those of the model's data, else those of the reference.
 
     Raises:
         UserError: when the network cannot be had.
     """
-    c = resolved.config
-    if split is None and c.features.get("name") in ("auto", "classifier"):
-        if not c.data:
-            raise UserError(f"features={c.features['name']} needs images; take features=inception with this reference")
-        split = build_images(resolved)
+    own = resolved.config.data.get("name")
+
+    def split() -> Split:
+        if reference.images is not None and reference.held_out is not None and reference.name in (own, None):
+            return reference.images, reference.held_out
+        if own:
+            return build_images(resolved)
+        if reference.images is None:
+            raise UserError("features=classifier needs images with labels, the reference has statistics only")
+        if reference.held_out is not None:
+            return reference.images, reference.held_out
+        return sources.hold_out(reference.images, 0.05)
+
     return build_part(resolved, "features", {"split": split})
 
 
-def build_evaluator(resolved: Resolved, features: Features, reference: Reference, n: int, device: object) -> Evaluator:
+def build_evaluator(resolved: Resolved, features: Features, reference: Reference, n: int) -> Evaluator:
     """The evaluation of n images.
 
     Raises:
@@ -95,26 +102,13 @@ def build_evaluator(resolved: Resolved, features: Features, reference: Reference
         if getattr(e, key) < least:
             raise UserError(f"evaluation.{key} must be at least {least}, got {getattr(e, key)}")
     settings = MetricSettings(tuple(e.metrics), e.splits, e.kid_subsets, e.kid_subset_size)
-    shape = (c.images.channels, c.images.size, c.images.size)
-    evaluator = Evaluator(features, reference, shape, settings, device)  # type: ignore[arg-type]
+    evaluator = Evaluator(features, reference, (c.images.channels, c.images.size, c.images.size), settings)
     evaluator.check(n)
     return evaluator
 
 
-def build_validation(
-    resolved: Resolved, model: ScoreModel, split: Split | None
-) -> tuple[ValidationLoss, ImageSet] | None:
-    """Training's validation loss and images; None where the data that a model was trained on are not here.
-
-    Args:
-        resolved: the configuration.
-        model: whose schedule the noise levels are of.
-        split: the training and validation images, where they were read already.
-    """
+def build_validation(resolved: Resolved, model: ScoreModel) -> ValidationLoss:
+    """The loss of training's validation."""
     c = resolved.config
-    try:
-        _, held_out = split or build_images(resolved)
-    except UserError:
-        return None
     objective = build_part(resolved, "objective", {})
-    return ValidationLoss(objective, model, build_pixels(c), c.validation.levels, c.seed), held_out
+    return ValidationLoss(objective, model, build_pixels(c), c.validation.levels, c.seed)

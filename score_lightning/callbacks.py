@@ -9,6 +9,7 @@ import torch
 
 from score_lightning.evaluation.evaluate import Evaluator
 from score_lightning.evaluation.metrics import InOrder
+from score_lightning.evaluation.outputs import describe_run
 from score_lightning.evaluation.pictures import save_grid
 from score_lightning.evaluation.report import write_metrics, write_text
 from score_lightning.generate import Generator
@@ -131,7 +132,7 @@ class Evaluate(Periodic):
         super().__init__(every)
         self._evaluator, self._generator, self._n, self._seed = evaluator, generator, n, seed
         self._settings = settings
-        self._best = math.inf
+        self._monitor, self._best = f"fid_{evaluator.features.name}_{short(n)}", math.inf
         self.metrics: dict[str, float] = {}
 
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
@@ -142,9 +143,11 @@ class Evaluate(Periodic):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics({f"eval/{k}": v for k, v in self.named.items()}, step=trainer.global_step)
-            settings = {"step": trainer.global_step, "n": self._n, "seeds": [self._seed], **self._settings}
-            write_metrics(self.folder, self.metrics, {**settings, **self._evaluator.settings(self._n)})
-        distance = self.metrics.get(f"fid_{self._evaluator.features.name}", math.inf)
+            device, size = trainer.strategy.root_device, self._generator.batch_size
+            run = describe_run(self._n, self._evaluator, rank, device, size)
+            settings = {"step": trainer.global_step, "seeds": [self._seed], **self._settings, **run}
+            write_metrics(self.folder, self.metrics, settings)
+        distance = self.named.get(self._monitor, math.inf)
         if distance < self._best:
             self._best = distance
             trainer.save_checkpoint(self.folder / "checkpoints" / "best_fid.ckpt")
@@ -155,12 +158,12 @@ class Evaluate(Periodic):
         return {f"{name}_{short(self._n)}": value for name, value in self.metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The lowest distance so far."""
-        return {"best": self._best}
+        """The lowest distance so far, by its name: those of other numbers of images cannot be compared with it."""
+        return {self._monitor: self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from it."""
-        self._best = state_dict["best"]
+        self._best = state_dict.get(self._monitor, math.inf)
 
 
 def short(n: int) -> str:

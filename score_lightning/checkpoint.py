@@ -1,6 +1,7 @@
 """Checkpoints: files of plain data with the resolved configuration inside."""
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from score_lightning.errors import UserError
 from score_lightning.evaluation.features import state_sha256
 from score_lightning.generate import Generator
 from score_lightning.models import ScoreModel
+from score_lightning.processes import device_name
 
 WEIGHTS = {"ema": "average.model.", "raw": "model."}  # which weights, and how their names begin
 
@@ -90,7 +92,8 @@ def load_weights(model: ScoreModel, contents: dict[str, Any], path: str | Path, 
 
 
 def image_key(model: ScoreModel, resolved: Resolved, generator: Generator, seed: int, device: torch.device) -> str:
-    """All that generated images are a function of, as text: the same text means the same images."""
+    """All that generated images are a function of to the bit, as text; but for the program itself."""
     plain = resolved.plain()
     parts = {name: plain[name] for name in ("sampler", "images", "schedule", "prediction", "conditioning", "net")}
-    return f"{state_sha256(model)} {parts} {generator.batch_size} {seed} {device.type} {torch.__version__}"
+    machine = f"{device_name(device)} {torch.get_num_threads()} {torch.__version__} {version('score_lightning')}"
+    return f"{state_sha256(model)} {parts} {generator.batch_size} {seed} {machine}"

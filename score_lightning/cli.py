@@ -1,5 +1,6 @@
 """What the entry points share: key=value words, --help, and one message with exit code 2 for a user's mistake."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,8 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
     try:
         main(words)
     except UserError as error:
-        print(f"score_lightning: {error}", file=sys.stderr)
+        if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":  # the others have the same to say
+            print(f"score_lightning: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -2,8 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,7 @@ from score_lightning.errors import UserError
 if TYPE_CHECKING:
     from score_lightning.evaluation.evaluate import Evaluator
     from score_lightning.evaluation.outputs import Entry
-    from score_lightning.generate import Batch, Generator
-    from score_lightning.images import ImageSet
+    from score_lightning.generate import BatchStore
     from score_lightning.models import ScoreModel
     from score_lightning.processes import Rank
 
@@ -35,13 +33,14 @@ If it is stopped, the same command goes on with the images that were drawn.
   images=DIR|NPZ               or take these: a folder or zip of pictures, or images uint8 N x H x W x C in an npz
   reference=…                  a data set by name, a folder or zip of pictures, an npz of images, or one of statistics
                                (mu, sigma), with which only fid can be computed [the training images]
-  n=N                          number of images [evaluation.n, or all that are given]
+  n=N                          number of images; of those given the first, by name [evaluation.n, or all]
   seed=0                       image i is a function of the seed and i
   seeds=[0,1,2]                draw n images of each seed; report mean, spread and each value
   weights=ema                  ema (the averaged weights) or raw
   out=DIR                      where to write [the run folder of the checkpoint, or the current folder]
   device=auto                  auto, cpu, cuda, cuda:1, mps …
-  devices=1                    processes on this machine; or use torchrun. The results are the same
+  devices=1                    processes on this machine; or use torchrun. The results are the same, and on a CPU
+                               the same to the bit with as many threads in each (OMP_NUM_THREADS=1)
 A list sweeps: sampler.steps=[5,10,20,50], sampler=[ddim,ancestral], or any other key of the sampler.
 
 Every key of training changes the configuration inside the checkpoint; evaluation.* and features.* are also there for
@@ -56,6 +55,8 @@ def main(words: Sequence[str]) -> None:
         raise UserError("give either ckpt=PATH or images=DIR|NPZ (--help lists the keys)")
     if own.get("n", 1) < 1:
         raise UserError(f"n must be at least 1, got {own['n']}")
+    if own.get("devices", 1) < 1:
+        raise UserError(f"devices must be at least 1, got {own['devices']}")
     if "ckpt" in own:
         _evaluate_checkpoint(own, rest)
     else:
@@ -85,19 +86,11 @@ def _seeds(own: dict[str, Any]) -> list[int]:
     return seeds
 
 
-@dataclass(frozen=True)
-class Point:
-    """One point of a sweep: its sampler's settings, and its images."""
-
-    sampler: dict[str, Any]
-    evaluations: int
-    generator: "Generator"
-    key: Callable[[int, Any], str]
-
-
 def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
     from score_lightning import checkpoint
     from score_lightning.build_evaluation import build_evaluator, build_features, build_reference, build_validation
+    from score_lightning.evaluation.features import state_sha256
+    from score_lightning.evaluation.levels import level_losses
     from score_lightning.evaluation.outputs import Outputs, describe_run
     from score_lightning.evaluation.report import make_folder
     from score_lightning.processes import find_device, launch
@@ -105,67 +98,71 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
     seeds, weights = _seeds(own), own.get("weights", "ema")
     same, sweep = split_sweep(words)
     model, resolved, step = checkpoint.open_changed(own["ckpt"], same, weights)
-    points = [_point(model, config.change(resolved.plain(), own["ckpt"], point)) for point in sweep]
+    scalars = [word for word in same if word.startswith("sampler.")]  # which a list of samplers exchanges, too
+    points = [_Point(model, config.change(resolved.plain(), own["ckpt"], [*scalars, *point])) for point in sweep]
     device = find_device(own.get("device", "auto"))
-    n = own.get("n", resolved.config.evaluation.n or 1000)
-    reference, split = build_reference(resolved, own.get("reference"))
-    evaluator = build_evaluator(resolved, build_features(resolved, split), reference, n, device)
-    validation = build_validation(resolved, model, None if "reference" in own else split)
+    n, size = own.get("n", resolved.config.evaluation.n or 1000), resolved.config.evaluation.batch_size
+    reference = build_reference(resolved, own.get("reference"))
+    evaluator = build_evaluator(resolved, build_features(resolved, reference), reference, n)
     folder = make_folder(Path(own.get("out", checkpoint.run_folder_of(own["ckpt"]))).expanduser())
 
     rank, device = launch(device, own.get("devices", 1))
     model.to(device)
     evaluator.prepare(rank, rank.number == 0)
-    entries = [_entry(point, model, evaluator, n, seeds, rank, folder) for point in points]
-    checked = {"checkpoint": own["ckpt"], "step": step, "weights": weights}
-    settings = {**checked, **describe_run(n, evaluator, rank, device, resolved.config.evaluation.batch_size)}
-    settings["quantizer"] = "clamp to the range of pixels, round to the nearest of 256 levels"
-    title = f"{Path(resolved.config.exp).stem}: {n:,} images against {reference.name}"
-    outputs = Outputs(folder, title, evaluator, settings, entries, seeds)
+    entries = [point.evaluate(evaluator, n, seeds, rank, folder) for point in points]
+    levels = None
+    if "reference" not in own and reference.held_out is not None:  # the images that training validates on
+        loss = build_validation(resolved, model)
+        triples = max(min(resolved.config.validation.n, n), len(loss.times))
+        levels = level_losses(model, loss, reference.held_out, triples, size, rank)
     if rank.number == 0:
+        settings = {"checkpoint": own["ckpt"], "step": step, "weights": weights, "weights_sha256": state_sha256(model)}
+        settings |= describe_run(n, evaluator, rank, device, size)
+        title = f"{Path(resolved.config.exp).stem}: {n:,} images against {reference.name}"
+        outputs = Outputs(folder, title, evaluator, settings, entries, seeds)
         outputs.draw_trajectory(model, points[0].generator)
-    if validation is not None:
-        loss, held_out = validation
-        triples = max(min(resolved.config.validation.n, n), rank.count * len(loss.times))
-        outputs.draw_levels(model, loss, held_out, triples, rank)
-    if rank.number == 0:
+        if levels is not None:
+            outputs.draw_levels(*levels)
         outputs.write()
-
-
-def _point(model: "ScoreModel", resolved: config.Resolved) -> Point:
-    from score_lightning import build, checkpoint
-
-    generator = build.build_generator(resolved)
-    evaluations = generator.sampler.evaluations(model.schedule)
-
-    def key(seed: int, device: Any) -> str:
-        return checkpoint.image_key(model, resolved, generator, seed, device)
-
-    return Point(resolved.plain()["sampler"], evaluations, generator, key)
-
-
-def _entry(
-    point: Point, model: "ScoreModel", evaluator: "Evaluator", n: int, seeds: list[int], rank: "Rank", folder: Path
-) -> "Entry":
-    """The results of one sampler, for each seed; the images drawn are kept until all of their metrics are there."""
-    from score_lightning.evaluation.outputs import Entry
-    from score_lightning.generate import BatchStore
-
-    device = next(model.parameters()).device
-    show = rank.number == 0
-    results, start = [], time.monotonic()
-    for seed in seeds:
-        store = BatchStore(folder, point.key(seed, device))
-        batches = point.generator(model, n, seed, rank, show, store)
-        results.append(evaluator(batches, rank, shown=100, progress=show))
-        if show:
+        for store in (store for point in points for store in point.stores):
             store.clear()
-    speed = n * len(seeds) / (time.monotonic() - start)
-    return Entry(results, speed, point.sampler, point.evaluations)
+
+
+class _Point:
+    """One point of a sweep: a sampler, and where its images are kept until everything is written."""
+
+    def __init__(self, model: "ScoreModel", resolved: config.Resolved) -> None:
+        from score_lightning import build
+
+        self.generator = build.build_generator(resolved)
+        self._model, self._resolved = model, resolved
+        self.stores: list[BatchStore] = []
+
+    def evaluate(self, evaluator: "Evaluator", n: int, seeds: list[int], rank: "Rank", folder: Path) -> "Entry":
+        """The results of each seed."""
+        from score_lightning.checkpoint import image_key
+        from score_lightning.evaluation.outputs import Entry
+        from score_lightning.generate import BatchStore
+
+        device, show = next(self._model.parameters()).device, rank.number == 0
+        results, start = [], time.monotonic()
+        for seed in seeds:
+            store = BatchStore(folder, image_key(self._model, self._resolved, self.generator, seed, device))
+            self.stores.append(store)
+            batches = self.generator(self._model, n, seed, rank, show, store)
+            try:
+                results.append(evaluator(batches, rank, shown=100, progress=show))
+            except UserError:
+                store.clear()  # broken images are of no use
+                raise
+        speed = n * len(seeds) / (time.monotonic() - start)
+        evaluations = self.generator.sampler.evaluations(self._model.schedule)
+        return Entry(results, speed, self._resolved.plain()["sampler"], evaluations)
 
 
 def _evaluate_images(own: dict[str, Any], words: Sequence[str]) -> None:
     from score_lightning.build_evaluation import build_evaluator, build_features, build_reference, read_images
+    from score_lightning.evaluation.evaluate import batches_of
     from score_lightning.evaluation.outputs import Entry, Outputs, describe_run
     from score_lightning.evaluation.report import make_folder
     from score_lightning.processes import find_device, launch
@@ -185,30 +182,21 @@ def _evaluate_images(own: dict[str, Any], words: Sequence[str]) -> None:
     plain = {"exp": "images", "images": {"size": size, "channels": channels}, "trainer": {"max_steps": 1}}
     resolved = config.change(plain, "images=" + own["images"], words)
     device = find_device(own.get("device", "auto"))
-    reference, split = build_reference(resolved, own["reference"])
-    evaluator = build_evaluator(resolved, build_features(resolved, split), reference, n, device)
+    reference = build_reference(resolved, own["reference"])
+    evaluator = build_evaluator(resolved, build_features(resolved, reference), reference, n)
     folder = make_folder(Path(own.get("out", ".")).expanduser())
+    if folder.resolve() == Path(own["images"]).expanduser().resolve():
+        raise UserError(f"{folder} holds the images: results would be images of the next evaluation; set out=DIR")
 
     rank, device = launch(device, own.get("devices", 1))
     evaluator.prepare(rank, rank.number == 0)
     size, start = resolved.config.evaluation.batch_size, time.monotonic()
-    result = evaluator(_batches(images, n, size, rank, device), rank, shown=100)
+    result = evaluator(batches_of(images, n, size, rank, device, rank.number == 0), rank, shown=100)
     entry = Entry([result], n / (time.monotonic() - start))
-    settings = {"images": own["images"], **describe_run(n, evaluator, rank, device, size), "quantizer": "none: uint8"}
     if rank.number == 0:
-        title = f"{own['images']}: {n:,} images against {reference.name}"
-        Outputs(folder, title, evaluator, settings, [entry]).write()
-
-
-def _batches(images: "ImageSet", n: int, size: int, rank: "Rank", device: Any) -> "Iterator[Batch]":
-    import torch
-    from tqdm.auto import tqdm
-
-    from score_lightning.generate import Batch
-
-    mine = torch.arange(n).split(size)[rank.number :: rank.count]
-    for indices in tqdm(mine, "features", unit="batch", disable=None if rank.number == 0 else True, leave=False):
-        yield Batch(indices, images[indices].to(device), torch.ones(len(indices), dtype=torch.bool))
+        settings = {"images": own["images"], "images_sha256": images.sha256}
+        settings |= describe_run(n, evaluator, rank, device, size, drawn=False)
+        Outputs(folder, f"{own['images']}: {n:,} images against {reference.name}", evaluator, settings, [entry]).write()
 
 
 if __name__ == "__main__":

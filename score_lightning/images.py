@@ -210,7 +210,7 @@ def list_pictures(path: Path) -> list[str]:
     elif path.is_file():
         raise UserError(f"{path} is neither a folder nor a zip file (or the zip is damaged)")
     else:
-        raise UserError(f"{path} does not exist: data.path must be a folder or a zip file of pictures")
+        raise UserError(f"{path} does not exist: expected a folder or a zip file of pictures")
     parts = ((name, PurePosixPath(name)) for name in names)
     kept = sorted(
         n for n, p in parts if p.suffix.lower() in SUFFIXES and not any(q[0] == "." or q == "__MACOSX" for q in p.parts)
@@ -227,9 +227,10 @@ def shape_of(root: Path, names: Sequence[str]) -> Shape:
         UserError: when one is no square, is of another size than the first, or cannot be read.
     """
     files = ImageFiles(root, list(names), Shape(1, 3))
+    archive = zipfile.ZipFile(root) if root.is_file() else None
     size, channels = 0, 1
     for name in tqdm(names, f"looking through {root.name}", disable=None, leave=False):
-        with files.open(name) as image:
+        with files.open(name, archive) as image:
             size = size or image.width
             if image.width != image.height:
                 raise UserError(f"{root / name} has {image.width} x {image.height} pixels; expected squares")

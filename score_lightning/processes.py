@@ -3,7 +3,10 @@
 import atexit
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,13 +22,20 @@ class Rank:
     count: int = 1
     device: torch.device | str = "cpu"
 
-    def any(self, mine: bool) -> bool:
-        """Whether it is true on any rank; every rank must ask."""
-        if self.count == 1:
-            return mine
-        flag = torch.tensor(float(mine), device=self.device)
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-        return bool(flag)
+    @contextmanager
+    def agreeing(self) -> Iterator[None]:
+        """Raises a UserError that is raised inside on any rank on every rank, where the others would wait for it.
+
+        Every rank must enter, and nothing inside may wait for another rank.
+        """
+        mine = None
+        try:
+            yield
+        except UserError as error:
+            mine = str(error)
+        found = [message for message in self.gather(mine) if message is not None]
+        if found:
+            raise UserError(found[0])
 
     def gather(self, mine: Any) -> list[Any]:
         """What every rank has, by rank; every rank must ask."""
@@ -47,6 +57,11 @@ class Rank:
 def metric_device(device: torch.device) -> torch.device:
     """Where metrics are gathered for a model on this device: there, but on the CPU where it has no float64."""
     return torch.device("cpu") if device.type == "mps" else device
+
+
+def device_name(device: torch.device) -> str:
+    """What a device is called."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def find_device(name: str) -> torch.device:
@@ -76,10 +91,13 @@ def launch(device: torch.device, processes: int = 1) -> tuple[Rank, torch.device
     if everywhere == 1:
         return Rank(device=metric_device(device)), device
     import lightning as L
+    from lightning.fabric.strategies.ddp import DDPStrategy
 
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # the last formulas are rank 0's alone, and of many images they take a while
+    strategy = DDPStrategy(timeout=timedelta(days=1))
     try:
-        fabric = L.Fabric(accelerator=device.type, devices=here, num_nodes=everywhere // here, strategy="ddp")
+        fabric = L.Fabric(accelerator=device.type, devices=here, num_nodes=everywhere // here, strategy=strategy)
         fabric.launch()
         atexit.register(torch.distributed.destroy_process_group)
     except (ValueError, RuntimeError, L.fabric.utilities.exceptions.MisconfigurationException) as error:

@@ -56,14 +56,15 @@ def _evaluator(resolved: Resolved, split: Split) -> Evaluator | None:
     c = resolved.config
     if c.evaluation.n == 0:
         return None
+    reference = Reference(str(c.data["name"]), *split)
     try:
-        features = build_features(resolved, split)
+        features = build_features(resolved, reference)
     except UserError as error:
         if c.features["name"] != "auto":
             raise
         print(f"No evaluation during training: the data have no labels for a classifier, and {error}")
         return None
-    return build_evaluator(resolved, features, Reference(str(c.data["name"]), *split), c.evaluation.n, "cpu")
+    return build_evaluator(resolved, features, reference, c.evaluation.n)
 
 
 def build_trainer(resolved: Resolved, callbacks: list[L.Callback]) -> L.Trainer:

@@ -32,9 +32,9 @@ Every key of training changes the configuration inside the checkpoint, such as s
 def main(words: Sequence[str]) -> None:
     """Draws what the words say."""
     own, rest = cli.take(words, OWN, required=["ckpt"])
-    n, batch_size = own.get("n", 64), own.get("batch_size", 256)
-    if n < 1 or batch_size < 1:
-        raise UserError(f"n and batch_size must be at least 1, got {n} and {batch_size}")
+    n, batch_size, processes = own.get("n", 64), own.get("batch_size", 256), own.get("devices", 1)
+    if n < 1 or batch_size < 1 or processes < 1:
+        raise UserError(f"n, batch_size and devices must be at least 1, got {n}, {batch_size} and {processes}")
 
     import numpy as np
     import torch
@@ -51,7 +51,7 @@ def main(words: Sequence[str]) -> None:
     generator = build.build_generator(resolved, batch_size=batch_size)
     device = find_device(own.get("device", "auto"))
     folder = make_folder(Path(own.get("out", checkpoint.run_folder_of(own["ckpt"]))).expanduser())
-    rank, device = launch(device, own.get("devices", 1))
+    rank, device = launch(device, processes)
     seed = own.get("seed", 0)
     store = BatchStore(folder, image_key(model, resolved, generator, seed, device))
     drawn, broken = InOrder(torch.empty(generator.shape, dtype=torch.uint8)).to(rank.device), []

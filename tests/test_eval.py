@@ -53,7 +53,8 @@ def test_metrics_say_all_that_they_depend_on(ckpt, tmp_path):
         "checkpoint", "step", "weights", "n", "seeds", "sampler", "evaluations_per_image", "features",
         "features_sha256", "reference", "reference_sha256", "reference_images", "held_out_images", "resize",
         "quantizer", "splits", "kid_subsets", "kid_subset_size", "batch_size", "processes", "threads_per_process",
-        "device", "versions", "commit", "date", "images_per_second", "validation_loss",
+        "device", "versions", "commit", "date", "images_per_second", "validation_loss", "validation_levels",
+        "weights_sha256", "reference_shape",
     }  # fmt: skip
     assert settings["reference_images"] == 1617
     assert settings["kid_subset_size"] == 20
@@ -94,7 +95,16 @@ def test_sweeps_evaluate_each_sampler_and_draw(ckpt, tmp_path):
     assert "ancestral" in (tmp_path / "report.html").read_text()
     evaluate.main([f"ckpt={ckpt}", "n=12", "sampler=ddim", "sampler.steps=3", f"out={tmp_path}"])
     assert metrics(tmp_path)[0]["fid_classifier"] == found["sweep"][1]["fid_classifier"]
-    assert not (tmp_path / "sweep.png").exists()  # the picture of another evaluation
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png") == 4  # but for sweep.png, which is there from before
+    assert "Sweep" not in page
+
+
+def test_settings_hold_for_every_sampler_of_a_list(ckpt, tmp_path):
+    words = ["sampler=[ddim,ancestral]", "sampler.steps=2", "sampler.clip=false", "evaluation.metrics=[fid]"]
+    evaluate.main([f"ckpt={ckpt}", "n=4", *words, f"out={tmp_path}"])
+    samplers = [entry["sampler"] for entry in metrics(tmp_path)[0]["sweep"]]
+    assert [(s["name"], s["steps"], s["clip"]) for s in samplers] == [("ddim", 2, False), ("ancestral", 2, False)]
 
 
 def test_raw_weights_are_evaluated_where_asked_for(ckpt, tmp_path):
@@ -204,6 +214,31 @@ def test_eval_compares_pictures_with_a_data_set(given):
     assert "memorization_classifier" in found[0]
 
 
+def test_pictures_in_a_zip_are_those_in_the_folder(given):
+    shutil.make_archive(given / "zipped", "zip", given / "folder")
+    found = []
+    for name in ("folder", "zipped.zip"):
+        words = [f"images={given / name}", "reference=digits", "features=classifier", f"out={given / 'o'}"]
+        evaluate.main([*words, "evaluation.metrics=[fid]"])
+        found.append(metrics(given / "o")[0])
+    assert found[0] == found[1]
+
+
+def test_results_do_not_go_among_the_images(given, capsys, monkeypatch):
+    words = [f"images={given / 'folder'}", "reference=digits", "features=classifier", f"out={given / 'folder'}"]
+    assert "set out=DIR" in fails(evaluate, words, capsys, monkeypatch)
+
+
+def test_few_pictures_have_no_held_out_ones_to_compare_with(given):
+    few = np.load(given / "mine.npz")["images"][:8]
+    np.savez(given / "few.npz", images=few, labels=np.arange(8) % 2)
+    words = [f"images={given / 'mine.npz'}", f"reference={given / 'few.npz'}", "features=classifier"]
+    evaluate.main([*words, f"out={given / 'o'}"])
+    values, _ = metrics(given / "o")
+    assert "memorization_classifier" in values["unavailable"]
+    assert values["fid_classifier"] > 0
+
+
 def test_eval_compares_pictures_with_pictures_by_any_weights(given, inception_weights):
     words = [f"images={given / 'mine.npz'}", f"reference={given / 'folder'}", "features=random", f"out={given / 'o'}"]
     evaluate.main([*words, f"features.weights={inception_weights}", "n=12"])
@@ -262,11 +297,14 @@ def test_statistics_as_reference_give_the_same_fid_and_nothing_else(given, incep
         (evaluate, ["images=FEW", "reference=digits", "n=2"], "n must lie between 1 and that, got 2"),
         (evaluate, ["images=SIZES", "reference=digits"], "must all be of one size; resize them"),
         (evaluate, ["images=FEW", "reference=digits", "seed=1"], "seed=… goes with ckpt=…"),
+        (evaluate, ["images=FEW", "reference=OTHER"], "holds images of shape (1, 9, 9); expected (1, 8, 8)"),
+        (evaluate, ["ckpt=CKPT", "devices=0"], "devices must be at least 1"),
+        (evaluate, ["ckpt=CKPT", "reference=FEW", "evaluation.metrics=[memorization]"], "no metric can be computed"),
         (sample, ["ckpt=CKPT", "weights=best"], "weights must be one of ema, raw"),
     ],
 )
 def test_mistakes_in_evaluation_get_one_message(entry, words, message, ckpt, tmp_path, capsys, monkeypatch):
-    for name, sizes in {"FEW": [8], "SIZES": [8, 9]}.items():
+    for name, sizes in {"FEW": [8], "SIZES": [8, 9], "OTHER": [9]}.items():
         (tmp_path / name).mkdir()
         for size in sizes:
             Image.fromarray(np.zeros((size, size), np.uint8)).save(tmp_path / name / f"{size}.png")

@@ -12,11 +12,10 @@ from torch import nn
 
 from score_lightning.errors import UserError
 from score_lightning.evaluation import extractors
-from score_lightning.evaluation.evaluate import Evaluator
+from score_lightning.evaluation.evaluate import Evaluator, batches_of
 from score_lightning.evaluation.features import Features
 from score_lightning.evaluation.metrics import METRICS, MetricSettings, Statistics
 from score_lightning.evaluation.reference import Reference
-from score_lightning.generate import Batch
 from score_lightning.images import ImageSet
 from score_lightning.processes import Rank
 
@@ -24,13 +23,13 @@ SHAPE = (1, 8, 8)
 
 
 def batches(images, size=64):
-    return [Batch(i, images[i], torch.ones(len(i), dtype=torch.bool)) for i in torch.arange(len(images)).split(size)]
+    return list(batches_of(ImageSet(images), len(images), size))
 
 
 def test_metrics_of_real_images_are_good_and_of_noise_bad(digits):
     train, validation = digits
     evaluator = Evaluator(
-        extractors.classifier(digits), Reference("digits", train, validation), SHAPE, MetricSettings(splits=1)
+        extractors.classifier(lambda: digits), Reference("digits", train, validation), SHAPE, MetricSettings(splits=1)
     )
     found = evaluator(batches(train.images), Rank(), shown=70)
     same = found.metrics
@@ -103,7 +102,7 @@ def make(reference=None, names=tuple(METRICS), network=None):
 def test_what_a_network_or_a_reference_lacks_is_reported_not_guessed():
     no_classes = make()
     assert no_classes.unavailable == {"is_pixels": "the features pixels have no class probabilities"}
-    statistics = make(Reference("file", statistics=Statistics(0, torch.zeros(64), torch.eye(64)), sha256="x"))
+    statistics = make(Reference("file", statistics=Statistics(torch.zeros(64), torch.eye(64)), sha256="x"))
     assert set(statistics.unavailable) == {
         "is_pixels", "kid_pixels", "precision_recall_pixels", "density_coverage_pixels", "memorization_pixels",
     }  # fmt: skip
@@ -139,7 +138,7 @@ def test_unknown_metrics_and_other_networks_statistics_are_refused():
     with pytest.raises(UserError, match="must name some of"):
         make(names=[])
     with pytest.raises(UserError, match="file has statistics of 3 features, pixels has 64"):
-        make(Reference("file", statistics=Statistics(0, torch.zeros(3), torch.eye(3))))
+        make(Reference("file", statistics=Statistics(torch.zeros(3), torch.eye(3))))
 
 
 def test_images_that_are_not_finite_are_counted_and_refused():
@@ -158,7 +157,7 @@ def test_features_that_are_not_finite_are_refused():
     images[:, 0, 0, 0] = 9
     images[3, 0, 0, 0] = 7
     evaluator = make(network=Sometimes(), names=["fid"], reference=Reference("real", ImageSet(images[4:])))
-    with pytest.raises(UserError, match="features pixels of these images are not finite"):
+    with pytest.raises(UserError, match="features pixels of some images are not finite"):
         evaluator(batches(images), Rank())
 
 

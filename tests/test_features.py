@@ -218,10 +218,10 @@ def test_no_network_is_answered_with_where_the_weights_belong(monkeypatch):
 
 
 def test_classifier_learns_the_digits_and_is_read_from_its_cache(digits, monkeypatch):
-    first = extractors.classifier(digits)
+    first = extractors.classifier(lambda: digits)
     assert first.settings()["classifier_accuracy"] > 0.95
     monkeypatch.setattr("score_lightning.evaluation.classifier._fit", None)  # fitting again would fail
-    second = extractors.classifier(digits)
+    second = extractors.classifier(lambda: digits)
     images = digits[1].images[:20]
     for a, b in zip(first(images), second(images), strict=True):
         assert torch.equal(a, b)
@@ -232,10 +232,10 @@ def test_classifier_learns_the_digits_and_is_read_from_its_cache(digits, monkeyp
 def test_a_damaged_cache_is_fitted_again(digits, monkeypatch, tmp_path):
     monkeypatch.setenv("SCORE_LIGHTNING_CACHE", str(tmp_path))
     monkeypatch.setattr("score_lightning.evaluation.classifier.STEPS", 5)
-    extractors.classifier(digits)
+    extractors.classifier(lambda: digits)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:100])
-    extractors.classifier(digits)
+    extractors.classifier(lambda: digits)
     assert torch.load(file, weights_only=True)["weights"]
 
 
@@ -246,13 +246,13 @@ def test_auto_takes_inception_then_the_classifier_and_says_so(digits, monkeypatc
     monkeypatch.setattr(extractors, "inception", refused)
     bare = ImageSet(digits[0].images)
     with pytest.raises(UserError, match="needs labels"):
-        extractors.classifier((bare, bare))
+        extractors.classifier(lambda: (bare, bare))
     with pytest.raises(UserError, match="no weights"):
-        extractors.auto((bare, bare))
-    assert extractors.auto(digits).name == "classifier"
+        extractors.auto(lambda: (bare, bare))
+    assert extractors.auto(lambda: digits).name == "classifier"
     assert "a classifier of the data's own labels: no weights" in capsys.readouterr().out
     monkeypatch.setattr(extractors, "inception", lambda: "inception")
-    assert extractors.auto(digits) == "inception"
+    assert extractors.auto(None) == "inception"
 
 
 def test_hash_of_a_network_changes_with_its_weights():

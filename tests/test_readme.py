@@ -10,7 +10,8 @@ import torch
 from score_lightning import build, cli, config, sample, train
 from score_lightning import eval as evaluate
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 SHELL = [
     line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.replace("\\\n", "").splitlines()
 ]
@@ -18,12 +19,23 @@ COMMANDS = [shlex.split(line, comments=True) for line in SHELL]
 OWN = {"train": train.OWN, "sample": sample.OWN, "eval": evaluate.OWN}
 
 
-def test_python_runs():
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.S)
+def run(text):
+    """The names of a page's one block of Python, after it ran."""
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
     names = {}
     exec(block, names)
+    return names
+
+
+def test_python_runs():
+    names = run(README)
     assert names["x"].shape == (4, 1, 8, 8)
     assert torch.isfinite(names["loss"])
+
+
+def test_python_of_the_evaluation_runs(capsys):
+    run((ROOT / "docs/evaluation.md").read_text())
+    assert "precision_pixels" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -43,7 +55,9 @@ def test_commands_are_understood(words):
     entry = rest[1].removeprefix("score_lightning.")
     own, others = cli.take(rest[2:], OWN[entry])
     exp = own.get("exp", "ddpm_digits")
-    assert build.build_generator(config.load(others, exp))
+    same, sweep = evaluate.split_sweep(others)
+    for point in sweep:
+        assert build.build_generator(config.load([*same, *point], exp))
 
 
 def test_table_lists_every_experiment_with_its_parameters():

@@ -57,7 +57,7 @@ def test_reports_hold_metrics_settings_and_pictures(tmp_path):
     found = {"fid_x": 1.25, "spread": {"fid_x": {"std": 0.5}}, "unavailable": {"is_x": "no <classes>"}}
     written = json.loads(write_metrics(tmp_path, found, settings).read_text())
     assert written == {**found, "settings": settings}
-    pictures = {"samples.png": "Samples: the <first>", "levels.png": "Levels: not there"}
+    pictures = {"samples.png": "Samples: the <first>"}
     page = write_report(tmp_path, "<b>.ckpt", found, settings, pictures).read_text()
     for part in (
         "1.2500 ± 0.5000",

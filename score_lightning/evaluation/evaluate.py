@@ -1,12 +1,13 @@
 """Metrics of images against a reference: one pass of one feature network over them, on any number of ranks."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from score_lightning.errors import UserError
 from score_lightning.evaluation.cache import cache_folder
@@ -15,6 +16,7 @@ from score_lightning.evaluation.metrics import METRICS, InOrder, MetricSettings,
 from score_lightning.evaluation.neighbors import nearest
 from score_lightning.evaluation.reference import Reference, collect, reference_statistics
 from score_lightning.generate import Batch, refuse_broken
+from score_lightning.images import ImageSet
 from score_lightning.processes import Rank
 
 NEIGHBORS = 4  # nearest reference images that are shown of an image
@@ -68,7 +70,6 @@ class Evaluator:
         reference: Reference,
         shape: tuple[int, ...],
         settings: MetricSettings,
-        device: torch.device | str = "cpu",
     ) -> None:
         unknown = [name for name in settings.names if name not in METRICS]
         if unknown or not settings.names:
@@ -77,7 +78,7 @@ class Evaluator:
         self._shape, self._cache = shape, cache_folder()
         self._real: Statistics | None = None
         self._held_out: Tensor | None = None
-        probe = features.probe(shape, device)
+        probe = features.probe(shape)
         statistics = reference.statistics
         if statistics is not None and len(statistics.mean) != len(probe.origin):
             raise UserError(
@@ -101,8 +102,10 @@ class Evaluator:
         """Refuses a number of images that is too small.
 
         Raises:
-            UserError: naming the metric and what to do.
+            UserError: naming the metric and what to do; or when no metric can be computed at all.
         """
+        if not self._computed:
+            raise UserError(f"no metric can be computed: {'; '.join(self.unavailable.values())}")
         real = math.inf if self.reference.images is None else len(self.reference.images)
         for name in self._computed:
             least = METRICS[name].least
@@ -119,6 +122,9 @@ class Evaluator:
             return
         needs = {need for name in self._computed for need in METRICS[name].needs}
         real, held_out = self.reference.images, self.reference.held_out
+        if set(self._computed) == {"is"}:  # which compares with nothing
+            self._real = Statistics(torch.empty(0), torch.empty(0))
+            return
         if "held_out" in needs:
             assert held_out is not None
             self._held_out = reference_statistics(self.features, held_out, True, rank, self._cache, progress).features
@@ -143,9 +149,11 @@ class Evaluator:
         self.prepare(rank, progress)
         pictures = InOrder(torch.empty(self._shape, dtype=torch.uint8)).to(rank.device)
         bad: list[int] = []
+        seen: list[int] = []
 
         def taken() -> Iterator[tuple[Tensor, Tensor]]:
             for indices, images, finite in batches:
+                seen.append(len(indices))
                 bad.extend(indices[~finite].tolist())
                 first = indices < shown
                 pictures.update(images[first.to(images.device)], indices[first])
@@ -153,7 +161,8 @@ class Evaluator:
 
         keep = sorted({need for name in self._computed for need in METRICS[name].needs} & {"features", "logits"})
         fake = collect(self.features, taken(), self._shape, keep, rank)
-        self._refuse(bad, fake, rank)
+        everyones = rank.gather((bad, sum(seen)))
+        refuse_broken([i for indices, _ in everyones for i in indices], sum(n for _, n in everyones))
         metrics = rank.from_first(self._compute(fake) if rank.number == 0 else {})
         neighbors = self._neighbors(fake, shown) if rank.number == 0 and shown else None
         return Result(metrics, pictures.compute().cpu(), neighbors)
@@ -176,13 +185,8 @@ class Evaluator:
     def _find_lacking(self, classes: int | None) -> frozenset[str]:
         lacking = {"logits"} if classes is None else set()
         lacking |= {"features"} if self.reference.images is None else set()
-        return frozenset(lacking | ({"held_out"} if self.reference.held_out is None else set()))
-
-    def _refuse(self, bad: list[int], fake: Statistics, rank: Rank) -> None:
-        """Raises on every rank when images of any, or their features, were not finite."""
-        refuse_broken([i for part in rank.gather(bad) for i in part], fake.count)
-        if not torch.isfinite(fake.mean).all():
-            raise UserError(f"features {self.features.name} of these images are not finite: wrong weights?")
+        held_out = self.reference.held_out
+        return frozenset(lacking | ({"held_out"} if held_out is None or len(held_out) < 2 else set()))
 
     def _compute(self, fake: Statistics) -> dict[str, float]:
         assert self._real is not None
@@ -198,3 +202,19 @@ class Evaluator:
         k = min(NEIGHBORS, len(self._real.features))
         distances, indices = nearest(fake.features[:shown], self._real.features, k)
         return Neighbors(distances.cpu(), indices.cpu())
+
+
+def batches_of(
+    images: ImageSet,
+    n: int,
+    size: int = 256,
+    rank: Rank = Rank(),  # noqa: B008 - immutable
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> Iterator[Batch]:
+    """This rank's batches of the first n of images that are there already, as `Evaluator` takes them."""
+    with tqdm(total=n, unit="image", desc="features", disable=None if progress else True, leave=False) as bar:
+        batches: Sequence[Tensor] = torch.arange(n).split(size)
+        for indices in batches[rank.number :: rank.count]:
+            yield Batch(indices, images[indices].to(device), torch.ones(len(indices), dtype=torch.bool))
+            bar.update(len(indices) * rank.count)

@@ -6,6 +6,7 @@ nothing of. `random` is an untrained Inception. Each is a function from its sett
 """
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ DINOV2 = {  # of the files at dl.fbaipublicfiles.com
     "vit-b-14": ("dinov2_vitb14", "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73"),
     "vit-l-14": ("dinov2_vitl14", "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428"),
 }
+Split = Callable[[], tuple[ImageSet, ImageSet]]
 RESIZE = "bilinear to {0} x {0} pixels as in TensorFlow 1, by torch-fidelity"
 INCEPTION_LAYERS = ["2048", "logits_unbiased"]
 
@@ -154,13 +156,16 @@ def dinov2(model: str = "vit-b-14", weights: str | None = None) -> Features:
     return Features(f"dinov2-{model}", Colored(network), sha256, resize=RESIZE.format(224))
 
 
-def classifier(split: tuple[ImageSet, ImageSet]) -> Features:
+def classifier(split: Split) -> Features:
     """A small classifier fitted to the labels of the training images, once; kept in the cache folder.
 
+    Args:
+        split: reads the training and validation images.
+
     Raises:
-        UserError: when the data have no labels.
+        UserError: when there are none, or they have no labels.
     """
-    train, validation = split
+    train, validation = split()
     if train.labels is None or validation.labels is None:
         raise UserError("features=classifier needs labels (class folders, or `labels` in the npz)")
     network, accuracy = fit_classifier(train, validation, cache_folder())
@@ -168,7 +173,7 @@ def classifier(split: tuple[ImageSet, ImageSet]) -> Features:
     return Features("classifier", network, state_sha256(network), resize=resize, classifier_accuracy=accuracy)
 
 
-def auto(split: tuple[ImageSet, ImageSet]) -> Features:
+def auto(split: Split) -> Features:
     """Inception if its weights can be had, else the classifier if the data have labels; says which.
 
     Raises:
@@ -177,10 +182,13 @@ def auto(split: tuple[ImageSet, ImageSet]) -> Features:
     try:
         return inception()
     except UserError as error:
-        if split[0].labels is None:
-            raise
-        print(f"Evaluation uses the features of a classifier of the data's own labels: {error}")
-        return classifier(split)
+        try:
+            found = classifier(split)
+        except UserError:
+            raise error from None
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"Evaluation uses the features of a classifier of the data's own labels: {error}")
+        return found
 
 
 def _loaded(build: Callable[[Any], nn.Module], path: Path) -> nn.Module:

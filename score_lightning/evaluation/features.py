@@ -49,22 +49,22 @@ class Features:
         features, logits = zip(*pairs, strict=True)
         return torch.cat(features), None if logits[0] is None else torch.cat(logits)
 
-    def probe(self, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Probe:
-        """What the network returns for images of shape (C, H, W).
+    def probe(self, shape: tuple[int, ...]) -> Probe:
+        """What the network returns for images of shape (C, H, W); tried on the CPU.
 
         Raises:
             UserError: when it cannot take them, or returns something else than rows of finite features.
         """
         if shape not in self._probes:
-            self._probes[shape] = self._try(shape, device)
+            self._probes[shape] = self._try(shape)
         return self._probes[shape]
 
     def settings(self) -> dict[str, Any]:
         """What metrics.json says about the network."""
         return {"features": self.name, "features_sha256": self.sha256, **self._settings}
 
-    def _try(self, shape: tuple[int, ...], device: torch.device | str) -> Probe:
-        grey = torch.full((2, *shape), 128, dtype=torch.uint8, device=device)
+    def _try(self, shape: tuple[int, ...]) -> Probe:
+        grey = torch.full((2, *shape), 128, dtype=torch.uint8)
         try:
             features, logits = self(grey)
         except Exception as error:  # whatever a network of the user's raises
@@ -77,7 +77,7 @@ class Features:
                 )
         if not torch.isfinite(features).all():
             raise UserError(f"features {self.name} are not finite for a grey image: wrong weights or precision?")
-        return Probe(features[0].double().cpu(), None if logits is None else logits.shape[1])
+        return Probe(features[0].double(), None if logits is None else logits.shape[1])
 
 
 def state_sha256(network: nn.Module) -> str:

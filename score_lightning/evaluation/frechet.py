@@ -47,6 +47,8 @@ def _trace_of_root(cov_1: Tensor, cov_2: Tensor) -> Tensor:
             if _lost(squares) < 1e-9 * (cov_1.trace() + cov_2.trace()):
                 return squares.sqrt().sum()
     cross = _factor(cov_1).T @ _factor(cov_2)
+    if 0 in cross.shape:
+        return cross.new_zeros(())
     if len(cov_1) > SMALL and min(cross.shape) < len(cov_1):
         squares = torch.linalg.eigvalsh(cross @ cross.T if cross.shape[0] <= cross.shape[1] else cross.T @ cross)
         if _lost(squares.clamp(min=0)) < 1e-9 * (cov_1.trace() + cov_2.trace()):

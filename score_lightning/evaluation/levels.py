@@ -16,7 +16,7 @@ def level_losses(
 ) -> tuple[Tensor, Tensor]:
     """(sigma / alpha, mean loss) at each level, both (levels,), of n triples (image, time, noise) over all ranks.
 
-    The same triples as in training's validation.
+    The same triples as in training's validation; every rank must call.
     """
     device = next(model.parameters()).device
     losses = LevelLosses(len(loss.times)).to(device)

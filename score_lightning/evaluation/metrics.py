@@ -46,7 +46,7 @@ class Moments(Metric):
 
     def update(self, features: Tensor) -> None:
         """Adds features (B, D)."""
-        features = features.to(self.device, torch.float64) - self._origin.to(self.device)
+        features = features.to(self.device).double() - self._origin.to(self.device)
         self.count += len(features)
         self.total += features.sum(0)
         self.outer += features.T @ features
@@ -77,6 +77,7 @@ class InOrder(Metric):
 
     def __init__(self, row: Tensor) -> None:
         super().__init__()
+        self._row_dtype = row.dtype
         self.add_state("rows", [], dist_reduce_fx="cat")
         self.add_state("indices", [], dist_reduce_fx="cat")
         # a rank without images takes part in the gathering with empty states
@@ -84,7 +85,7 @@ class InOrder(Metric):
 
     def update(self, rows: Tensor, indices: Tensor) -> None:
         """Adds rows (B, ...) of the images with these indices (B,)."""
-        self.rows.append(rows.to(self.device))
+        self.rows.append(rows.to(self.device, self._row_dtype))
         self.indices.append(indices.to(self.device))
 
     def compute(self) -> Tensor:
@@ -97,13 +98,11 @@ class Statistics:
     """What a feature network makes of a set of images.
 
     Args:
-        count: number of images.
         mean, cov: (D,) and (D, D), float64, of their features.
-        features: (count, D) in the images' order; None where they were not kept.
-        logits: (count, classes); None where they were not kept or the network has none.
+        features: (N, D) in the images' order; None where they were not kept.
+        logits: (N, classes); None where they were not kept or the network has none.
     """
 
-    count: int
     mean: Tensor
     cov: Tensor
     features: Tensor | None = None
@@ -198,9 +197,9 @@ def _memorization(sides: Sides) -> dict[str, float]:
 
 METRICS = {
     "fid": Definition(_fid, frozenset(), (2, 2)),
-    "is": Definition(_inception_score, frozenset({"logits"}), (1, 0)),
+    "is": Definition(_inception_score, frozenset({"logits"}), (2, 0)),
     "kid": Definition(_kid, frozenset({"features"}), (2, 2)),
     "precision_recall": Definition(_precision_recall, frozenset({"features"}), (NEIGHBORHOOD + 1, NEIGHBORHOOD + 1)),
-    "density_coverage": Definition(_density_coverage, frozenset({"features"}), (1, 6)),
-    "memorization": Definition(_memorization, frozenset({"features", "held_out"}), (1, 1)),
+    "density_coverage": Definition(_density_coverage, frozenset({"features"}), (2, 6)),
+    "memorization": Definition(_memorization, frozenset({"features", "held_out"}), (2, 2)),
 }

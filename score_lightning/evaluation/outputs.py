@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from score_lightning.evaluation.evaluate import Evaluator, Result
-from score_lightning.evaluation.levels import level_losses
 from score_lightning.evaluation.pictures import save_grid, save_neighbors, save_rows
 from score_lightning.evaluation.plots import plot_levels, plot_sweep
 from score_lightning.evaluation.provenance import commit, versions
 from score_lightning.evaluation.report import summarize, write_metrics, write_report
 from score_lightning.generate import Generator, trajectory
-from score_lightning.images import ImageSet
 from score_lightning.models import ScoreModel
-from score_lightning.processes import Rank
-from score_lightning.training import ValidationLoss
+from score_lightning.processes import Rank, device_name
 
 PICTURES = {
     "samples.png": "Samples: The first images of the first seed; a sweep has a row for each sampler, from one noise.",
@@ -52,15 +50,27 @@ class Entry:
         return {**drawn, **found, "images_per_second": round(self.speed, 3)}
 
 
-def describe_run(n: int, evaluator: Evaluator, rank: Rank, device: torch.device, batch_size: int) -> dict[str, Any]:
-    """What metrics depend on besides the images, and where they were computed."""
+def describe_run(
+    n: int, evaluator: Evaluator, rank: Rank, device: torch.device, batch_size: int, drawn: bool = True
+) -> dict[str, Any]:
+    """What metrics depend on besides the images, and where they were computed.
+
+    Args:
+        n: images.
+        evaluator: of the metrics.
+        rank: this process.
+        device: of the networks.
+        batch_size: images in a batch.
+        drawn: whether the images were drawn from a model.
+    """
     return {
         "n": n,
+        "quantizer": "clamp to the range of pixels, round to the nearest of 256 levels" if drawn else "none: uint8",
         **evaluator.settings(n),
         "batch_size": batch_size,
         "processes": rank.count,
         "threads_per_process": torch.get_num_threads(),
-        "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "device": device_name(device),
         "versions": versions(),
         "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -68,7 +78,7 @@ def describe_run(n: int, evaluator: Evaluator, rank: Rank, device: torch.device,
 
 
 class Outputs:
-    """Writes everything of an evaluation into a folder.
+    """Writes everything of an evaluation into a folder; on the first rank only.
 
     Args:
         folder: which is there.
@@ -90,22 +100,18 @@ class Outputs:
     ) -> None:
         self._folder, self._title, self._evaluator = folder, title, evaluator
         self._settings, self._entries, self._seeds = settings, entries, seeds
-        for name in PICTURES:  # those of an earlier evaluation would be shown as this one's
-            (folder / name).unlink(missing_ok=True)
+        self._drawn: set[str] = set()  # pictures of an earlier evaluation may lie beside them
 
     def draw_trajectory(self, model: ScoreModel, generator: Generator) -> None:
-        """Draws some images on their way from noise; for one rank."""
+        """Draws some images on their way from noise."""
         path = trajectory(generator, model, min(6, self._settings["n"]), self._seeds[0])
-        save_rows(path, self._folder / "trajectory.png")
+        save_rows(path, self._place("trajectory.png"))
 
-    def draw_levels(self, model: ScoreModel, loss: ValidationLoss, images: ImageSet, n: int, rank: Rank) -> None:
-        """Draws the validation loss of each noise level, of n triples of these images; every rank must call."""
-        sigmas, losses = level_losses(model, loss, images, n, self._settings["batch_size"], rank)
-        self._settings["validation_loss"] = {
-            f"{sigma:.4g}": round(value, 6) for sigma, value in zip(sigmas.tolist(), losses.tolist(), strict=True)
-        }
-        if rank.number == 0:
-            plot_levels(sigmas.tolist(), losses.tolist(), self._folder / "levels.png")
+    def draw_levels(self, ratios: Tensor, losses: Tensor) -> None:
+        """Draws the validation loss of each noise level sigma / alpha, both (levels,)."""
+        self._settings["validation_levels"] = [float(f"{ratio:.6g}") for ratio in ratios.tolist()]
+        self._settings["validation_loss"] = [float(f"{loss:.6g}") for loss in losses.tolist()]
+        plot_levels(ratios.tolist(), losses.tolist(), self._place("levels.png"))
 
     def write(self) -> None:
         """Writes pictures, metrics.json and report.html, and prints the metrics."""
@@ -119,23 +125,28 @@ class Outputs:
         settings = {**settings, "seeds": list(self._seeds)} if self._seeds else settings
         self._draw(entries)
         path = write_metrics(self._folder, found, settings)
-        report = write_report(self._folder, self._title, found, settings, PICTURES)
+        pictures = {name: text for name, text in PICTURES.items() if name in self._drawn}
+        report = write_report(self._folder, self._title, found, settings, pictures)
         self._print(entries)
         print(f"Written: {path}, {report}, {self._folder / 'samples.png'}")
+
+    def _place(self, name: str) -> Path:
+        self._drawn.add(name)
+        return self._folder / name
 
     def _draw(self, entries: Sequence[dict[str, Any]]) -> None:
         results = [entry.results[0] for entry in self._entries]
         if len(results) > 1:
-            save_rows(torch.stack([result.shown[:10] for result in results]), self._folder / "samples.png")
+            save_rows(torch.stack([result.shown[:10] for result in results]), self._place("samples.png"))
             names = [name for name in self._entries[0].results[0].metrics if "_std_" not in name]
-            plot_sweep(entries, names, self._folder / "sweep.png")
+            plot_sweep(entries, names, self._place("sweep.png"))
         else:
-            save_grid(results[0].shown, self._folder / "samples.png")
+            save_grid(results[0].shown, self._place("samples.png"))
         neighbors, images = results[0].neighbors, self._evaluator.reference.images
         if neighbors is not None and images is not None:
             indices = neighbors.indices[:16]
             near = images[indices.flatten()].unflatten(0, indices.shape)
-            save_neighbors(results[0].shown[: len(near)], near, self._folder / "neighbours.png")
+            save_neighbors(results[0].shown[: len(near)], near, self._place("neighbours.png"))
 
     def _print(self, entries: Sequence[dict[str, Any]]) -> None:
         for entry in entries:

@@ -49,6 +49,7 @@ class Reference:
             "reference": self.name,
             "reference_sha256": sha256,
             "reference_images": None if self.images is None else len(self.images),
+            "reference_shape": None if self.images is None else list(self.images.shape),
             "held_out_images": None if self.held_out is None else len(self.held_out),
         }
 
@@ -68,26 +69,37 @@ def collect(
         shape: (C, H, W).
         keep: "features", "logits", both or none; memory grows with the number of images only for these.
         rank: this process.
+
+    Raises:
+        UserError: on every rank, when features or logits are not finite, or what a rank's batches raise.
     """
-    probe = features.probe(shape, rank.device)
+    probe = features.probe(shape)
     moments = Moments(probe.origin).to(rank.device)
     rows = {"features": InOrder(torch.empty(len(probe.origin))), "logits": InOrder(torch.empty(probe.classes or 0))}
     kept = {name: rows[name].to(rank.device) for name in keep}
-    for indices, images in batches:
-        found, logits = features(images)
-        moments.update(found)
-        for name, metric in kept.items():
-            row = found if name == "features" else logits
-            assert row is not None
-            metric.update(row, indices)
+    with rank.agreeing():
+        for indices, images in batches:
+            found, logits = features(images)
+            moments.update(found)
+            for name, metric in kept.items():
+                row = found if name == "features" else logits
+                assert row is not None
+                metric.update(row, indices)
     mean, cov = moments.compute()
-    return Statistics(int(moments.count), mean, cov, **{name: metric.compute() for name, metric in kept.items()})
+    in_order = {name: metric.compute() for name, metric in kept.items()}
+    if not all(torch.isfinite(part).all() for part in (mean, *in_order.values())):
+        raise UserError(
+            f"features {features.name} of some images are not finite: wrong weights, or too low a precision?"
+        )
+    return Statistics(mean.reshape(-1), cov.reshape(len(probe.origin), -1), **in_order)
 
 
 def reference_statistics(
     features: Features, images: ImageSet, keep: bool, rank: Rank, cache: Path, progress: bool = False
 ) -> Statistics:
     """Statistics of reference images, read from the cache or computed by all ranks and written there.
+
+    The first rank gets them; the others have no use for them, and get empty ones.
 
     Args:
         features: the network.
@@ -100,14 +112,14 @@ def reference_statistics(
     key = _key(features, images, rank)
     path = cache / f"statistics-{key[:24]}.npz"
     known = _read(path, key, keep, rank.device) if key and rank.number == 0 else None
-    if not rank.any(known is not None):
+    if not rank.from_first(known is not None):
         numbers = torch.arange(len(images)).split(BATCH)[rank.number :: rank.count]
         shown = tqdm(numbers, "features of the reference", disable=None if progress else True, leave=False)
         batches = ((i, images[i].to(rank.device)) for i in shown)
         known = collect(features, batches, images.shape, ["features"] if keep else [], rank)
         if key and rank.number == 0:
             _write(path, key, known)
-    return known or Statistics(len(images), torch.empty(0), torch.empty(0))  # other ranks have no use for them
+    return known if known is not None and rank.number == 0 else Statistics(torch.empty(0), torch.empty(0))
 
 
 def read_statistics(path: Path) -> Statistics:
@@ -125,7 +137,7 @@ def read_statistics(path: Path) -> Statistics:
     if not fits or not torch.isfinite(mean).all() or not torch.isfinite(cov).all():
         shapes = f"{tuple(mean.shape)} and {tuple(cov.shape)}"
         raise UserError(f"{path}: mu must be (D,) and sigma (D, D), all finite; got shapes {shapes}")
-    return Statistics(0, mean, cov)
+    return Statistics(mean, cov)
 
 
 def holds_statistics(path: Path) -> bool:
@@ -156,14 +168,13 @@ def _read(path: Path, key: str, keep: bool, device: Any) -> Statistics | None:
                 return None
             mean, cov = torch.from_numpy(arrays["mu"]), torch.from_numpy(arrays["sigma"])
             kept = torch.from_numpy(arrays["features"]).to(device) if keep else None
-            return Statistics(int(arrays["count"]), mean, cov, kept)
+            return Statistics(mean, cov, kept)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError):
         return None
 
 
 def _write(path: Path, key: str, statistics: Statistics) -> None:
-    arrays = {"key": np.array(key), "count": np.array(statistics.count)}
-    arrays |= {"mu": statistics.mean.numpy(), "sigma": statistics.cov.numpy()}
+    arrays = {"key": np.array(key), "mu": statistics.mean.numpy(), "sigma": statistics.cov.numpy()}
     if statistics.features is not None:
         arrays["features"] = statistics.features.cpu().numpy()
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
@@ -173,4 +184,4 @@ def _write(path: Path, key: str, statistics: Statistics) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"statistics cannot be kept at {path}: {error}. Set SCORE_LIGHTNING_CACHE") from error
+        print(f"Statistics of the reference cannot be kept at {path} ({error}): set SCORE_LIGHTNING_CACHE")

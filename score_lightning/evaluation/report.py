@@ -64,10 +64,9 @@ def write_report(
         title: of the page.
         found: what metrics.json has besides settings.
         settings: as there.
-        pictures: heading of each picture's file; those that are not there are left out.
+        pictures: heading and caption, "heading: caption", of each picture's file.
     """
-    there = {name: text for name, text in pictures.items() if (folder / name).is_file()}
-    body = [_metrics(found), *(_picture(folder / name, text) for name, text in there.items())]
+    body = [_metrics(found), *(_picture(folder / name, text) for name, text in pictures.items())]
     body.append(_section("Settings", _table([["setting", "value"], *_flat(settings)])))
     path = folder / "report.html"
     write_text(path, _PAGE.format(title=html.escape(title), body="\n".join(body)))

@@ -31,10 +31,10 @@ def published(url: str, sha256: str, weights: str | None, name: str | None = Non
     path = Path(torch.hub.get_dir()) / "checkpoints" / (name or url.rsplit("/", 1)[1])
     if path.is_file():
         return verify(path, sha256)
-    path.parent.mkdir(parents=True, exist_ok=True)
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(15)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), sha256)  # which verifies before the file gets its name
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
