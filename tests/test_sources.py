@@ -162,7 +162,7 @@ def test_celeba_is_cropped_to_its_central_140_pixels(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (lambda p: sources.folder(Shape(8, 3), str(p / "none")), "does not exist: data.path must be a folder"),
+        (lambda p: sources.folder(Shape(8, 3), str(p / "none")), "does not exist: expected a folder"),
         (lambda p: sources.folder(Shape(8, 3), str(p / "text.zip")), "neither a folder nor a zip"),
         (lambda p: sources.folder(Shape(8, 3), str(p / "empty")), "holds no pictures"),
         (lambda p: sources.folder(Shape(8, 3), str(p / "broken")), r"(bad|worse).png cannot be read: not a picture"),
