@@ -29,13 +29,26 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "geometric": schedules.geometric,
         "linear_beta": schedules.linear_beta,
         "cosine": schedules.cosine,
+        "ve": schedules.VE,
+        "vp": schedules.VP,
+        "sub_vp": schedules.SubVP,
+        "edm": schedules.EDM,
     },
-    "objective": {"denoising": objectives.Denoising},
+    "objective": {
+        "denoising": objectives.Denoising,
+        "implicit": objectives.Implicit,
+        "sliced": objectives.Sliced,
+    },
     "sampler": {
         "ancestral": recipes.ancestral,
         "ddim": recipes.ddim,
         "annealed_langevin": recipes.annealed_langevin,
         "langevin": recipes.langevin,
+        "reverse_diffusion": recipes.reverse_diffusion,
+        "euler_maruyama": recipes.euler_maruyama,
+        "heun": recipes.heun,
+        "dpm_solver": recipes.dpm_solver,
+        "predictor_corrector": recipes.predictor_corrector,
     },
     "data": {
         "digits": sources.digits,
@@ -104,13 +117,16 @@ def build_model(resolved: Resolved) -> ScoreModel:
     """
     c = resolved.config
     schedule = build_part(resolved, "schedule", {})
-    given = {"image_size": c.images.size, "image_channels": c.images.channels, "levels": schedule.levels}
+    given = {"image_size": c.images.size, "image_channels": c.images.channels}
+    given |= {} if schedule.levels is None else {"levels": schedule.levels}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(c.seed)
         net = build_part(resolved, "net", given)
     try:
         # the same numbers in another order of memory, in which convolutions are faster
-        model = ScoreModel(net, schedule, c.prediction, c.conditioning).to(memory_format=torch.channels_last)
+        model = ScoreModel(net, schedule, c.prediction, c.conditioning, c.sigma_data).to(
+            memory_format=torch.channels_last
+        )
     except ValueError as error:
         raise UserError(str(error)) from error
     _try(model, (2, c.images.channels, c.images.size, c.images.size), str(c.net.get("name")))
@@ -130,6 +146,21 @@ def _try(model: ScoreModel, shape: tuple[int, ...], name: str) -> None:
         model.train(training)
     if found != shape:
         raise UserError(f"net {name} returns {tuple(found)} for images of shape {shape}")
+
+
+def build_objective(resolved: Resolved, schedule: schedules.Schedule) -> objectives.Objective:
+    """The loss.
+
+    Raises:
+        UserError: when it is unknown, refuses its values, or makes no sense with the schedule or so many dimensions.
+    """
+    images = resolved.config.images
+    objective: objectives.Objective = build_part(resolved, "objective", {})
+    try:
+        objective.check(schedule, images.channels * images.size**2)
+    except ValueError as error:
+        raise UserError(f"objective: {error}") from error
+    return objective
 
 
 def build_generator(resolved: Resolved, section: str = "sampler", batch_size: int | None = None) -> Generator:
@@ -197,7 +228,7 @@ def build_module(resolved: Resolved) -> ScoreModule:
     )
     return ScoreModule(
         model,
-        build_part(resolved, "objective", {}),
+        build_objective(resolved, model.schedule),
         Augmentation(build_pixels(c), c.images.flip, c.images.dequantize),
         adam,
         WeightAverage(model, c.ema.decay, c.ema.warmup),

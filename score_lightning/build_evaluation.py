@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from score_lightning import images, sources
-from score_lightning.build import TABLES, build_images, build_part, build_pixels
+from score_lightning.build import TABLES, build_images, build_objective, build_part, build_pixels
 from score_lightning.config import Resolved
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluate import Evaluator
@@ -110,5 +110,5 @@ def build_evaluator(resolved: Resolved, features: Features, reference: Reference
 def build_validation(resolved: Resolved, model: ScoreModel) -> ValidationLoss:
     """The loss of training's validation."""
     c = resolved.config
-    objective = build_part(resolved, "objective", {})
+    objective = build_objective(resolved, model.schedule)
     return ValidationLoss(objective, model, build_pixels(c), c.validation.levels, c.seed)

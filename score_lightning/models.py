@@ -3,7 +3,7 @@
 The network's output is read as one of four quantities, all equivalent given x_t, alpha and sigma:
 
     score = grad log p(x_t),    eps = -sigma score,    x_0 = (x_t - sigma eps) / alpha  (Tweedie),
-    v = alpha eps - sigma x_0   (Salimans & Ho 2022, App. D)
+    v = alpha eps - sigma x_0   (Salimans & Ho 2022, App. D),   and EDM's preconditioned x_0 (Karras et al. 2022)
 
 A prediction turns the output into eps, from which `Estimate` derives the others: eps is of order one at every noise
 level, where the score diverges as sigma goes to 0. A conditioning turns (t, sigma) into what the network embeds.
@@ -11,13 +11,14 @@ level, where the score diverges as sigma goes to 0. A conditioning turns (t, sig
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from score_lightning.perturbation import expand
-from score_lightning.schedules import Discrete
+from score_lightning.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,24 @@ class Estimate:
 
 T = TypeVar("T")
 Prediction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-Conditioning = Callable[[Discrete, Tensor, Tensor], Tensor]
+Conditioning = Callable[[Schedule, Tensor, Tensor, Tensor], Tensor]
 
 
 def _eps_from_v(v: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     return (alpha * v + sigma * x_t) / (alpha**2 + sigma**2)
+
+
+def _edm_input(sigma_data: float, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """c_in y of y = x_t / alpha, which has noise of sigma / alpha (Karras et al. 2022, Table 1)."""
+    return x_t / (alpha * ((sigma / alpha) ** 2 + sigma_data**2).sqrt())
+
+
+def _eps_from_edm(sigma_data: float, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """eps of x_0 = c_skip y + c_out output (Karras et al. 2022, Eq. 7 and Table 1), y = x_t / alpha."""
+    ratio = sigma / alpha
+    total = ratio**2 + sigma_data**2
+    # (y - x_0) / ratio, with 1 - c_skip = ratio^2 / total: nothing cancels where there is little noise
+    return ratio / total * x_t / alpha - sigma_data / total.sqrt() * output
 
 
 PREDICTIONS: dict[str, Prediction] = {
@@ -69,17 +83,21 @@ PREDICTIONS: dict[str, Prediction] = {
 """(network output, x_t, alpha, sigma) -> eps."""
 
 CONDITIONINGS: dict[str, Conditioning] = {
-    "time": lambda schedule, t, sigma: t,
-    "level": lambda schedule, t, sigma: schedule.levels - 1 - t,
-    "log_sigma": lambda schedule, t, sigma: sigma.log(),
+    "time": lambda schedule, t, alpha, sigma: schedule.embedded(t),
+    "level": lambda schedule, t, alpha, sigma: schedule.level(t),
+    "log_sigma": lambda schedule, t, alpha, sigma: sigma.log(),
+    "edm": lambda schedule, t, alpha, sigma: (sigma / alpha).log() / 4,
 }
-"""(schedule, t, sigma) -> what the network embeds: t itself, NCSN's index counted from the largest sigma, ln sigma."""
+"""(schedule, t, alpha, sigma) -> what the network embeds.
+
+The time; NCSN's index, counted from the largest sigma; ln sigma; EDM's c_noise (Karras et al. 2022, Table 1).
+"""
 
 
 class Model(Protocol):
     """What objectives and samplers ask of a model."""
 
-    schedule: Discrete
+    schedule: Schedule
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """The estimate at times t of shape () or (B,)."""
@@ -91,8 +109,9 @@ class ScoreModel(nn.Module):
     Args:
         net: `net(x_t, c)` with c of shape (B,) -> output of x_t's shape; called `net(x_t, c, labels)` with labels.
         schedule: the noise levels.
-        prediction: what the output means: score, eps, x_0 or v.
-        conditioning: what c is: time, level or log_sigma.
+        prediction: what the output means: score, eps, x_0, v or edm.
+        conditioning: what c is: time, level, log_sigma or edm.
+        sigma_data: standard deviation of the data that the edm prediction scales by.
 
     Attributes:
         config: the resolved configuration, of a model that `score_lightning.checkpoint.load` gave.
@@ -104,22 +123,32 @@ class ScoreModel(nn.Module):
     config: dict[str, Any]
 
     def __init__(
-        self, net: Callable[..., Tensor], schedule: Discrete, prediction: str = "eps", conditioning: str = "time"
+        self,
+        net: Callable[..., Tensor],
+        schedule: Schedule,
+        prediction: str = "eps",
+        conditioning: str = "time",
+        sigma_data: float = 0.5,
     ) -> None:
         super().__init__()
+        if not sigma_data > 0:
+            raise ValueError(f"sigma_data must be positive, got {sigma_data}")
         self.net, self.schedule = net, schedule
-        self._predict = _choose("prediction", prediction, PREDICTIONS)
+        predictions: dict[str, Prediction] = {**PREDICTIONS, "edm": partial(_eps_from_edm, sigma_data)}
+        self._predict = _choose("prediction", prediction, predictions)
+        self._input = partial(_edm_input, sigma_data) if prediction == "edm" else None
         self._condition = _choose("conditioning", conditioning, CONDITIONINGS)
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Estimate:
         """The estimate for x_t of shape (B, ...) at times t of shape () or (B,)."""
         alpha, sigma = self.schedule(t)
-        c = self._condition(self.schedule, t, sigma).expand(len(x_t)).to(x_t.device)
+        c = self._condition(self.schedule, t, alpha, sigma).expand(len(x_t)).to(x_t.device)
         if c.is_floating_point():
             c = c.to(x_t.dtype)
-        x = x_t.to(next(self.parameters(), x_t).dtype)  # another one in Lightning's true-precision modes
-        output = self.net(x, c) if labels is None else self.net(x, c, labels)
         alpha, sigma = expand(alpha, x_t), expand(sigma, x_t)
+        x = x_t if self._input is None else self._input(x_t, alpha, sigma)
+        x = x.to(next(self.parameters(), x_t).dtype)  # another one in Lightning's true-precision modes
+        output = self.net(x, c) if labels is None else self.net(x, c, labels)
         return Estimate(x_t, alpha, sigma, self._predict(output.to(x_t.dtype), x_t, alpha, sigma))
 
 
@@ -138,7 +167,7 @@ class GaussianMixtureModel:
         ValueError: when the shapes do not fit or a weight is not positive.
     """
 
-    def __init__(self, means: Tensor, std: float, weights: Tensor, schedule: Discrete) -> None:
+    def __init__(self, means: Tensor, std: float, weights: Tensor, schedule: Schedule) -> None:
         if means.ndim != 2 or weights.shape != means.shape[:1]:
             raise ValueError(f"means must be (K, D) and weights (K,), got {tuple(means.shape)}, {tuple(weights.shape)}")
         if std < 0 or not (weights > 0).all():

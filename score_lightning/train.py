@@ -121,6 +121,7 @@ def _train(resolved: config.Resolved, module: Any, resume: str | None) -> None:
     from score_lightning import build, runs
     from score_lightning.callbacks import run_folder
 
+    build.build_generator(resolved)  # a mistake in it would show only after the training
     generator = build.build_generator(resolved, "preview")
     split = build.build_images(resolved)
     trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, generator))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from score_lightning.models import ScoreModel
-from score_lightning.objectives import Denoising
+from score_lightning.objectives import Objective
 from score_lightning.pixels import PixelRange
 from score_lightning.randomness import BatchNoise, ImageNoise, derive_seed
 
@@ -123,9 +123,9 @@ class ValidationLoss:
         seed: of the noise.
     """
 
-    def __init__(self, objective: Denoising, model: ScoreModel, pixels: PixelRange, levels: int, seed: int) -> None:
+    def __init__(self, objective: Objective, model: ScoreModel, pixels: PixelRange, levels: int, seed: int) -> None:
         self._objective, self._pixels, self._seed = objective, pixels, seed
-        self.times = model.schedule.times(min(levels, model.schedule.levels))
+        self.times = model.schedule.times(min(levels, model.schedule.levels or levels))
 
     def __call__(self, model: ScoreModel, images: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """(level (B,), loss (B,)) of uint8 images (B, C, H, W) in the triples with these numbers (B,)."""
@@ -153,7 +153,7 @@ class ScoreModule(L.LightningModule):
     def __init__(
         self,
         model: ScoreModel,
-        objective: Denoising,
+        objective: Objective,
         augmentation: Augmentation,
         adam: AdamSettings,
         average: WeightAverage,
@@ -195,7 +195,7 @@ class ScoreModule(L.LightningModule):
         self._level_losses.reset()
         self.log("val/loss", losses.mean(), prog_bar=True)
         for t, loss in zip(self._validation.times.tolist(), losses, strict=True):
-            self.log(f"val_level/{t:04d}", loss)
+            self.log(f"val_level/{t:04d}" if isinstance(t, int) else f"val_level/{t:.4f}", loss)
 
     def configure_optimizers(self) -> Any:
         """Adam with its schedule of learning rates, a step at a time."""

@@ -348,3 +348,39 @@ def test_words_of_a_command_are_taken_apart():
     assert rest == ["seed=1"]
     with pytest.raises(UserError, match="n takes a value of type int"):
         cli.take(["n=true"], {"n": int})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["schedule=vp", "sampler=euler_maruyama", "preview=predictor_corrector"],
+        ["schedule=edm", "prediction=edm", "conditioning=edm", "objective.weight=edm", "objective.times=log_normal",
+         "sampler=heun", "sampler.churn=10.0", "preview=dpm_solver"],
+        ["schedule=ve", "conditioning=log_sigma", "objective=sliced", "sampler=reverse_diffusion", "preview=heun"],
+        ["schedule=sub_vp", "objective.weight=likelihood", "objective.times=importance", "preview=dpm_solver"],
+    ],
+    ids=["vp", "edm", "ve_sliced", "sub_vp"],
+)  # fmt: skip
+def test_continuous_schedules_train_and_sample(tmp_path, words):
+    folder = run(tmp_path, *words, "sampler.steps=4", "preview.steps=4", "evaluation.n=4", "samples.n=4")
+    sample.main([f"ckpt={folder}/checkpoints/last.ckpt", "n=4", f"out={tmp_path}"])
+    images = np.load(tmp_path / "samples.npz")["images"]
+    assert images.shape == (4, 8, 8, 1)
+    assert images.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["objective=implicit", "images.size=32"], "of 1024 dimensions takes 1024 backward passes"),
+        (["objective.weight=likelihood"], "objective: discrete levels have no SDE"),
+        (["sampler=euler_maruyama"], "sampler: discrete levels have no SDE"),
+        (["preview=euler_maruyama"], "preview: discrete levels have no SDE"),
+        (["schedule=vp", "conditioning=level"], "visits the levels of a discrete schedule only"),
+        (["sampler=predictor_corrector", "sampler.predictor=rk4"], "predictor must be one of"),
+    ],
+)
+def test_pairs_that_make_no_sense_are_refused_when_the_run_is_built(tmp_path, words, message, capsys, monkeypatch):
+    given = ["exp=ddpm_digits", *words, "logger=off", "evaluation.n=0", f"out={tmp_path}/runs"]
+    assert message in fails(train, given, capsys, monkeypatch)
+    assert list(tmp_path.iterdir()) == []

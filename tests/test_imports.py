@@ -10,8 +10,10 @@ import pytest
 import score_lightning
 
 ROOT = Path(score_lightning.__file__).parent
-THEORY = {"perturbation", "schedules", "models", "objectives", "samplers", "networks", "pixels", "randomness"}
-ENTRY = {"train", "eval", "sample"}
+THEORY = {
+    "perturbation", "schedules", "models", "objectives", "samplers", "ladder", "networks", "pixels", "randomness",
+}  # fmt: skip
+ENTRY = {"train", "eval", "sample", "suggest_noise"}
 LAYERS = [
     THEORY,
     {

@@ -5,8 +5,9 @@ import torch
 from torch.testing import assert_close
 
 from score_lightning.models import Estimate, GaussianMixtureModel, ScoreModel
-from score_lightning.objectives import Denoising
-from score_lightning.schedules import geometric, linear_beta
+from score_lightning.networks import UNet
+from score_lightning.objectives import Denoising, Implicit, Sliced
+from score_lightning.schedules import EDM, VE, VP, SubVP, geometric, linear_beta
 
 DDPM, NCSN = linear_beta(1e-4, 0.02, 1000), geometric(0.01, 1, 10)
 
@@ -74,7 +75,158 @@ def test_exact_score_is_a_stationary_point_of_the_denoising_loss():
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match="sigma2, uniform, min_snr"):
+    with pytest.raises(ValueError, match="sigma2, uniform, min_snr, likelihood, edm"):
         Denoising("sigma")
+    with pytest.raises(ValueError, match="times must be uniform, log_normal or importance"):
+        Denoising(times="normal")
+    with pytest.raises(ValueError, match="log_std must be positive"):
+        Denoising(log_std=0)
+    with pytest.raises(ValueError, match="at least one projection"):
+        Sliced(0)
+    with pytest.raises(ValueError, match=r"of 300 dimensions takes 300 backward passes.*max_dim=300"):
+        Implicit().check(VP(), 300)
+    for objective in (Denoising("likelihood"), Denoising(times="log_normal"), Denoising(times="importance")):
+        with pytest.raises(ValueError, match="discrete levels have no SDE"):
+            objective.check(DDPM, 4)
+        objective.check(VP(), 4)
     with pytest.raises(ValueError, match="gamma must be positive"):
         Denoising("min_snr", gamma=0)
+
+
+@pytest.mark.parametrize("schedule", [VE(), VP(), SubVP(), EDM()], ids=["ve", "vp", "sub", "edm"])
+def test_likelihood_weighting_is_g2(schedule):
+    """Song et al. 2021b, Eq. 8: lambda = g^2, as a weight of the score loss."""
+    model = ScoreModel(lambda x, c: torch.sin(x), schedule, "score")
+    x_0, eps = torch.randn(2, 4, 6, dtype=torch.float64)
+    t = schedule.at(torch.rand(4, dtype=torch.float64))
+    plain = Denoising("uniform")(model, x_0, t, lambda x: eps)
+    assert_close(Denoising("likelihood")(model, x_0, t, lambda x: eps), schedule.diffusion2(t) * plain)
+
+
+def test_edm_weight_and_preconditioning_have_the_published_constants():
+    """Karras et al. 2022, Table 1, at sigma 0.5: c_skip 0.5, c_out 0.3535534, c_in 1.4142136, c_noise -0.1732868."""
+    seen = []
+
+    def net(x, c):
+        seen.append((x, c))
+        return torch.full_like(x, 3.0)
+
+    model, x, t = ScoreModel(net, EDM(), "edm", "edm"), torch.full((1, 2), 2.0).double(), torch.tensor(0.5).double()
+    x_0 = model(x, t).x_0
+    assert_close(x_0, torch.full_like(x, 0.5 * 2 + 0.3535534 * 3), rtol=1e-7, atol=0)
+    assert_close(seen[0][0], 1.4142136 * x, rtol=1e-7, atol=0)
+    assert seen[0][1].item() == pytest.approx(-0.1732868, abs=1e-7)
+    eps, clean = torch.tensor([[0.3, -0.2]]).double(), torch.tensor([[0.1, 0.4]]).double()
+    loss = Denoising("edm")(model, clean, t, lambda _: eps)
+    error = model(clean + 0.5 * eps, t).x_0 - clean
+    assert_close(loss, 8 * error.square().mean(1), rtol=1e-9, atol=0)
+
+
+def test_log_normal_times_have_the_distribution_of_edm():
+    u = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
+    log = Denoising(times="log_normal").draw_t(EDM(), u).log()
+    assert log.mean() == pytest.approx(-1.2, abs=1e-3)
+    assert log.std() == pytest.approx(1.2, abs=2e-3)
+    alpha, sigma = VP()(Denoising(times="log_normal").draw_t(VP(), u))
+    assert (sigma / alpha).log().mean() == pytest.approx(-1.2, abs=0.01)
+
+
+@pytest.mark.parametrize("weight", ["likelihood", "sigma2"])
+def test_importance_sampled_times_have_the_same_expectation_and_less_variance(weight):
+    schedule = VP(t_min=1e-3)
+    u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    uniform, importance = Denoising(weight), Denoising(weight, "importance")
+    model = ScoreModel(lambda x, c: 0.5 * torch.ones_like(x), schedule)
+    zero = torch.zeros(len(u), 1, dtype=torch.float64)
+    losses = [o(model, zero, o.draw_t(schedule, u), torch.zeros_like) for o in (uniform, importance)]
+    assert losses[1].mean().item() == pytest.approx(losses[0].mean().item(), rel=1e-2)
+    assert losses[1].std() <= losses[0].std() + 1e-9
+
+
+def newton(objective, x_0, t, randn_like=torch.randn_like):
+    """The minimizer (A, b) of a loss that is quadratic in them."""
+    d = x_0.shape[1]
+
+    def loss(flat):
+        net = lambda x, c: x @ flat[: d * d].view(d, d).T + flat[d * d :]  # noqa: E731
+        return objective(ScoreModel(net, TINY, "score"), x_0, t, randn_like).mean()
+
+    start = torch.zeros(d * d + d, dtype=torch.float64)
+    hessian = torch.autograd.functional.hessian(loss, start)
+    gradient = torch.autograd.functional.jacobian(loss, start)
+    solution = torch.linalg.solve(hessian, -gradient)
+    return solution[: d * d].view(d, d), solution[d * d :]
+
+
+TINY = geometric(1e-3, 1e-3, 1)
+
+
+def test_implicit_and_sliced_matching_of_a_linear_score_find_the_exact_one():
+    """For Gaussian data the minimizer is -C^-1 (x - m), C and m those of the data: to 1e-6."""
+    torch.manual_seed(0)
+    x_0 = (
+        torch.randn(500, 3, dtype=torch.float64) @ torch.tensor([[1.0, 0.4, 0], [0, 0.7, 0.2], [0, 0, 1.3]]).double()
+        + 0.5
+    )
+    exact = -torch.linalg.inv(x_0.T.cov(correction=0))
+    t = torch.tensor(0)
+    basis = iter(3**0.5 * torch.eye(3, dtype=torch.float64).repeat(100, 1))
+    whole = lambda x: next(basis).expand_as(x)  # noqa: E731 - directions that are exact together
+    for objective, noise in [(Implicit(clean=True), None), (Sliced(3, clean=True), whole)]:
+        a, b = newton(objective, x_0, t, noise or torch.randn_like)
+        assert_close(a, exact, rtol=1e-6, atol=1e-6)
+        assert_close(b, -exact @ x_0.mean(0), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_sliced_matching_is_unbiased(reduced):
+    torch.manual_seed(0)
+    model = ScoreModel(lambda x, c: torch.sin(2 * x) - x * x.sum(1, keepdim=True), TINY, "score")
+    x_0 = torch.randn(1, 4, dtype=torch.float64).expand(40_000, 4)
+    t = torch.tensor(0)
+    exact = Implicit(clean=True)(model, x_0[:1], t)
+    found = Sliced(1, reduced, clean=True)(model, x_0, t)
+    assert (found.mean() - exact).abs() < 4 * found.std() / len(found) ** 0.5
+    many = Sliced(8, reduced, clean=True)(model, x_0[:5000], t)
+    assert many.std() < 0.6 * found.std()
+
+
+@pytest.mark.parametrize("schedule", [NCSN, VP()], ids=["discrete", "continuous"])
+def test_implicit_sliced_and_denoising_differ_by_a_constant_at_every_level(schedule):
+    """Vincent 2011; Song et al. 2019: so differences between two models are the same, here within 4 standard errors."""
+    torch.manual_seed(0)
+    mixture = GaussianMixtureModel(
+        torch.tensor([[-1.0, 0.3], [1.0, 0.0]]).double(), 0.3, torch.ones(2).double(), schedule
+    )
+    x_0, _ = mixture.draw(20_000)
+    t = schedule.at(torch.tensor(0.7))
+    models = [mixture, ScoreModel(lambda x, c: torch.sin(x), schedule, "eps")]
+    differences = []
+    for objective in (Denoising(), Implicit(), Sliced()):
+        a, b = (objective(model, x_0, t) for model in models)
+        differences.append(((b - a).mean().item(), ((b - a).std() / len(x_0) ** 0.5).item()))
+    for mean, error in differences[1:]:
+        assert abs(mean - differences[0][0]) < 4 * (error + differences[0][1])
+
+
+@pytest.mark.parametrize("objective", [Implicit(), Sliced(), Sliced(2, False)], ids=["implicit", "sliced", "plain"])
+def test_second_derivatives_work_with_attention_in_validation_and_in_mixed_precision(objective):
+    net = UNet(image_size=4, image_channels=1, channels=8, multipliers=(1, 2), blocks=1, attention=(4, 2), groups=4)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model, x_0, t = ScoreModel(net, DDPM), torch.randn(2, 1, 4, 4), torch.tensor([3, 700])
+    objective(model, x_0, t).mean().backward()
+    gradients = [p.grad for p in net.parameters()]
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
+    torch.manual_seed(1)
+    expected = objective(model, x_0, t).detach()
+    for context in (torch.no_grad(), torch.inference_mode()):
+        torch.manual_seed(1)
+        with context:
+            found = objective(model, torch.clone(x_0), t)
+        assert not found.requires_grad
+        assert_close(found, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = objective(model, x_0, t).mean()
+    loss.backward()
+    assert torch.isfinite(loss)

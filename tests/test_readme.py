@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from score_lightning import build, cli, config, sample, train
+from score_lightning import build, cli, config, sample, suggest_noise, train
 from score_lightning import eval as evaluate
 
 ROOT = Path(__file__).parent.parent
@@ -16,7 +16,7 @@ SHELL = [
     line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.replace("\\\n", "").splitlines()
 ]
 COMMANDS = [shlex.split(line, comments=True) for line in SHELL]
-OWN = {"train": train.OWN, "sample": sample.OWN, "eval": evaluate.OWN}
+OWN = {"train": train.OWN, "sample": sample.OWN, "eval": evaluate.OWN, "suggest_noise": suggest_noise.OWN}
 
 
 def run(text):

@@ -8,8 +8,20 @@ import torch
 from torch.testing import assert_close
 
 from score_lightning.models import GaussianMixtureModel
-from score_lightning.samplers import DDIM, Ancestral, AnnealedLangevin, Langevin, Sampler, sample
-from score_lightning.schedules import cosine, geometric, linear_beta
+from score_lightning.samplers import (
+    DDIM,
+    Ancestral,
+    AnnealedLangevin,
+    DPMSolverPP,
+    EulerMaruyama,
+    Heun,
+    Langevin,
+    ReverseDiffusion,
+    Sampler,
+    recipes,
+    sample,
+)
+from score_lightning.schedules import EDM, VE, VP, SubVP, cosine, geometric, linear_beta
 
 DDPM, NCSN = linear_beta(1e-4, 0.02, 1000), geometric(0.01, 1, 10)
 SCHEDULES = {"ddpm": DDPM, "cosine": cosine(1000), "ncsn": geometric(0.01, 20, 200)}
@@ -207,9 +219,189 @@ def test_evaluations_are_counted_as_they_happen(sampler):
         (lambda: Ancestral("medium"), "large or small"),
         (lambda: DDIM(1.5), "between 0 and 1"),
         (lambda: Langevin(0.0, 3), "step_size > 0"),
+        (lambda: Langevin(0.1, 3, snr=0.1), "either step_size > 0 or snr > 0"),
+        (lambda: Langevin(steps=3), "either step_size > 0 or snr > 0"),
+        (lambda: Heun(churn=-1.0), "churn >= 0"),
+        (lambda: Sampler(EulerMaruyama()).evaluations(DDPM), "discrete levels have no SDE"),
+        (lambda: Sampler(Heun(churn=1.0)).evaluations(DDPM), "discrete levels have no SDE"),
+        (lambda: recipes.predictor_corrector((-1, 1), predictor="euler"), "predictor must be one of"),
+        (lambda: recipes.predictor_corrector((-1, 1), step_size=0.1), "either snr or step_size"),
         (lambda: sample(gaussian(0.0, 1.0, DDPM), torch.zeros(1, 1)), "a predictor, a corrector or both"),
     ],
 )
 def test_bad_settings_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+CONTINUOUS = {"ve": VE(), "vp": VP(), "sub_vp": SubVP(), "edm": EDM(), "limit": DDPM.continuous()}
+EVERY = {**SCHEDULES, **CONTINUOUS}
+
+
+def closed_form(name, schedule, mu, std, steps):
+    """Mean and variance of x after a sampler's steps from N(0, sigma_max^2), for N(mu, std^2) data: by hand, in floats.
+
+    With V_t = alpha^2 std^2 + sigma^2 the score is -(x - alpha mu) / V_t, and every step affine.
+    """
+    mean, variance = 0.0, schedule(schedule.times(1)[0])[1].item() ** 2
+    spread = lambda a, s: a * a * std * std + s * s  # noqa: E731
+    for t, s in pairwise(schedule.times(steps)):
+        (a_t, s_t), (a_s, s_s) = ([v.item() for v in schedule(time)] for time in (t, s))
+        v_t = spread(a_t, s_t)
+        a_ts = a_t / a_s
+        v_ts = s_t**2 - a_ts**2 * s_s**2
+        if name == "reverse_diffusion":
+            k, add = v_ts / v_t, v_ts
+            slope, shift = 2 - a_ts - k, k * a_t * mu
+        elif name == "euler_maruyama":
+            f, g2, h = schedule.drift(t).item(), schedule.diffusion2(t).item(), (t - s).item()
+            slope, shift, add = 1 - f * h - g2 * h / v_t, g2 * h * a_t * mu / v_t, g2 * h
+        else:  # of the ODE dy / dn = eps, y = x / alpha, n = sigma / alpha; eps = slope_eps (y - mu)
+            n, m, rate = s_t / a_t, s_s / a_s, lambda n: n / (std * std + n * n)
+            euler = 1 + (m - n) * rate(n)
+            factor = euler if name == "ddim" else 1 + (m - n) * (rate(n) + rate(m) * euler) / 2
+            slope, shift, add = a_s * factor / a_t, a_s * mu * (1 - factor), 0.0
+        mean, variance = slope * mean + shift, slope**2 * variance + add
+    return mean, variance
+
+
+LINEAR = {"ddim": DDIM(), "heun": Heun(), "reverse_diffusion": ReverseDiffusion(), "euler_maruyama": EulerMaruyama()}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("schedule", EVERY.values(), ids=EVERY)
+def test_moments_of_linear_samplers_equal_their_recursions(schedule, name):
+    if name == "euler_maruyama" and schedule in SCHEDULES.values():
+        pytest.skip("refused: discrete levels have no SDE")
+    model, (mean, variance) = gaussian(0.4, 0.3, schedule), (0.0, schedule(schedule.times(1)[0])[1].item() ** 2)
+    step = LINEAR[name].begin(schedule.times(25))
+    for t, s in pairwise(schedule.times(25)):
+        a, b, c = affine(lambda x, noise, t=t, s=s: step(model, x, t, s, noise))
+        mean, variance = a * mean + b, a**2 * variance + c**2
+    exact = closed_form(name, schedule, 0.4, 0.3, 25)
+    assert (mean, variance) == (pytest.approx(exact[0], rel=1e-9, abs=1e-12), pytest.approx(exact[1], rel=1e-9))
+
+
+def test_edm_heun_of_18_steps_gives_the_published_number():
+    """35 evaluations from x = 80 on N(0, 0.25), the last step to sigma = 0 being the read-out of x_0."""
+    sampler = Sampler(Heun(), steps=18)
+    model = gaussian(0.0, 0.5, EDM())
+    assert sampler.evaluations(EDM()) == 35
+    assert sampler(model, torch.full((1, 1), 80.0).double()).item() == pytest.approx(0.5276246, abs=1e-7)
+
+
+def errors(schedule, predictor, counts, spacing):
+    """Distance to the exact solution of the ODE on N(0.3, 0.5^2), y - mu proportional to sqrt(std^2 + n^2)."""
+    model, x = gaussian(0.3, 0.5, schedule), torch.tensor([[1.7]], dtype=torch.float64)
+    (a, s), (b, r) = (schedule(t) for t in schedule.times(2))
+    factor = torch.sqrt((0.25 + (r / b) ** 2) / (0.25 + (s / a) ** 2))
+    exact = b * (0.3 + (x / a - 0.3) * factor)
+    found = []
+    for count in counts:
+        times = schedule.times(count + 1, spacing)
+        found.append((sample(model, x, times, predictor, denoise=False) - exact).abs().item())
+    return torch.tensor(found).log2()
+
+
+@pytest.mark.parametrize(("predictor", "order"), [(DDIM(), 1), (Heun(), 2), (DPMSolverPP(), 2)])
+@pytest.mark.parametrize("schedule", [VP(), VE(0.01, 20), EDM(0.01, 20)], ids=["vp", "ve", "edm"])
+def test_solvers_converge_in_their_order(schedule, predictor, order):
+    slopes = -errors(schedule, predictor, [160, 320, 640], "log_snr").diff()
+    assert slopes.tolist() == pytest.approx([order, order], abs=0.2)
+
+
+def test_dpm_solver_equals_its_algorithm_by_hand():
+    """Lu et al. 2022, Algorithm 2, in lambda = ln(alpha / sigma)."""
+    model, times = gaussian(0.4, 0.3, VP()), VP().times(6)
+    x = x_hand = torch.tensor([[0.7]], dtype=torch.float64)
+    kernels = [[v.item() for v in VP()(t)] for t in times]
+    lambdas, data = [math.log(a / s) for a, s in kernels], []
+    for i in range(1, 6):
+        data.append(model(x_hand, times[i - 1]).x_0)
+        h = lambdas[i] - lambdas[i - 1]
+        d = data[-1]
+        if i > 1:
+            r = (lambdas[i - 1] - lambdas[i - 2]) / h
+            d = (1 + 1 / (2 * r)) * data[-1] - data[-2] / (2 * r)
+        x_hand = kernels[i][1] / kernels[i - 1][1] * x_hand - kernels[i][0] * math.expm1(-h) * d
+    assert_close(sample(model, x, times, DPMSolverPP(), denoise=False), x_hand, rtol=1e-12, atol=0)
+    first = sample(model, x, times, DPMSolverPP())
+    assert_close(sample(model, x, times, DPMSolverPP()), first)  # no memory from one trajectory to the next
+
+
+def test_reverse_diffusion_of_unit_betas_is_song_et_al_eq_46():
+    """x_i = (2 - sqrt(1 - beta)) x + beta score + sqrt(beta) z, for DDPM's levels."""
+    model, x, t = gaussian(0.2, 0.5, DDPM), torch.randn(4, 1).double(), torch.tensor(700)
+    beta = 1e-4 + (0.02 - 1e-4) * 700 / 999
+    exact = (2 - math.sqrt(1 - beta)) * x + beta * model(x, t).score + math.sqrt(beta) * torch.ones_like(x)
+    assert_close(ReverseDiffusion()(model, x, t, t - 1, torch.ones_like), exact, rtol=1e-9, atol=1e-12)
+
+
+def test_churn_adds_just_the_noise_of_algorithm_2():
+    """For a point mass x_hat ~ N(x_0, n_hat^2) again, so the end's variance is that of no churn; with it, random."""
+    torch.manual_seed(0)
+    model, x = gaussian(0.6, 0.0, EDM()), 0.6 + 80 * torch.randn(20_000, 1).double()
+    times = EDM().times(18)
+    for churn in (0.0, 40.0):
+        noisy = sample(model, x, times, Heun(churn), denoise=False)
+        assert noisy.std() == pytest.approx(0.002, rel=0.03)
+    t = torch.tensor(1.0, dtype=torch.float64)
+    gamma = min(40 / 18, math.sqrt(2) - 1)
+    draws = []
+    Heun(40.0, churn_noise=1.5).begin(times)(model, x, t, t / 2, lambda z: draws.append(z) or torch.zeros_like(z))
+    assert len(draws) == 1
+    seen = []
+
+    def watching(x_t, t):
+        seen.append((x_t, t))
+        return model(x_t, t)
+
+    watching.schedule = EDM()
+    Heun(40.0, churn_noise=1.5).begin(times)(watching, x, t, t / 2, torch.ones_like)
+    assert seen[0][1].item() == pytest.approx(1 + gamma)
+    assert_close(seen[0][0], x + 1.5 * math.sqrt((1 + gamma) ** 2 - 1), rtol=1e-9, atol=1e-9)
+    silent = []
+    Heun(40.0, churn_min=2.0).begin(times)(model, x, t, t / 2, lambda z: silent.append(z) or z)
+    assert not silent
+
+
+def test_langevin_by_signal_to_noise_has_the_expected_norms_of_algorithm_4():
+    """In many dimensions |z|^2 and |score|^2 are what they are on average: the rule is the paper's."""
+    model, t, d = gaussian(0.0, 0.001, VE()), torch.tensor(0.4, dtype=torch.float64), 100_000
+    sigma = VE()(t)[1].item()
+    x, z = sigma * torch.randn(d, 1, dtype=torch.float64), torch.randn(d, 1, dtype=torch.float64)
+    paper = 2 * (0.16 * z.norm() / model(x, t).score.norm()) ** 2
+    assert Langevin(snr=0.16).delta(model, t) == pytest.approx(paper.item(), rel=0.02)
+    moved = Langevin(snr=0.16).step(model, x, t, lambda _: z)
+    delta = 2 * (0.16 * sigma) ** 2
+    assert_close(moved, x + delta * model(x, t).score + math.sqrt(2 * delta) * z)
+
+
+PAIRS = [
+    (Ancestral("large"), None), (Ancestral("small"), None), (DDIM(), None), (DDIM(0.5), None), (Heun(), None),
+    (Heun(20.0), None), (DPMSolverPP(), None), (ReverseDiffusion(), None), (EulerMaruyama(), None),
+    (ReverseDiffusion(), Langevin(snr=0.16)), (EulerMaruyama(), Langevin(snr=0.16)), (DDIM(), Langevin(snr=0.1)),
+    (None, Langevin(snr=0.2, steps=4)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("predictor", "corrector"), PAIRS)
+@pytest.mark.parametrize(
+    "schedule", [VE(0.01, 20), VP(), SubVP(), EDM(0.01, 20), DDPM], ids=["ve", "vp", "sub", "edm", "ddpm"]
+)
+def test_every_pair_recovers_the_weights_and_moments_of_a_mixture(schedule, predictor, corrector):
+    torch.manual_seed(0)
+    # a corrector alone keeps up with the levels only where there are many of little noise
+    sampler = Sampler(predictor, corrector, steps=300, spacing="log_snr" if predictor is None else "uniform")
+    try:
+        sampler.evaluations(schedule)
+    except ValueError:
+        pytest.skip("refused: discrete levels have no SDE")
+    means = torch.tensor([[-0.7, 0.2], [0.6, 0.5]], dtype=torch.float64)
+    model = GaussianMixtureModel(means, 0.1, torch.tensor([0.25, 0.75], dtype=torch.float64), schedule)
+    x = sampler(model, schedule.prior((4000, 2), dtype=torch.float64))
+    first = x[:, 0] < 0
+    assert first.double().mean().item() == pytest.approx(0.25, abs=0.02 + 4 * math.sqrt(0.25 * 0.75 / 4000))
+    for mode, mean in zip((first, ~first), means, strict=True):
+        assert_close(x[mode].mean(0), mean, atol=0.03, rtol=0)
+        assert_close(x[mode].std(0), torch.full((2,), 0.1).double(), atol=0.03, rtol=0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from score_lightning.schedules import Discrete, cosine, geometric, linear_beta
+from score_lightning.schedules import EDM, VE, VP, Discrete, SubVP, cosine, geometric, linear_beta
 
 DDPM = linear_beta(1e-4, 0.02, 1000)
 
@@ -99,7 +99,17 @@ def test_priors_have_the_distribution_of_the_most_noise():
         (lambda: cosine(0), "at least one level"),
         (lambda: DDPM.times(1001), "whole number between 1 and the schedule's 1000 levels"),
         (lambda: DDPM.times(1.5), "whole number"),
-        (lambda: DDPM.times(5, "cubic"), "uniform, quadratic, leading or trailing"),
+        (lambda: DDPM.times(5, "cubic"), "uniform, quadratic, log_snr, karras, leading, trailing"),
+        (lambda: VE(1, 0.5), "sigma_min < sigma_max"),
+        (lambda: VP(2, 1), "VP needs 0 < beta_min <= beta_max"),
+        (lambda: SubVP(0, 1), "SubVP needs"),
+        (lambda: EDM(1, 0.5), "EDM needs"),
+        (lambda: VP(t_min=1.0), "0 < t_min < 1"),
+        (lambda: VP().times(5, "leading"), "continuous times have the spacings"),
+        (lambda: VP().times(0), "at least 1"),
+        (lambda: geometric(1, 1, 1).continuous(), "no continuous limit"),
+        (lambda: DDPM.drift(torch.tensor(3)), "take VE, VP, SubVP or EDM"),
+        (lambda: VP().level(torch.tensor(0.5)), "visits the levels of a discrete schedule only"),
         (lambda: Discrete(f64(1, 1), f64(2, 1)), "grow with the level"),
         (lambda: Discrete(f64(1, 1), f64(1, math.nan)), "finite"),
         (lambda: geometric(0.1, 1, 2, start="zero"), "gaussian or uniform"),
@@ -113,3 +123,104 @@ def test_bad_schedules_are_refused(build, message):
 def test_float_times_are_refused_by_discrete_schedules():
     with pytest.raises(TypeError, match=r"integer times 0 \.\. 999"):
         DDPM(torch.tensor(0.5))
+
+
+TIMES = torch.linspace(0.001, 1, 50, dtype=torch.float64)
+
+
+def test_ve_is_song_eq_31_and_its_sde_eq_30():
+    schedule, ratio = VE(0.01, 50), 50 / 0.01
+    alpha, sigma = schedule(TIMES)
+    assert_close(alpha, torch.ones_like(TIMES))
+    assert_close(sigma, 0.01 * ratio**TIMES, rtol=1e-12, atol=0)
+    assert_close(schedule.drift(TIMES), torch.zeros_like(TIMES))
+    assert_close(schedule.diffusion2(TIMES), (0.01 * ratio**TIMES) ** 2 * 2 * math.log(ratio), rtol=1e-9, atol=0)
+
+
+def integral(t):
+    """Of beta from 0 to t, for the published 0.1 and 20."""
+    return 0.1 * t + (20 - 0.1) * t**2 / 2
+
+
+def test_vp_is_song_eq_33_and_its_sde_eq_32():
+    schedule, beta = VP(0.1, 20), 0.1 + TIMES * 19.9
+    alpha, sigma = schedule(TIMES)
+    assert_close(alpha, (-integral(TIMES) / 2).exp(), rtol=1e-12, atol=0)
+    assert_close(alpha**2 + sigma**2, torch.ones_like(TIMES), rtol=1e-12, atol=0)
+    assert_close(schedule.drift(TIMES), -beta / 2, rtol=1e-9, atol=0)
+    assert_close(schedule.diffusion2(TIMES), beta, rtol=1e-9, atol=0)
+    one = [a.item() for a in schedule(torch.tensor(1.0))]
+    assert one == pytest.approx([0.0065715865, 0.9999784069], rel=1e-7)
+
+
+def test_subvp_diffusion_equals_song_eq_29():
+    schedule, beta = SubVP(0.1, 20), 0.1 + TIMES * 19.9
+    alpha, sigma = schedule(TIMES)
+    assert_close(sigma, 1 - (-integral(TIMES)).exp(), rtol=1e-9, atol=0)
+    assert_close(alpha, VP(0.1, 20)(TIMES)[0])
+    assert_close(schedule.drift(TIMES), -beta / 2, rtol=1e-9, atol=0)
+    exact = beta * -torch.expm1(-2 * integral(TIMES))
+    assert_close(schedule.diffusion2(TIMES), exact, rtol=1e-9, atol=1e-12)
+
+
+def test_edm_has_the_published_levels_and_sde():
+    schedule = EDM()
+    times = schedule.times(18)
+    assert times[:3].tolist() == pytest.approx([80, 57.5859847, 40.7855738], rel=1e-8)
+    assert times[-2:].tolist() == pytest.approx([0.0075280200, 0.002], rel=1e-8)
+    assert_close(schedule(times), (torch.ones_like(times), times))
+    assert_close(schedule.drift(times), torch.zeros_like(times))
+    assert_close(schedule.diffusion2(times), 2 * times, rtol=1e-12, atol=0)
+
+
+CONTINUOUS = {"ve": VE(), "vp": VP(), "sub_vp": SubVP(), "edm": EDM(), "limit": DDPM.continuous()}
+
+
+@pytest.mark.parametrize("schedule", CONTINUOUS.values(), ids=CONTINUOUS)
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic", "log_snr", "karras"])
+def test_continuous_times_run_from_the_most_noise_to_the_least(schedule, spacing):
+    times = schedule.times(20, spacing)
+    assert_close(
+        torch.stack([times[0], times[-1]]), torch.stack([schedule.t_max, schedule.t_min]), rtol=1e-9, atol=1e-9
+    )
+    assert (times.diff() < 0).all()
+    alpha, sigma = schedule(times)
+    if spacing == "log_snr":
+        steps = (sigma / alpha).log().diff()
+        assert_close(steps, steps.mean().expand(19), rtol=1e-6, atol=0)
+    assert torch.equal(schedule.times(), schedule.times(1000))
+    u = schedule.at(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
+    low, high = schedule.t_min.item(), schedule.t_max.item()
+    assert u.tolist() == pytest.approx([low, (low + high) / 2, high])
+
+
+@pytest.mark.parametrize("steps", [2, 20, 500, 1000])
+@pytest.mark.parametrize("spacing", ["log_snr", "karras"])
+@pytest.mark.parametrize("schedule", [DDPM, cosine(1000), geometric(0.01, 50, 1000)], ids=["ddpm", "cosine", "ncsn"])
+def test_discrete_times_in_log_snr_are_distinct_levels_near_those_asked_for(schedule, spacing, steps):
+    times = schedule.times(steps, spacing)
+    assert (times[0], times[-1], len(times)) == (999, 0, steps)
+    assert (times.diff() < 0).all()
+
+
+def test_the_limit_of_a_discrete_schedule_has_its_levels_and_smooth_values_between():
+    for discrete in (DDPM, cosine(1000), geometric(0.01, 50, 232)):
+        limit, t = discrete.continuous(), torch.arange(discrete.levels)
+        places = t.double() / (discrete.levels - 1)
+        for ours, exact in zip(limit(places), discrete(t), strict=True):
+            assert_close(ours, exact, rtol=1e-9, atol=0)
+        assert_close(limit.embedded(places), t.double())
+        alpha, sigma = limit(torch.linspace(0, 1, 5000, dtype=torch.float64))
+        assert ((sigma / alpha).diff() > 0).all()
+    ladder, exact = geometric(0.01, 50, 232).continuous(), VE(0.01, 50)
+    assert_close(ladder(TIMES)[1], exact(TIMES)[1], rtol=1e-9, atol=0)
+    assert_close(ladder.diffusion2(TIMES), exact.diffusion2(TIMES), rtol=1e-9, atol=0)
+    inner = TIMES[5:-5]
+    assert_close(DDPM.continuous().diffusion2(inner), VP(0.1, 20).diffusion2(inner), rtol=0.03, atol=0)
+
+
+def test_continuous_priors_have_the_distribution_of_the_most_noise():
+    torch.manual_seed(0)
+    assert VE().prior((100_000,)).std() == pytest.approx(50, rel=0.01)
+    assert EDM().prior((100_000,)).std() == pytest.approx(80, rel=0.01)
+    assert geometric(0.01, 1, 10, start="uniform").continuous().prior((1000,)).min() >= 0

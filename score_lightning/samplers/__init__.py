@@ -2,6 +2,10 @@
 
 from score_lightning.samplers.correctors import AnnealedLangevin, Langevin
 from score_lightning.samplers.loop import Sampler, sample
-from score_lightning.samplers.predictors import DDIM, Ancestral
+from score_lightning.samplers.predictors import DDIM, Ancestral, EulerMaruyama, ReverseDiffusion
+from score_lightning.samplers.solvers import DPMSolverPP, Heun
 
-__all__ = ["DDIM", "Ancestral", "AnnealedLangevin", "Langevin", "Sampler", "sample"]
+__all__ = [
+    "DDIM", "Ancestral", "AnnealedLangevin", "DPMSolverPP", "EulerMaruyama", "Heun", "Langevin", "ReverseDiffusion",
+    "Sampler", "sample",
+]  # fmt: skip

@@ -13,14 +13,30 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from score_lightning.models import Estimate, Model
-from score_lightning.schedules import Discrete, RandnLike, Spacing
+from score_lightning.schedules import RandnLike, Schedule, Spacing
+
+
+class Step(Protocol):
+    """One step of a predictor."""
+
+    def __call__(self, model: Model, x: Tensor, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
+        """x_s from x at t."""
 
 
 class Predictor(Protocol):
-    """What steps from time t to an earlier s."""
+    """What steps from time t to an earlier s.
 
-    def step(self, estimate: Estimate, schedule: Discrete, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
-        """x_s."""
+    Attributes:
+        evaluations: of the model, in each step.
+    """
+
+    evaluations: int
+
+    def check(self, schedule: Schedule) -> None:
+        """Raises a ValueError, with the alternative, when it makes no sense with the schedule."""
+
+    def begin(self, times: Tensor) -> Step:
+        """Its step along these times, with the memory of one trajectory where it needs one."""
 
 
 class Corrector(Protocol):
@@ -30,6 +46,17 @@ class Corrector(Protocol):
 
     def step(self, model: Model, x: Tensor, t: Tensor, randn_like: RandnLike) -> Tensor:
         """x, still at time t."""
+
+
+class Clipped:
+    """A model whose estimates of x_0 are clipped to a range."""
+
+    def __init__(self, model: Model, low: float, high: float) -> None:
+        self._model, self._range, self.schedule = model, (low, high), model.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
+        """The clipped estimate."""
+        return self._model(x_t, t).clip(*self._range)
 
 
 @torch.no_grad()
@@ -64,19 +91,17 @@ def sample(
     if predictor is None and corrector is None:
         raise ValueError("sample needs a predictor, a corrector or both; got neither")
     times = model.schedule.times() if times is None else times.cpu()
-
-    def estimate(x: Tensor, t: Tensor) -> Estimate:
-        return model(x, t) if clip is None else model(x, t).clip(*clip)
-
+    clipped = model if clip is None else Clipped(model, *clip)
+    step = predictor.begin(times) if predictor is not None else None
     for i, t in enumerate(tqdm(times, desc="sampling", disable=None if progress else True, leave=False)):
         if observe is not None:
             observe(x)
         if corrector is not None:
             x = corrector.step(model, x, t, randn_like)
-        if predictor is not None and i + 1 < len(times):
-            x = predictor.step(estimate(x, t), model.schedule, t, times[i + 1], randn_like)
+        if step is not None and i + 1 < len(times):
+            x = step(clipped, x, t, times[i + 1], randn_like)
     if denoise:
-        x = estimate(x, times[-1]).x_0
+        x = clipped(x, times[-1]).x_0
     if observe is not None:
         observe(x)
     return x
@@ -111,9 +136,15 @@ class Sampler:
         settings = (self.predictor, self.corrector, self.denoise, randn_like, self.clip, progress, observe)
         return sample(model, x, times, *settings)
 
-    def evaluations(self, schedule: Discrete) -> int:
-        """Number of network evaluations per image."""
+    def evaluations(self, schedule: Schedule) -> int:
+        """Number of network evaluations per image.
+
+        Raises:
+            ValueError: when the sampler makes no sense with the schedule.
+        """
         times = len(schedule.times(self.steps, self.spacing))
-        predicted = times - 1 if self.predictor is not None else 0
+        if self.predictor is not None:
+            self.predictor.check(schedule)
+        predicted = (times - 1) * self.predictor.evaluations if self.predictor is not None else 0
         corrected = times * self.corrector.steps if self.corrector is not None else 0
         return predicted + corrected + self.denoise

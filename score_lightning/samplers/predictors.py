@@ -1,6 +1,6 @@
-"""Predictors: one step from x_t to x_s, s < t, for any Gaussian kernel.
+"""Predictors: one step from x_t to x_s, s < t, from one estimate at t.
 
-Both draw from p(x_s | x_t, x_0) with x_0 replaced by the model's estimate; they differ in the variance.
+All of them work for any Gaussian kernel; Euler-Maruyama alone asks for the SDE's coefficients.
 """
 
 from typing import Literal
@@ -8,12 +8,33 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from score_lightning.models import Estimate
+from score_lightning.models import Estimate, Model
 from score_lightning.perturbation import posterior, transition
-from score_lightning.schedules import Discrete, RandnLike
+from score_lightning.schedules import RandnLike, Schedule
 
 
-class Ancestral:
+class OneEstimate:
+    """A predictor that needs the estimate at t and nothing else."""
+
+    evaluations = 1
+
+    def check(self, schedule: Schedule) -> None:
+        """Makes sense with every schedule."""
+
+    def begin(self, times: Tensor) -> "OneEstimate":  # noqa: ARG002
+        """Itself: it has no memory."""
+        return self
+
+    def __call__(self, model: Model, x: Tensor, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
+        """x_s of x_t's shape."""
+        return self.step(model(x, t), model.schedule, t, s, randn_like)
+
+    def step(self, estimate: Estimate, schedule: Schedule, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
+        """x_s of x_t's shape, from the estimate at t."""
+        raise NotImplementedError
+
+
+class Ancestral(OneEstimate):
     """DDPM's sampler (Ho et al. 2020, Algorithm 2); with the small variance also NCSN's (Song et al. 2021, App. F).
 
     The mean is the posterior's, with the estimated x_0 (Eq. 7). The fixed variance is sigma_ts^2 = beta_t (`large`,
@@ -28,7 +49,7 @@ class Ancestral:
             raise ValueError(f"variance must be large or small, got {variance!r}")
         self.variance = variance
 
-    def step(self, estimate: Estimate, schedule: Discrete, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
+    def step(self, estimate: Estimate, schedule: Schedule, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
         """x_s of x_t's shape, from the estimate at t."""
         kernels = (*schedule(s), *schedule(t))
         a, b, variance = posterior(*kernels)
@@ -37,10 +58,11 @@ class Ancestral:
         return a * estimate.x_t + b * estimate.x_0 + variance.sqrt() * randn_like(estimate.x_t)
 
 
-class DDIM:
+class DDIM(OneEstimate):
     """x_s = alpha_s x_0 + sqrt(sigma_s^2 - d^2) eps + d z (Song et al. 2021, DDIM, Eq. 12).
 
-    d^2 = eta^2 times the posterior's variance (Eq. 16): eta = 0 is deterministic, eta = 1 is Ancestral("small").
+    d^2 = eta^2 times the posterior's variance (Eq. 16): eta = 1 is Ancestral("small"), and eta = 0 is deterministic,
+    Euler's method for the probability-flow ODE d(x / alpha) / d(sigma / alpha) = eps (Eq. 14).
 
     Raises:
         ValueError: unless 0 <= eta <= 1.
@@ -51,9 +73,40 @@ class DDIM:
             raise ValueError(f"eta must lie between 0 and 1, got {eta}")
         self.eta = eta
 
-    def step(self, estimate: Estimate, schedule: Discrete, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
+    def step(self, estimate: Estimate, schedule: Schedule, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
         """x_s of x_t's shape, from the estimate at t."""
         alpha_s, sigma_s = schedule(s)
         variance = self.eta**2 * posterior(alpha_s, sigma_s, *schedule(t))[2]
         x_s = alpha_s * estimate.x_0 + torch.sqrt(sigma_s**2 - variance) * estimate.eps
         return x_s + variance.sqrt() * randn_like(x_s) if self.eta > 0 else x_s
+
+
+class ReverseDiffusion(OneEstimate):
+    """x_s = (2 - alpha_ts) x_t + sigma_ts^2 score + sigma_ts z (Song et al. 2021, Eq. 46 and App. E).
+
+    The reverse SDE discretized as the forward one was: x_t = alpha_ts x_s + sigma_ts z.
+    """
+
+    def step(self, estimate: Estimate, schedule: Schedule, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
+        """x_s of x_t's shape, from the estimate at t."""
+        alpha_ts, variance = transition(*schedule(s), *schedule(t))
+        mean = (2 - alpha_ts) * estimate.x_t + variance * estimate.score
+        return mean + variance.sqrt() * randn_like(estimate.x_t)
+
+
+class EulerMaruyama(OneEstimate):
+    """x_s = x_t - (f x_t - g^2 score) (t - s) + g sqrt(t - s) z, the reverse SDE (Song et al. 2021, Eq. 6)."""
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuses discrete levels, which have no SDE.
+
+        Raises:
+            ValueError: naming the alternative.
+        """
+        schedule.drift(schedule.t_max)
+
+    def step(self, estimate: Estimate, schedule: Schedule, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
+        """x_s of x_t's shape, from the estimate at t."""
+        f, g2, step = schedule.drift(t), schedule.diffusion2(t), t - s
+        mean = estimate.x_t - (f * estimate.x_t - g2 * estimate.score) * step
+        return mean + (g2 * step).sqrt() * randn_like(estimate.x_t)

@@ -1,10 +1,12 @@
 """Samplers by name, each with the settings that a configuration gives it."""
 
+import math
 from typing import Literal
 
 from score_lightning.samplers.correctors import AnnealedLangevin, Langevin
 from score_lightning.samplers.loop import Sampler
-from score_lightning.samplers.predictors import DDIM, Ancestral
+from score_lightning.samplers.predictors import DDIM, Ancestral, EulerMaruyama, ReverseDiffusion
+from score_lightning.samplers.solvers import DPMSolverPP, Heun
 from score_lightning.schedules import Spacing
 
 Range = tuple[float, float]
@@ -42,3 +44,68 @@ def annealed_langevin(step_size: float, steps: int, denoise: bool = True) -> Sam
 def langevin(step_size: float, steps: int, levels: int | None = 1, denoise: bool = True) -> Sampler:
     """Langevin dynamics with one step size: `steps` steps at each of `levels` times, the most noise first."""
     return Sampler(None, Langevin(step_size, steps), levels, denoise=denoise)
+
+
+def reverse_diffusion(
+    pixels: Range, steps: int | None = None, spacing: Spacing = "uniform", clip: bool = False, denoise: bool = True
+) -> Sampler:
+    """The score SDEs' predictor at `steps` times."""
+    return Sampler(ReverseDiffusion(), None, steps, spacing, denoise, pixels if clip else None)
+
+
+def euler_maruyama(
+    pixels: Range, steps: int | None = None, spacing: Spacing = "uniform", clip: bool = False, denoise: bool = True
+) -> Sampler:
+    """The reverse SDE at `steps` times of a continuous schedule."""
+    return Sampler(EulerMaruyama(), None, steps, spacing, denoise, pixels if clip else None)
+
+
+def heun(
+    pixels: Range,
+    steps: int | None = None,
+    spacing: Spacing = "log_snr",
+    churn: float = 0.0,
+    churn_min: float = 0.0,
+    churn_max: float = math.inf,
+    churn_noise: float = 1.0,
+    clip: bool = True,
+    denoise: bool = True,
+) -> Sampler:
+    """Heun's method for the probability-flow ODE, x_0 clipped to pixels; with churn, EDM's stochastic sampler."""
+    solver = Heun(churn, churn_min, churn_max, churn_noise)
+    return Sampler(solver, None, steps, spacing, denoise, pixels if clip else None)
+
+
+def dpm_solver(
+    pixels: Range, steps: int | None = None, spacing: Spacing = "uniform", clip: bool = True, denoise: bool = True
+) -> Sampler:
+    """DPM-Solver++(2M) at `steps` times, x_0 clipped to the range of pixels."""
+    return Sampler(DPMSolverPP(), None, steps, spacing, denoise, pixels if clip else None)
+
+
+PREDICTORS = {
+    "ancestral": Ancestral, "ddim": DDIM, "reverse_diffusion": ReverseDiffusion, "euler_maruyama": EulerMaruyama,
+    "heun": Heun, "dpm_solver": DPMSolverPP,
+}  # fmt: skip
+
+
+def predictor_corrector(
+    pixels: Range,
+    predictor: str = "reverse_diffusion",
+    snr: float | None = 0.16,
+    step_size: float | None = None,
+    corrector_steps: int = 1,
+    steps: int | None = None,
+    spacing: Spacing = "uniform",
+    clip: bool = False,
+    denoise: bool = True,
+) -> Sampler:
+    """A predictor, and at each time Langevin steps: by their signal-to-noise ratio, or annealed from a step size."""
+    if predictor not in PREDICTORS:
+        raise ValueError(f"predictor must be one of {', '.join(PREDICTORS)}, got {predictor!r}")
+    if (snr is None) == (step_size is None):
+        raise ValueError(f"either snr or step_size is needed, the other null; got {snr} and {step_size}")
+    corrector = (
+        Langevin(snr=snr, steps=corrector_steps) if step_size is None else AnnealedLangevin(step_size, corrector_steps)
+    )
+    return Sampler(PREDICTORS[predictor](), corrector, steps, spacing, denoise, pixels if clip else None)

@@ -1,4 +1,4 @@
-"""Noise schedules: t -> (alpha_t, sigma_t) of the kernel p(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I).
+"""Discrete schedules: finitely many noise levels.
 
 A discrete schedule has the times 0 .. levels - 1 (int64), least noise first. Its tables are float64: the caller
 casts where it multiplies. `geometric` is NCSN's ladder (alpha = 1), `linear_beta` and `cosine` are DDPM's
@@ -7,13 +7,17 @@ casts where it multiplies. `geometric` is NCSN's ladder (alpha = 1), `linear_bet
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
-Spacing = Literal["uniform", "quadratic", "leading", "trailing"]
+if TYPE_CHECKING:
+    from score_lightning.schedules.continuous import Limit
+
+Spacing = Literal["uniform", "quadratic", "log_snr", "karras", "leading", "trailing"]
 RandnLike = Callable[[Tensor], Tensor]
+Kernel = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Discrete:
@@ -63,6 +67,32 @@ class Discrete:
         alpha, sigma = self._tables[t.device]
         return alpha[t], sigma[t]
 
+    @property
+    def t_max(self) -> Tensor:
+        """The time of the most noise, of shape ()."""
+        return torch.tensor(self.levels - 1)
+
+    def drift(self, t: Tensor) -> Tensor:
+        """There is none.
+
+        Raises:
+            ValueError: always, naming the alternatives.
+        """
+        raise ValueError(
+            f"discrete levels have no SDE, at t = {t.tolist()} or elsewhere: take VE, VP, SubVP or EDM, the continuous "
+            "limit of the schedule, or a sampler that needs none (reverse_diffusion, ancestral, ddim, heun, dpm_solver)"
+        )
+
+    diffusion2 = time_of = drift
+
+    def embedded(self, t: Tensor) -> Tensor:
+        """What a network that is told the time embeds: t itself."""
+        return t
+
+    def level(self, t: Tensor) -> Tensor:
+        """NCSN's index of a level, counted from the largest sigma."""
+        return self.levels - 1 - t
+
     def at(self, u: Tensor) -> Tensor:
         """Times that are uniformly distributed over the levels when u, of any shape, is uniform on [0, 1)."""
         return (u * self.levels).long().clamp(max=self.levels - 1)
@@ -71,8 +101,9 @@ class Discrete:
         """(steps,) descending times, the most noise first; all levels when steps is None.
 
         `uniform` runs from the last level to level 0 inclusive, `quadratic` likewise with small times closer together
-        (Song et al. 2021, DDIM, App. D.2). `leading` is DDIM's published 0, c, 2c, ... with c = levels // steps, and
-        `trailing` the same counted down from the last level.
+        (Song et al. 2021, DDIM, App. D.2). `log_snr` is uniform in ln(sigma / alpha), `karras` in (sigma / alpha)^(1/7)
+        (Karras et al. 2022, Eq. 5), both at the nearest levels. `leading` is DDIM's published 0, c, 2c, ... with
+        c = levels // steps, and `trailing` the same counted down from the last level.
 
         Raises:
             ValueError: when steps is not in 1 .. levels or the spacing is unknown.
@@ -83,19 +114,37 @@ class Discrete:
             raise ValueError(
                 f"steps must be a whole number between 1 and the schedule's {self.levels} levels, got {steps}"
             )
-        last, grid = self.levels - 1, torch.arange(steps - 1, -1, -1, dtype=torch.float64)
-        share = grid / max(steps - 1, 1) if steps > 1 else torch.ones(1, dtype=torch.float64)
+        last, grid, share = self.levels - 1, torch.arange(steps - 1, -1, -1, dtype=torch.float64), shares(steps)
         if spacing == "uniform":
             return (share * last).round().long()
         if spacing == "quadratic":
-            # neighbours that round to the same level are moved apart, from the least noise up
-            squared = (share**2 * last).round().long()
-            return torch.maximum(squared, grid.long())
+            return self._apart((share**2 * last).round().long())
+        if spacing in ("log_snr", "karras"):
+            return self._apart(self._nearest(ratios(self, self.t_min, torch.tensor(last), share, spacing)))
         if spacing == "leading":
             return grid.long() * (self.levels // steps)
         if spacing == "trailing":
             return last - (grid.flip(0) * self.levels / steps).round().long()
-        raise ValueError(f"spacing must be uniform, quadratic, leading or trailing, got {spacing!r}")
+        raise ValueError(f"spacing must be one of {', '.join(get_args(Spacing))}, got {spacing!r}")
+
+    def continuous(self) -> "Limit":
+        """The continuous limit: a schedule with the same levels and all times between them."""
+        from score_lightning.schedules.continuous import Limit
+
+        return Limit(self)
+
+    def _nearest(self, ratio: Tensor) -> Tensor:
+        """The levels whose ln(sigma / alpha) are nearest to those of the ratios."""
+        alpha, sigma = self._tables[torch.device("cpu")]
+        return (ratio.log()[:, None] - (sigma / alpha).log()).abs().argmin(1)
+
+    def _apart(self, times: Tensor) -> Tensor:
+        """Descending levels, those that are alike moved apart: up where there is room, else down."""
+        steps, last = len(times), self.levels - 1
+        up = times.flip(0)
+        for i in range(1, steps):
+            up[i] = torch.maximum(up[i], up[i - 1] + 1)
+        return torch.minimum(up, torch.arange(last - steps + 1, last + 1)).flip(0)
 
     def prior(self, shape: Sequence[int], randn_like: RandnLike = torch.randn_like, **options: object) -> Tensor:
         """x of the given shape at the most noise, where sampling starts; options are those of torch.empty.
@@ -159,3 +208,23 @@ def _from_betas(beta: Tensor) -> Discrete:
 def _check_levels(levels: int) -> None:
     if levels < 1:
         raise ValueError(f"a schedule needs at least one level, got {levels}")
+
+
+def shares(steps: int) -> Tensor:
+    """(steps,) float64 numbers from 1 down to 0, evenly spaced; 1 alone of one.
+
+    Raises:
+        ValueError: unless steps is a whole number of at least 1.
+    """
+    if int(steps) != steps or steps < 1:
+        raise ValueError(f"steps must be a whole number of at least 1, got {steps}")
+    return torch.linspace(1, 0, steps, dtype=torch.float64)
+
+
+def ratios(schedule: Kernel, t_min: Tensor, t_max: Tensor, share: Tensor, spacing: Spacing) -> Tensor:
+    """Values of sigma / alpha between those at t_min and t_max, for a spacing of log_snr or karras."""
+    (alpha_min, sigma_min), (alpha_max, sigma_max) = schedule(t_min), schedule(t_max)
+    low, high = sigma_min / alpha_min, sigma_max / alpha_max
+    if spacing == "log_snr":
+        return (low.log() + share * (high.log() - low.log())).exp()
+    return (low ** (1 / 7) + share * (high ** (1 / 7) - low ** (1 / 7))) ** 7

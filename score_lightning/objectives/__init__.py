@@ -1,0 +1,27 @@
+"""Training objectives: (model, x_0, t) -> loss per example, a mean over dimensions."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from score_lightning.models import Model
+from score_lightning.objectives.denoising import Denoising
+from score_lightning.objectives.matching import Implicit, Sliced
+from score_lightning.schedules import RandnLike, Schedule
+
+
+class Objective(Protocol):
+    """What training asks of an objective."""
+
+    def check(self, schedule: Schedule, dim: int) -> None:
+        """Raises a ValueError, with the alternative, when it makes no sense with the schedule or so many dimensions."""
+
+    def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:
+        """(B,) times to train at, from u (B,) uniform on [0, 1)."""
+
+    def __call__(self, model: Model, x_0: Tensor, t: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
+        """(B,) losses of x_0 of shape (B, ...) at times t of shape () or (B,)."""
+
+
+__all__ = ["Denoising", "Implicit", "Objective", "Sliced"]

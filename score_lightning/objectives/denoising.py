@@ -1,0 +1,135 @@
+"""Denoising score matching, with the weights and distributions of times of every paper here.
+
+At the noise level t (Vincent 2011; Song & Ermon 2019, Eq. 5),
+
+    lambda(t) mean |score(x_t, t) + eps / sigma|^2 = lambda(t) / sigma^2 mean |eps_hat - eps|^2,
+
+is NCSN's loss and, with lambda = sigma^2, DDPM's L_simple (Ho et al. 2020, Eq. 14): one function.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from score_lightning.models import Model
+from score_lightning.perturbation import perturb
+from score_lightning.schedules import RandnLike, Schedule
+
+Weight = Callable[[Schedule, Tensor], Tensor]
+Times = Literal["uniform", "log_normal", "importance"]
+
+
+def weigh(name: str, gamma: float = 5.0, sigma_data: float = 0.5) -> Weight:
+    """lambda(schedule, t), the weight of the score loss, float64 and of t's shape.
+
+    sigma2 makes every level count alike (Song & Ermon 2019, Sec. 4.2). min_snr is min(SNR, gamma) on the x_0 loss, that
+    is min(1, gamma / SNR) on the eps loss, SNR = alpha^2 / sigma^2 (Hang et al. 2023). likelihood is g^2 (Song et al.
+    2021b, Eq. 8), of continuous schedules. edm is (n^2 + sigma_data^2) / (n sigma_data)^2 on the x_0 loss, n = sigma /
+    alpha (Karras et al. 2022, Table 1).
+
+    Raises:
+        ValueError: for an unknown name, or a gamma or sigma_data that is not positive.
+    """
+    if not gamma > 0 or not sigma_data > 0:
+        raise ValueError(f"gamma must be positive, and sigma_data; got {gamma} and {sigma_data}")
+
+    def likelihood(schedule: Schedule, t: Tensor) -> Tensor:
+        return schedule.diffusion2(t)
+
+    def of_kernel(f: Callable[[Tensor, Tensor], Tensor]) -> Weight:
+        return lambda schedule, t: f(*schedule(t))
+
+    weights: dict[str, Weight] = {
+        "sigma2": of_kernel(lambda alpha, sigma: sigma**2),
+        "uniform": of_kernel(lambda alpha, sigma: torch.ones_like(sigma)),
+        "min_snr": of_kernel(lambda alpha, sigma: sigma**2 * (gamma * sigma**2 / alpha**2).clamp(max=1)),
+        "likelihood": likelihood,
+        "edm": of_kernel(lambda alpha, sigma: sigma**2 * ((sigma / alpha / sigma_data) ** 2 + 1)),
+    }
+    if name not in weights:
+        raise ValueError(f"unknown weight {name!r}; choose one of {', '.join(weights)}")
+    return weights[name]
+
+
+class Denoising:
+    """Denoising score matching with the weight lambda(t).
+
+    Args:
+        weight: sigma2, uniform, min_snr, likelihood or edm (see `weigh`).
+        times: how training times are distributed: uniform over the schedule; log_normal, ln(sigma / alpha) ~
+            N(log_mean, log_std^2) (Karras et al. 2022, Table 1); or importance, with density lambda / sigma^2 and the
+            loss divided by it, which has the same expectation and less variance (Song et al. 2021b, Sec. 5.1).
+        gamma: the largest signal-to-noise ratio that min_snr counts.
+        sigma_data: standard deviation of the data, for edm.
+        log_mean, log_std: of log_normal times.
+
+    Raises:
+        ValueError: for an unknown weight or distribution, or a number that is not positive.
+    """
+
+    def __init__(
+        self,
+        weight: str = "sigma2",
+        times: Times = "uniform",
+        gamma: float = 5.0,
+        sigma_data: float = 0.5,
+        log_mean: float = -1.2,
+        log_std: float = 1.2,
+    ) -> None:
+        if times not in ("uniform", "log_normal", "importance"):
+            raise ValueError(f"times must be uniform, log_normal or importance, got {times!r}")
+        if not log_std > 0:
+            raise ValueError(f"log_std must be positive, got {log_std}")
+        self._weight, self._times = weigh(weight, gamma, sigma_data), times
+        self._log = (log_mean, log_std)
+        self._table: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def check(self, schedule: Schedule, dim: int) -> None:  # noqa: ARG002
+        """Refuses a schedule that the weight or the times make no sense with.
+
+        Raises:
+            ValueError: with the alternative.
+        """
+        self._weight(schedule, schedule.t_max)
+        self.draw_t(schedule, torch.tensor([0.5]))
+
+    def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:
+        """(B,) times to train at, from u (B,) uniform on [0, 1)."""
+        if self._times == "uniform":
+            return schedule.at(u)
+        if self._times == "log_normal":
+            mean, std = self._log
+            return schedule.time_of((mean + std * torch.special.ndtri(u.double().clamp(1e-9, 1 - 1e-9))).exp())
+        grid, cumulative, _ = (part.to(u.device) for part in self._density(schedule))
+        i = torch.searchsorted(cumulative, u.double().contiguous(), right=True).clamp(1, len(grid) - 1)
+        share = (u - cumulative[i - 1]) / (cumulative[i] - cumulative[i - 1])
+        return grid[i - 1] + share * (grid[i] - grid[i - 1])
+
+    def __call__(self, model: Model, x_0: Tensor, t: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
+        """(B,) losses of x_0 of shape (B, ...) at times t of shape () or (B,)."""
+        alpha, sigma = model.schedule(t)
+        eps = randn_like(x_0)
+        eps_hat = model(perturb(x_0, alpha, sigma, eps), t).eps
+        weight = self._weight(model.schedule, t) / sigma**2
+        if self._times == "importance":  # lambda / sigma^2 over its share of the whole
+            weight = self._density(model.schedule)[2].to(weight).expand(weight.shape)
+        return weight.to(x_0.dtype) * (eps_hat - eps).square().flatten(1).mean(1)
+
+    def _density(self, schedule: Schedule) -> tuple[Tensor, Tensor, Tensor]:
+        """(times, their distribution function under lambda / sigma^2, mean of that over time), on a fine grid."""
+        if self._table is None:
+            grid = schedule.time_of(torch.logspace(*_log_ends(schedule), 20_001, dtype=torch.float64))
+            density = self._weight(schedule, grid) / schedule(grid)[1] ** 2
+            mass = (density[1:] + density[:-1]) / 2 * grid.diff()
+            cumulative = torch.cat([mass.new_zeros(1), mass.cumsum(0)])
+            self._table = (grid, cumulative / cumulative[-1], cumulative[-1] / (schedule.t_max - schedule.t_min))
+        return self._table
+
+
+def _log_ends(schedule: Schedule) -> tuple[float, float]:
+    """log10 of sigma / alpha at both ends."""
+    kernels = (schedule(t) for t in (schedule.t_min, schedule.t_max))
+    first, last = ((sigma / alpha).log10().item() for alpha, sigma in kernels)
+    return first, last

@@ -1,0 +1,108 @@
+"""Solvers of the probability-flow ODE of second order, in variables that make it the same for every schedule.
+
+With y = x / alpha and n = sigma / alpha the ODE is dy / dn = eps (Song et al. 2021, DDIM, Eq. 14; Karras et al. 2022,
+Eq. 1 with s = 1): whatever the schedule, only eps is to be integrated. Euler's method for it is DDIM.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from score_lightning.models import Estimate, Model
+from score_lightning.schedules import RandnLike, Schedule
+
+
+class Heun:
+    """Heun's second-order method; with churn, EDM's stochastic sampler (Karras et al. 2022, Algorithms 1 and 2).
+
+    Algorithm 2 first adds noise, from n to n (1 + gamma), gamma = min(churn / steps, sqrt(2) - 1), where n lies in
+    [churn_min, churn_max].
+
+    Args:
+        churn: S_churn; 0 is deterministic.
+        churn_min, churn_max: S_tmin and S_tmax, values of n.
+        churn_noise: S_noise, what the added noise is multiplied by.
+
+    Raises:
+        ValueError: when churn is negative or churn_noise not positive.
+    """
+
+    evaluations = 2
+
+    def __init__(
+        self, churn: float = 0.0, churn_min: float = 0.0, churn_max: float = math.inf, churn_noise: float = 1.0
+    ) -> None:
+        if churn < 0 or not churn_noise > 0 or not churn_min <= churn_max:
+            raise ValueError(
+                f"Heun needs churn >= 0, churn_min <= churn_max and churn_noise > 0, got {churn}, {churn_min}, "
+                f"{churn_max} and {churn_noise}"
+            )
+        self._churn, self._range, self._noise = churn, (churn_min, churn_max), churn_noise
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuses to add noise between discrete levels.
+
+        Raises:
+            ValueError: naming the alternative.
+        """
+        if self._churn > 0:
+            schedule.time_of(torch.ones(()))
+
+    def begin(self, times: Tensor) -> Callable[..., Tensor]:
+        """Its step along these times."""
+        return partial(self._step, min(self._churn / len(times), math.sqrt(2) - 1))
+
+    def _step(self, gamma: float, model: Model, x: Tensor, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
+        """x_s of x_t's shape."""
+        x, t = self._add_noise(gamma, model.schedule, x, t, randn_like)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = model.schedule(t), model.schedule(s)
+        step = sigma_s / alpha_s - sigma_t / alpha_t
+        first = model(x, t).eps
+        euler = alpha_s * (x / alpha_t + step * first)
+        return alpha_s * (x / alpha_t + step * (first + model(euler, s).eps) / 2)
+
+    def _add_noise(
+        self, gamma: float, schedule: Schedule, x: Tensor, t: Tensor, randn_like: RandnLike
+    ) -> tuple[Tensor, Tensor]:
+        alpha, sigma = schedule(t)
+        n = sigma / alpha
+        if gamma == 0 or not self._range[0] <= n <= self._range[1]:
+            return x, t
+        alpha_max, sigma_max = schedule(schedule.t_max)
+        t = schedule.time_of(torch.minimum(n * (1 + gamma), sigma_max / alpha_max))
+        alpha_hat, sigma_hat = schedule(t)
+        added = ((sigma_hat / alpha_hat) ** 2 - n**2).clamp(min=0).sqrt()
+        return alpha_hat * (x / alpha + added * self._noise * randn_like(x)), t
+
+
+class DPMSolverPP:
+    """DPM-Solver++(2M): second order from one evaluation a step, with the step before (Lu et al. 2022, Algorithm 2)."""
+
+    evaluations = 1
+
+    def check(self, schedule: Schedule) -> None:
+        """Makes sense with every schedule."""
+
+    def begin(self, times: Tensor) -> "_Multistep":  # noqa: ARG002
+        """Its step, which remembers the one before."""
+        return _Multistep()
+
+
+class _Multistep:
+    def __init__(self) -> None:
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, model: Model, x: Tensor, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:  # noqa: ARG002
+        """x_s = (sigma_s / sigma_t) x - alpha_s (exp(-h) - 1) D, D = (1 + 1/2r) x_0 - (1/2r) x_0 of the step before."""
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = model.schedule(t), model.schedule(s)
+        h = torch.log(alpha_s / sigma_s) - torch.log(alpha_t / sigma_t)
+        estimate: Estimate = model(x, t)
+        data = estimate.x_0
+        if self._last is not None:
+            before, h_before = self._last
+            data = data + (data - before) * h / (2 * h_before)
+        self._last = (estimate.x_0, h)
+        return sigma_s / sigma_t * x - alpha_s * torch.expm1(-h) * data

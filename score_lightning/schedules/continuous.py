@@ -1,0 +1,256 @@
+"""Continuous schedules: a kernel at every time, from log alpha(t) and sigma(t) alone.
+
+The SDE dx = f(t) x dt + g(t) dw that has this kernel follows from it (Song et al. 2021, Eq. 5 and App. B):
+
+    f = d log alpha / dt,    g^2 = d sigma^2 / dt - 2 f sigma^2
+
+so that no SDE can disagree with its kernel. Both derivatives are taken by automatic differentiation, in float64.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from score_lightning.schedules.discrete import Discrete, RandnLike, Spacing, ratios, shares
+
+
+class Continuous:
+    """A schedule of all times in [t_min, t_max], the most noise at t_max.
+
+    Attributes:
+        levels: None, where a discrete schedule has a number.
+        scale: what times are multiplied by where a network embeds them.
+    """
+
+    levels: int | None = None
+    scale = 999.0  # as networks that were made for 1000 levels expect (Song et al. 2021, its code)
+    start = "gaussian"
+
+    def __init__(self, t_min: float, t_max: float = 1.0) -> None:
+        if not 0 < t_min < t_max:
+            raise ValueError(f"times of a schedule need 0 < t_min < {t_max}, got {t_min}")
+        self.t_min, self.t_max = (torch.tensor(t, dtype=torch.float64) for t in (t_min, t_max))
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log alpha(t), of t's shape."""
+        raise NotImplementedError
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sigma(t), of t's shape."""
+        raise NotImplementedError
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) at times t, each float64 and of t's shape and device."""
+        t = _double(t)
+        return self.log_alpha(t).exp(), self.sigma(t)
+
+    def drift(self, t: Tensor) -> Tensor:
+        """f(t), the coefficient of x in the SDE's drift; float64, of t's shape."""
+        t = _double(t)
+        return _derivative(self.log_alpha, t)
+
+    def diffusion2(self, t: Tensor) -> Tensor:
+        """g(t)^2, the square of the SDE's diffusion; float64, of t's shape."""
+        t = _double(t)
+        return _derivative(lambda t: self.sigma(t) ** 2, t) - 2 * self.drift(t) * self.sigma(t) ** 2
+
+    def embedded(self, t: Tensor) -> Tensor:
+        """What a network that is told the time embeds: t in the units of its training."""
+        return t * self.scale
+
+    def level(self, t: Tensor) -> Tensor:  # noqa: ARG002
+        """There are none.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "a network that embeds the number of its noise level visits the levels of a discrete schedule only; "
+            "condition it on time or log_sigma"
+        )
+
+    def at(self, u: Tensor) -> Tensor:
+        """Times uniform on [t_min, t_max] when u, of any shape, is uniform on [0, 1)."""
+        return self.t_min.item() + u * (self.t_max - self.t_min).item()
+
+    def times(self, steps: int | None = None, spacing: Spacing = "uniform") -> Tensor:
+        """(steps,) descending float64 times from t_max to t_min; 1000 when steps is None.
+
+        `uniform` in t, `quadratic` in its root, `log_snr` in ln(sigma / alpha), `karras` in (sigma / alpha)^(1/7)
+        (Karras et al. 2022, Eq. 5).
+
+        Raises:
+            ValueError: when steps is less than 1 or the spacing is unknown.
+        """
+        share = shares(1000 if steps is None else steps)
+        if spacing in ("log_snr", "karras"):
+            return self.time_of(ratios(self, self.t_min, self.t_max, share, spacing))
+        if spacing not in ("uniform", "quadratic"):
+            raise ValueError(f"continuous times have the spacings uniform, quadratic, log_snr, karras; got {spacing!r}")
+        return self.t_min + (self.t_max - self.t_min) * (share if spacing == "uniform" else share**2)
+
+    def time_of(self, ratio: Tensor) -> Tensor:
+        """The times at which sigma / alpha has these values, by bisection; float64."""
+        low, high = (end.expand(ratio.shape) for end in (self.t_min, self.t_max))
+        for _ in range(64):
+            middle = (low + high) / 2
+            alpha, sigma = self(middle)
+            below = sigma / alpha < ratio
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return high
+
+    def prior(self, shape: Sequence[int], randn_like: RandnLike = torch.randn_like, **options: object) -> Tensor:
+        """x of the given shape at t_max, where sampling starts; options are those of torch.empty."""
+        z = randn_like(torch.empty(*shape, **options))  # type: ignore[call-overload]
+        return z * self(self.t_max)[1].item()
+
+    def continuous(self) -> "Continuous":
+        """Itself."""
+        return self
+
+
+class VE(Continuous):
+    """Variance exploding, the limit of NCSN: alpha = 1, sigma(t) = sigma_min (sigma_max / sigma_min)^t.
+
+    Song et al. 2021, Eq. 31.
+
+    Raises:
+        ValueError: unless 0 < sigma_min < sigma_max.
+    """
+
+    def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0, t_min: float = 1e-5) -> None:
+        super().__init__(t_min)
+        if not 0 < sigma_min < sigma_max:
+            raise ValueError(f"VE needs 0 < sigma_min < sigma_max, got {sigma_min}, {sigma_max}")
+        self._log_min, self._log_ratio = math.log(sigma_min), math.log(sigma_max / sigma_min)
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sigma(t), of t's shape."""
+        return (self._log_min + t * self._log_ratio).exp()
+
+
+class VP(Continuous):
+    """Variance preserving, the limit of DDPM: beta(t) linear, log alpha(t) = -1/2 integral of beta from 0 to t.
+
+    Song et al. 2021, Eq. 33; alpha^2 + sigma^2 = 1.
+
+    Raises:
+        ValueError: unless 0 < beta_min <= beta_max.
+    """
+
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-5) -> None:
+        super().__init__(t_min)
+        if not 0 < beta_min <= beta_max:
+            raise ValueError(f"{type(self).__name__} needs 0 < beta_min <= beta_max, got {beta_min}, {beta_max}")
+        self._beta_min, self._beta_max = beta_min, beta_max
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log alpha(t), of t's shape."""
+        return -(t**2) * (self._beta_max - self._beta_min) / 4 - t * self._beta_min / 2
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sigma(t), of t's shape."""
+        # expm1: 1 - exp(-B) loses its digits at small times
+        return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
+
+
+class SubVP(VP):
+    """Sub-VP: VP's alpha with sigma = 1 - alpha^2, less noise at every time (Song et al. 2021, Eq. 29 and 33)."""
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sigma(t), of t's shape."""
+        return -torch.expm1(2 * self.log_alpha(t))
+
+
+class EDM(Continuous):
+    """EDM's: alpha = 1, sigma(t) = t, so times are standard deviations (Karras et al. 2022, Table 1).
+
+    Uniform times are those of its Eq. 5: uniform in sigma^(1/rho).
+
+    Raises:
+        ValueError: unless 0 < sigma_min < sigma_max and rho > 0.
+    """
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
+        if not 0 < sigma_min < sigma_max or not rho > 0:
+            raise ValueError(f"EDM needs 0 < sigma_min < sigma_max and rho > 0, got {sigma_min}, {sigma_max}, {rho}")
+        super().__init__(sigma_min, sigma_max)
+        self._rho = rho
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """t."""
+        return t
+
+    def times(self, steps: int | None = None, spacing: Spacing = "uniform") -> Tensor:
+        """As `Continuous.times`, but that `uniform` times are uniform in sigma^(1/rho)."""
+        if spacing != "uniform":
+            return super().times(steps, spacing)
+        low, high = (end ** (1 / self._rho) for end in (self.t_min, self.t_max))
+        return (low + (high - low) * shares(1000 if steps is None else steps)) ** self._rho
+
+
+class Limit(Continuous):
+    """The continuous limit of a discrete schedule: its own levels, and smooth values between them.
+
+    Level i is at time i / (levels - 1). ln alpha and ln(sigma / alpha) are cubic in each interval, with slopes of
+    central differences (Catmull & Rom 1974), which NCSN's ladder fits exactly.
+
+    Raises:
+        ValueError: for a single level, or a schedule whose start is not Gaussian.
+    """
+
+    def __init__(self, discrete: Discrete) -> None:
+        super().__init__(1e-12)
+        if discrete.levels < 2:
+            raise ValueError("a schedule of one level has no continuous limit")
+        self.t_min = torch.zeros((), dtype=torch.float64)
+        self.scale, self.start = float(discrete.levels - 1), discrete.start
+        self._prior = discrete.prior
+        alpha, sigma = discrete(torch.arange(discrete.levels))
+        self._log_alpha, self._log_ratio = alpha.log(), (sigma / alpha).log()
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log alpha(t), of t's shape."""
+        return _cubic(self._log_alpha, t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sigma(t), of t's shape."""
+        return (_cubic(self._log_ratio, t) + self.log_alpha(t)).exp()
+
+    def prior(self, shape: Sequence[int], randn_like: RandnLike = torch.randn_like, **options: object) -> Tensor:
+        """That of the discrete schedule."""
+        return self._prior(shape, randn_like, **options)
+
+
+def _cubic(values: Tensor, t: Tensor) -> Tensor:
+    """Cubic interpolation of values at equally spaced times from 0 to 1, of t's shape."""
+    values = values.to(t)
+    last = len(values) - 1
+    i = (t.detach() * last).long().clamp(0, last - 1)
+    u = t * last - i
+    slopes = torch.cat([values[1:2] - values[:1], (values[2:] - values[:-2]) / 2, values[-1:] - values[-2:-1]])
+    p, q, m, n = values[i], values[i + 1], slopes[i], slopes[i + 1]
+    return p + u * (m + u * (3 * (q - p) - 2 * m - n + u * (2 * (p - q) + m + n)))
+
+
+def _double(t: Tensor) -> Tensor:
+    return t if t.device.type == "mps" else t.double()  # MPS has no float64
+
+
+def _derivative(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """df/dt of a function that maps each time by itself."""
+    with torch.inference_mode(False), torch.enable_grad():
+        t = t.detach().clone().requires_grad_()
+        value = f(t)
+        # a constant has no graph
+        return torch.autograd.grad(value.sum(), t)[0] if value.requires_grad else torch.zeros_like(t).detach()
