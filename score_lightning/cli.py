@@ -24,6 +24,15 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    finally:
+        _leave_processes()
+
+
+def _leave_processes() -> None:
+    """Ends the connection between processes: its threads, if they live on, can abort the interpreter as it exits."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def take(

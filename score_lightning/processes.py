@@ -1,6 +1,5 @@
 """Processes that work on one task together: a rank's place among them, and how they are launched."""
 
-import atexit
 import logging
 import os
 from collections.abc import Iterator
@@ -99,7 +98,6 @@ def launch(device: torch.device, processes: int = 1) -> tuple[Rank, torch.device
     try:
         fabric = L.Fabric(accelerator=device.type, devices=here, num_nodes=everywhere // here, strategy=strategy)
         fabric.launch()
-        atexit.register(torch.distributed.destroy_process_group)
     except (ValueError, RuntimeError, L.fabric.utilities.exceptions.MisconfigurationException) as error:
         raise UserError(f"devices={processes} cannot be used: {error}") from error
     return Rank(fabric.global_rank, fabric.world_size, metric_device(fabric.device)), fabric.device
