@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from score_lightning.networks.energy import Energy
 from score_lightning.perturbation import expand
 from score_lightning.schedules import Schedule
 
@@ -109,7 +110,7 @@ class ScoreModel(nn.Module):
     Args:
         net: `net(x_t, c)` with c of shape (B,) -> output of x_t's shape; called `net(x_t, c, labels)` with labels.
         schedule: the noise levels.
-        prediction: what the output means: score, eps, x_0, v or edm.
+        prediction: what the output means: score, eps, x_0, v, edm, or energy, of which the score is the gradient.
         conditioning: what c is: time, level, log_sigma or edm.
         sigma_data: standard deviation of the data that the edm prediction scales by.
 
@@ -133,8 +134,12 @@ class ScoreModel(nn.Module):
         super().__init__()
         if not sigma_data > 0:
             raise ValueError(f"sigma_data must be positive, got {sigma_data}")
-        self.net, self.schedule = net, schedule
-        predictions: dict[str, Prediction] = {**PREDICTIONS, "edm": partial(_eps_from_edm, sigma_data)}
+        self.net, self.schedule = Energy(net) if prediction == "energy" else net, schedule
+        predictions: dict[str, Prediction] = {
+            **PREDICTIONS,
+            "edm": partial(_eps_from_edm, sigma_data),
+            "energy": PREDICTIONS["score"],
+        }
         self._predict = _choose("prediction", prediction, predictions)
         self._input = partial(_edm_input, sigma_data) if prediction == "edm" else None
         self._condition = _choose("conditioning", conditioning, CONDITIONINGS)

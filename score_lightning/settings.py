@@ -117,7 +117,7 @@ class Config:
     data: dict[str, Any] = doc("where images come from", factory=dict)
     net: dict[str, Any] = doc("the network", factory=dict)
     schedule: dict[str, Any] = doc("the noise levels", factory=dict)
-    prediction: str = doc("what the network's output means: score, eps, x_0, v or edm", "eps")
+    prediction: str = doc("what the network's output means: score, eps, x_0, v, edm or energy", "eps")
     conditioning: str = doc("what the network is told of the noise: time, level, log_sigma or edm", "time")
     sigma_data: float = doc("standard deviation of the data, for the edm prediction", 0.5)
     objective: dict[str, Any] = doc("the loss", factory=dict)

@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from score_lightning.models import PREDICTIONS, Estimate, GaussianMixtureModel, ScoreModel
+from score_lightning.networks import Energy, UNet
 from score_lightning.perturbation import perturb
 from score_lightning.schedules import geometric, linear_beta
 
@@ -99,3 +100,36 @@ def test_mixtures_of_wrong_shapes_are_refused():
         GaussianMixtureModel(torch.zeros(2), 1.0, torch.ones(2), SCHEDULES[0])
     with pytest.raises(ValueError, match="positive"):
         GaussianMixtureModel(torch.zeros(2, 1), 1.0, torch.tensor([1.0, 0.0]), SCHEDULES[0])
+
+
+def test_energies_give_the_score_of_their_density():
+    """f = |x|^2 / 2v is a Gaussian's; half the squared distance from the output is made of a network of x's shape."""
+    x, c = torch.randn(5, 3, dtype=torch.float64), torch.zeros(5)
+    assert_close(Energy(lambda x, c: x.square().sum(1) / (2 * 0.7))(x, c), -x / 0.7)
+    assert_close(Energy(lambda x, c: 0.25 * x)(x, c), -(0.75**2) * x)
+    with pytest.raises(ValueError, match=r"an energy needs outputs of shape \(5,\) or \(5, 3\), got \(5, 2\)"):
+        Energy(lambda x, c: x[:, :2])(x, c)
+
+
+def test_energy_scores_are_conservative_where_other_networks_are_not():
+    weights = torch.randn(3, 3, dtype=torch.float64)
+    net = lambda x, c: torch.sin(x @ weights)  # noqa: E731
+    x, c = torch.randn(1, 3, dtype=torch.float64), torch.zeros(1)
+    jacobian = lambda f: torch.autograd.functional.jacobian(lambda x: f(x, c)[0], x)[:, 0]  # noqa: E731
+    curl = lambda j: (j - j.T).abs().max().item()  # noqa: E731
+    assert curl(jacobian(net)) > 0.1
+    assert curl(jacobian(Energy(net))) < 1e-12
+
+
+def test_energy_models_train_and_sample_like_score_models():
+    net = UNet(image_size=4, image_channels=1, channels=8, multipliers=(1,), blocks=1, attention=(4,), groups=4)
+    model, x, t = ScoreModel(net, SCHEDULES[0], "energy"), torch.randn(2, 1, 4, 4), torch.tensor([3, 700])
+    model(x, t).eps.square().mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+    assert sum(p.grad is not None for p in net.parameters()) > 10
+    expected = model(x, t).score.detach()
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            found = model(torch.clone(x), t).score
+        assert not found.requires_grad
+        assert_close(found, expected)

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from score_lightning.models import Estimate, GaussianMixtureModel, ScoreModel
 from score_lightning.networks import UNet
-from score_lightning.objectives import Denoising, Implicit, Sliced
+from score_lightning.objectives import Denoising, Explicit, Implicit, Sliced
 from score_lightning.schedules import EDM, VE, VP, SubVP, geometric, linear_beta
 
 DDPM, NCSN = linear_beta(1e-4, 0.02, 1000), geometric(0.01, 1, 10)
@@ -202,7 +202,7 @@ def test_implicit_sliced_and_denoising_differ_by_a_constant_at_every_level(sched
     t = schedule.at(torch.tensor(0.7))
     models = [mixture, ScoreModel(lambda x, c: torch.sin(x), schedule, "eps")]
     differences = []
-    for objective in (Denoising(), Implicit(), Sliced()):
+    for objective in (Explicit(mixture, "sigma2"), Denoising(), Implicit(), Sliced()):
         a, b = (objective(model, x_0, t) for model in models)
         differences.append(((b - a).mean().item(), ((b - a).std() / len(x_0) ** 0.5).item()))
     for mean, error in differences[1:]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from score_lightning.models import Model
 from score_lightning.objectives.denoising import Denoising
+from score_lightning.objectives.explicit import Explicit
 from score_lightning.objectives.matching import Implicit, Sliced
 from score_lightning.schedules import RandnLike, Schedule
 
@@ -24,4 +25,4 @@ class Objective(Protocol):
         """(B,) losses of x_0 of shape (B, ...) at times t of shape () or (B,)."""
 
 
-__all__ = ["Denoising", "Implicit", "Objective", "Sliced"]
+__all__ = ["Denoising", "Explicit", "Implicit", "Objective", "Sliced"]
