@@ -38,6 +38,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "denoising": objectives.Denoising,
         "implicit": objectives.Implicit,
         "sliced": objectives.Sliced,
+        "variational_bound": objectives.VariationalBound,
     },
     "sampler": {
         "ancestral": recipes.ancestral,
@@ -154,8 +155,8 @@ def build_objective(resolved: Resolved, schedule: schedules.Schedule) -> objecti
     Raises:
         UserError: when it is unknown, refuses its values, or makes no sense with the schedule or so many dimensions.
     """
-    images = resolved.config.images
-    objective: objectives.Objective = build_part(resolved, "objective", {})
+    images, pixels = resolved.config.images, build_pixels(resolved.config)
+    objective: objectives.Objective = build_part(resolved, "objective", {"low": pixels.low, "high": pixels.high})
     try:
         objective.check(schedule, images.channels * images.size**2)
     except ValueError as error:

@@ -350,11 +350,12 @@ def test_words_of_a_command_are_taken_apart():
         ["schedule=edm", "prediction=edm", "conditioning=edm", "objective.weight=edm", "objective.times=log_normal",
          "sampler=heun", "sampler.churn=10.0", "preview=dpm_solver"],
         ["schedule=ve", "conditioning=log_sigma", "objective=sliced", "sampler=reverse_diffusion", "preview=heun"],
+        ["objective=variational_bound", "prediction=x_0", "preview=ddim"],
         ["schedule=sub_vp", "objective.weight=likelihood", "objective.times=importance", "preview=dpm_solver"],
     ],
-    ids=["vp", "edm", "ve_sliced", "sub_vp"],
+    ids=["vp", "edm", "ve_sliced", "bound", "sub_vp"],
 )  # fmt: skip
-def test_continuous_schedules_train_and_sample(tmp_path, words):
+def test_methods_train_and_sample(tmp_path, words):
     folder = run(tmp_path, *words, "sampler.steps=4", "preview.steps=4", "evaluation.n=4", "samples.n=4")
     sample.main([f"ckpt={folder}/checkpoints/last.ckpt", "n=4", f"out={tmp_path}"])
     images = np.load(tmp_path / "samples.npz")["images"]

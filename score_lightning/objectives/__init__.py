@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from score_lightning.models import Model
+from score_lightning.objectives.bound import VariationalBound
 from score_lightning.objectives.denoising import Denoising
 from score_lightning.objectives.explicit import Explicit
 from score_lightning.objectives.matching import Implicit, Sliced
@@ -25,4 +26,4 @@ class Objective(Protocol):
         """(B,) losses of x_0 of shape (B, ...) at times t of shape () or (B,)."""
 
 
-__all__ = ["Denoising", "Explicit", "Implicit", "Objective", "Sliced"]
+__all__ = ["Denoising", "Explicit", "Implicit", "Objective", "Sliced", "VariationalBound"]
