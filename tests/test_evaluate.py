@@ -38,7 +38,7 @@ def test_metrics_of_real_images_are_good_and_of_noise_bad(digits):
     assert same["precision_classifier"] == same["recall_classifier"] == same["coverage_classifier"] == 1
     assert same["memorization_classifier"] == pytest.approx(1)
     assert torch.equal(found.shown, train.images[:70])
-    assert found.neighbors.indices[:, 0].tolist() == list(range(70))
+    assert found.neighbors[:, 0].tolist() == list(range(70))
     noise = evaluator(batches(torch.randint(0, 256, (300, 1, 8, 8)).byte()), Rank()).metrics
     assert noise["fid_classifier"] > 10
     assert abs(same["kid_classifier"]) < 0.01 * noise["kid_classifier"]

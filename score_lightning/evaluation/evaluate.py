@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,18 +22,6 @@ from score_lightning.processes import Rank
 NEIGHBORS = 4  # nearest reference images that are shown of an image
 
 
-class Neighbors(NamedTuple):
-    """The nearest reference images, in feature space, of the images shown.
-
-    Args:
-        distances: (shown, NEIGHBORS), nearest first.
-        indices: of the reference images, of the same shape.
-    """
-
-    distances: Tensor
-    indices: Tensor
-
-
 @dataclass(frozen=True)
 class Result:
     """What an evaluation found.
@@ -41,12 +29,13 @@ class Result:
     Args:
         metrics: values by name, each name with that of its features.
         shown: uint8, the first images in their order.
-        neighbors: of those; None where the reference has no images, or on other ranks than the first.
+        neighbors: (shown, NEIGHBORS) indices of the reference images nearest to each in feature space, nearest first;
+            None where their features are not known, or on other ranks than the first.
     """
 
     metrics: dict[str, float]
     shown: Tensor
-    neighbors: Neighbors | None = field(default=None)
+    neighbors: Tensor | None = None
 
 
 class Evaluator:
@@ -196,12 +185,11 @@ class Evaluator:
             found |= METRICS[name].formula(sides)
         return {f"{name}_{self.features.name}": float(value) for name, value in found.items()}
 
-    def _neighbors(self, fake: Statistics, shown: int) -> Neighbors | None:
+    def _neighbors(self, fake: Statistics, shown: int) -> Tensor | None:
         if fake.features is None or self._real is None or self._real.features is None:
             return None
         k = min(NEIGHBORS, len(self._real.features))
-        distances, indices = nearest(fake.features[:shown], self._real.features, k)
-        return Neighbors(distances.cpu(), indices.cpu())
+        return nearest(fake.features[:shown], self._real.features, k)[1].cpu()
 
 
 def batches_of(

@@ -144,7 +144,7 @@ class Outputs:
             save_grid(results[0].shown, self._place("samples.png"))
         neighbors, images = results[0].neighbors, self._evaluator.reference.images
         if neighbors is not None and images is not None:
-            indices = neighbors.indices[:16]
+            indices = neighbors[:16]
             near = images[indices.flatten()].unflatten(0, indices.shape)
             save_neighbors(results[0].shown[: len(near)], near, self._place("neighbours.png"))
 

@@ -53,7 +53,31 @@ def weigh(name: str, gamma: float = 5.0, sigma_data: float = 0.5) -> Weight:
     return weights[name]
 
 
-class Denoising:
+class Weighted:
+    """An objective with a weight lambda(t) and t uniform over the schedule.
+
+    Args:
+        weight: see `weigh`.
+    """
+
+    def __init__(self, weight: Weight) -> None:
+        self._weight = weight
+
+    def check(self, schedule: Schedule, dim: int) -> None:  # noqa: ARG002
+        """Refuses a schedule that the weight or the times make no sense with.
+
+        Raises:
+            ValueError: with the alternative.
+        """
+        self._weight(schedule, schedule.t_max)
+        self.draw_t(schedule, torch.tensor([0.5]))
+
+    def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:
+        """(B,) times to train at, from u (B,) uniform on [0, 1)."""
+        return schedule.at(u)
+
+
+class Denoising(Weighted):
     """Denoising score matching with the weight lambda(t).
 
     Args:
@@ -82,23 +106,15 @@ class Denoising:
             raise ValueError(f"times must be uniform, log_normal or importance, got {times!r}")
         if not log_std > 0:
             raise ValueError(f"log_std must be positive, got {log_std}")
-        self._weight, self._times = weigh(weight, gamma, sigma_data), times
+        super().__init__(weigh(weight, gamma, sigma_data))
+        self._times = times
         self._log = (log_mean, log_std)
         self._table: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def check(self, schedule: Schedule, dim: int) -> None:  # noqa: ARG002
-        """Refuses a schedule that the weight or the times make no sense with.
-
-        Raises:
-            ValueError: with the alternative.
-        """
-        self._weight(schedule, schedule.t_max)
-        self.draw_t(schedule, torch.tensor([0.5]))
 
     def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:
         """(B,) times to train at, from u (B,) uniform on [0, 1)."""
         if self._times == "uniform":
-            return schedule.at(u)
+            return super().draw_t(schedule, u)
         if self._times == "log_normal":
             mean, std = self._log
             return schedule.time_of((mean + std * torch.special.ndtri(u.double().clamp(1e-9, 1 - 1e-9))).exp())

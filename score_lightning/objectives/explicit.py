@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from score_lightning.models import Model
-from score_lightning.objectives.denoising import weigh
+from score_lightning.objectives.denoising import Weighted, weigh
 from score_lightning.perturbation import perturb
-from score_lightning.schedules import RandnLike, Schedule
+from score_lightning.schedules import RandnLike
 
 
-class Explicit:
+class Explicit(Weighted):
     """lambda(t) mean |score - score of the exact model|^2 at perturbed data (Hyvärinen 2005, Eq. 2).
 
     With lambda = 1 its expectation is the Fisher divergence, per dimension and without the factor 1/2.
@@ -20,19 +20,8 @@ class Explicit:
     """
 
     def __init__(self, exact: Model, weight: str = "uniform") -> None:
-        self._exact, self._weight = exact, weigh(weight)
-
-    def check(self, schedule: Schedule, dim: int) -> None:  # noqa: ARG002
-        """Refuses a schedule that the weight makes no sense with.
-
-        Raises:
-            ValueError: with the alternative.
-        """
-        self._weight(schedule, schedule.t_max)
-
-    def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:
-        """(B,) times to train at, from u (B,) uniform on [0, 1)."""
-        return schedule.at(u)
+        super().__init__(weigh(weight))
+        self._exact = exact
 
     def __call__(self, model: Model, x_0: Tensor, t: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
         """(B,) losses of x_0 of shape (B, ...) at times t of shape () or (B,)."""

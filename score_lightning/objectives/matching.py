@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from score_lightning.models import Model
-from score_lightning.objectives.denoising import weigh
+from score_lightning.objectives.denoising import Weighted, weigh
 from score_lightning.perturbation import expand
 from score_lightning.schedules import RandnLike, Schedule
 
 LIMIT = 256  # dimensions up to which an exact trace is taken without a word: each costs a backward pass
 
 
-class _Matching:
+class _Matching(Weighted):
     """What both share: the points, the weight lambda(t) and the gradients of the score.
 
     Args:
@@ -25,19 +25,8 @@ class _Matching:
     """
 
     def __init__(self, weight: str = "sigma2", clean: bool = False) -> None:
-        self._weight, self._clean = weigh(weight), clean
-
-    def check(self, schedule: Schedule, dim: int) -> None:  # noqa: ARG002
-        """Refuses a schedule that the weight makes no sense with.
-
-        Raises:
-            ValueError: with the alternative.
-        """
-        self._weight(schedule, schedule.t_max)
-
-    def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:
-        """(B,) times to train at, from u (B,) uniform on [0, 1)."""
-        return schedule.at(u)
+        super().__init__(weigh(weight))
+        self._clean = clean
 
     def __call__(self, model: Model, x_0: Tensor, t: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
         """(B,) losses of x_0 of shape (B, ...) at times t of shape () or (B,), up to a constant."""

@@ -206,7 +206,7 @@ class Limit(Continuous):
     central differences (Catmull & Rom 1974), which NCSN's ladder fits exactly.
 
     Raises:
-        ValueError: for a single level, or a schedule whose start is not Gaussian.
+        ValueError: for a single level.
     """
 
     def __init__(self, discrete: Discrete) -> None:
