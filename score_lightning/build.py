@@ -38,7 +38,8 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "denoising": objectives.Denoising,
         "implicit": objectives.Implicit,
         "sliced": objectives.Sliced,
-        "variational_bound": objectives.VariationalBound,
+        "variational_bound": objectives.recipes.variational_bound,
+        "hybrid": objectives.recipes.hybrid,
     },
     "sampler": {
         "ancestral": recipes.ancestral,
@@ -49,6 +50,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "euler_maruyama": recipes.euler_maruyama,
         "heun": recipes.heun,
         "dpm_solver": recipes.dpm_solver,
+        "probability_flow": recipes.probability_flow,
         "predictor_corrector": recipes.predictor_corrector,
     },
     "data": {
@@ -117,9 +119,14 @@ def build_model(resolved: Resolved) -> ScoreModel:
         UserError: when a part is unknown or refuses its values, or the network cannot take the images.
     """
     c = resolved.config
-    schedule = build_part(resolved, "schedule", {})
+    discrete = build_part(resolved, "schedule", {})
+    schedule = build_schedule(resolved)
     given = {"image_size": c.images.size, "image_channels": c.images.channels}
-    given |= {} if schedule.levels is None else {"levels": schedule.levels}
+    given |= {} if discrete.levels is None else {"levels": discrete.levels}
+    if c.labels.classes is not None:
+        given["classes"] = c.labels.classes
+        if "classes" not in keyword_types(TABLES["net"].get(str(c.net.get("name")), dict)):
+            raise UserError(f"labels.classes: net {c.net.get('name')} cannot be told labels; unet can")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(c.seed)
         net = build_part(resolved, "net", given)
@@ -132,6 +139,19 @@ def build_model(resolved: Resolved) -> ScoreModel:
         raise UserError(str(error)) from error
     _try(model, (2, c.images.channels, c.images.size, c.images.size), str(c.net.get("name")))
     return model
+
+
+def build_schedule(resolved: Resolved) -> schedules.Schedule:
+    """The noise levels; with `continuous` also the times between them.
+
+    Raises:
+        UserError: when the schedule is unknown, refuses its values, or has no limit.
+    """
+    schedule = build_part(resolved, "schedule", {})
+    try:
+        return schedule.continuous() if resolved.config.continuous else schedule
+    except ValueError as error:
+        raise UserError(f"continuous: {error}") from error
 
 
 @torch.no_grad()
@@ -156,7 +176,10 @@ def build_objective(resolved: Resolved, schedule: schedules.Schedule) -> objecti
         UserError: when it is unknown, refuses its values, or makes no sense with the schedule or so many dimensions.
     """
     images, pixels = resolved.config.images, build_pixels(resolved.config)
-    objective: objectives.Objective = build_part(resolved, "objective", {"low": pixels.low, "high": pixels.high})
+    _check_variances(resolved, "objective")
+    objective: objectives.Objective = build_part(
+        resolved, "objective", {"low": pixels.low, "high": pixels.high, "levels": schedule.levels}
+    )
     try:
         objective.check(schedule, images.channels * images.size**2)
     except ValueError as error:
@@ -172,14 +195,32 @@ def build_generator(resolved: Resolved, section: str = "sampler", batch_size: in
     """
     c = resolved.config
     pixels = build_pixels(c)
+    _check_variances(resolved, section)
+    if c.labels.guidance != 0 and c.labels.classes is None:
+        raise UserError(
+            f"labels.guidance={c.labels.guidance:g} needs a model that is told labels; this one is not: train one with "
+            "labels.classes=N, or leave guidance at 0"
+        )
     sampler = build_part(resolved, section, {"pixels": (pixels.low, pixels.high)})
-    schedule = build_part(resolved, "schedule", {})
+    schedule = build_schedule(resolved)
     try:
         sampler.evaluations(schedule)
     except (ValueError, TypeError) as error:
         raise UserError(f"{section}: {error}") from error
     shape = (c.images.channels, c.images.size, c.images.size)
-    return Generator(sampler, shape, pixels, batch_size or c.evaluation.batch_size)
+    size = batch_size or c.evaluation.batch_size
+    return Generator(sampler, shape, pixels, size, guidance=c.labels.guidance)
+
+
+def _check_variances(resolved: Resolved, section: str) -> None:
+    """Refuses what needs learned variances of a network that does not learn them."""
+    part, net = part_of(resolved.config, section), resolved.config.net
+    wanted = part.get("variance") == "learned" or part.get("name") == "hybrid"
+    if wanted and not net.get("learned_variance") and "learned_variance" in keyword_types(TABLES["net"][net["name"]]):
+        raise UserError(
+            f"{section} {part.get('name')} needs learned variances: train with net.learned_variance=true"
+            + ("" if section == "objective" else f", or take {section}.variance=small or large")
+        )
 
 
 def build_pixels(config: Config) -> PixelRange:
@@ -230,7 +271,7 @@ def build_module(resolved: Resolved) -> ScoreModule:
     return ScoreModule(
         model,
         build_objective(resolved, model.schedule),
-        Augmentation(build_pixels(c), c.images.flip, c.images.dequantize),
+        Augmentation(build_pixels(c), c.images.flip, c.images.dequantize, c.labels.drop),
         adam,
         WeightAverage(model, c.ema.decay, c.ema.warmup),
         c.seed,

@@ -1,7 +1,7 @@
 """Batches whose images are functions of (seed, step), for any number of processes.
 
-A batch is a dict of `images` (B, C, H, W) uint8, `numbers` (B,) of the images, and `step`, its place in the run. Flips
-and scaling happen later, on whole batches on the model's device.
+A batch is a dict of `images` (B, C, H, W) uint8, `labels` (B,) if there are any, `numbers` (B,) of the images, and
+`step`, its place in the run. Flips and scaling happen later, on whole batches on the model's device.
 """
 
 from collections.abc import Iterator
@@ -83,7 +83,9 @@ class Batches(Dataset[dict[str, Any]]):
     def __getitem__(self, place: tuple[int, list[int]]) -> dict[str, Any]:
         step, numbers = place
         index = torch.tensor(numbers)
-        return {"images": self._images[index % len(self._images)], "step": step, "numbers": index}
+        own = index % len(self._images)
+        labels = {} if self._images.labels is None else {"labels": self._images.labels[own]}
+        return {"images": self._images[own], **labels, "step": step, "numbers": index}
 
 
 class ImageData(L.LightningDataModule):

@@ -156,7 +156,7 @@ class _Point:
                 store.clear()  # broken images are of no use
                 raise
         speed = n * len(seeds) / (time.monotonic() - start)
-        evaluations = self.generator.sampler.evaluations(self._model.schedule)
+        evaluations = self.generator.evaluations(self._model)
         return Entry(results, speed, self._resolved.plain()["sampler"], evaluations)
 
 

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from score_lightning.conditional import Labelled, Measurement, Observed
 from score_lightning.errors import UserError
-from score_lightning.models import ScoreModel
+from score_lightning.models import Model, ScoreModel
 from score_lightning.pixels import PixelRange
 from score_lightning.processes import Rank
 from score_lightning.randomness import ImageNoise
@@ -94,12 +95,18 @@ class Generator:
         shape: (C, H, W) of an image.
         pixels: range of pixels in the model.
         batch_size: images sampled at once.
+        label: of all images, where the model is told labels; image i has label i modulo their number when None.
+        guidance: by labels, see `Labelled`.
+        measurement: what is known of each image, in the model's range.
     """
 
     sampler: Sampler
     shape: tuple[int, int, int]
     pixels: PixelRange
     batch_size: int = 256
+    label: int | None = None
+    guidance: float = 0.0
+    measurement: Measurement | None = None
 
     def batch(
         self,
@@ -113,8 +120,28 @@ class Generator:
         noise = ImageNoise(seed, indices)
         device = next(model.parameters()).device
         x = model.schedule.prior((len(indices), *self.shape), noise, device=device)
-        x = self.sampler(model, x, noise, progress, observe)
+        conditioned: Model = model
+        if model.classes:
+            labels = [i % model.classes if self.label is None else self.label for i in indices]
+            conditioned = Labelled(model, torch.tensor(labels, device=device), self.guidance)
+        known = self.measurement
+        if known is not None:
+            conditioned = Observed(conditioned, known)
+            x = known.perturb(x, *model.schedule(model.schedule.t_max), noise(x))
+        x = self.sampler(conditioned, x, noise, progress, observe)
+        x = x if known is None else known.impose(x)
         return Batch(torch.tensor(indices), self.pixels.decode(x), torch.isfinite(x).flatten(1).all(1).cpu())
+
+    def evaluations(self, model: ScoreModel, tried: int = 4) -> int:
+        """Network evaluations per image: where they depend on the image, the most of so many images."""
+        known = self.sampler.evaluations(model.schedule)
+        if known is not None:
+            return known * (2 if model.classes and self.guidance else 1)
+        calls: list[None] = []
+        counter = model.register_forward_pre_hook(lambda *_: calls.append(None))
+        self.batch(model, range(tried), seed=0)
+        counter.remove()
+        return len(calls)
 
     def __call__(
         self,

@@ -30,12 +30,15 @@ class Estimate:
         x_t: (B, ...) perturbed data.
         alpha, sigma: of the kernel, of shape () or (B, 1, ...).
         eps: (B, ...) the expected standard noise in x_t.
+        fraction: (B, ...) of networks that learn variances, where those of a step back lie between the logarithms of
+            the posterior's, 0, and beta's, 1 (Nichol & Dhariwal 2021, Eq. 15); may leave [0, 1].
     """
 
     x_t: Tensor
     alpha: Tensor
     sigma: Tensor
     eps: Tensor
+    fraction: Tensor | None = None
 
     @property
     def score(self) -> Tensor:
@@ -107,6 +110,8 @@ class Model(Protocol):
 class ScoreModel(nn.Module):
     """A network read as the score of the data perturbed by a schedule.
 
+    Of a network with twice the channels of x_t the second half are variances v, fraction = (v + 1) / 2.
+
     Args:
         net: `net(x_t, c)` with c of shape (B,) -> output of x_t's shape; called `net(x_t, c, labels)` with labels.
         schedule: the noise levels.
@@ -115,6 +120,7 @@ class ScoreModel(nn.Module):
         sigma_data: standard deviation of the data that the edm prediction scales by.
 
     Attributes:
+        classes: of the labels that the network can be told, its own `classes`; None without.
         config: the resolved configuration, of a model that `score_lightning.checkpoint.load` gave.
 
     Raises:
@@ -140,12 +146,13 @@ class ScoreModel(nn.Module):
             "edm": partial(_eps_from_edm, sigma_data),
             "energy": PREDICTIONS["score"],
         }
+        self.classes: int | None = getattr(net, "classes", None)
         self._predict = _choose("prediction", prediction, predictions)
         self._input = partial(_edm_input, sigma_data) if prediction == "edm" else None
         self._condition = _choose("conditioning", conditioning, CONDITIONINGS)
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Estimate:
-        """The estimate for x_t of shape (B, ...) at times t of shape () or (B,)."""
+        """The estimate for x_t of shape (B, ...) at times t of shape () or (B,), labels int64 (B,), -1 for none."""
         alpha, sigma = self.schedule(t)
         c = self._condition(self.schedule, t, alpha, sigma).expand(len(x_t)).to(x_t.device)
         if c.is_floating_point():
@@ -154,7 +161,11 @@ class ScoreModel(nn.Module):
         x = x_t if self._input is None else self._input(x_t, alpha, sigma)
         x = x.to(next(self.parameters(), x_t).dtype)  # another one in Lightning's true-precision modes
         output = self.net(x, c) if labels is None else self.net(x, c, labels)
-        return Estimate(x_t, alpha, sigma, self._predict(output.to(x_t.dtype), x_t, alpha, sigma))
+        output, fraction = output.to(x_t.dtype), None
+        if output.shape[1] == 2 * x_t.shape[1]:
+            output, v = output.chunk(2, 1)
+            fraction = (v + 1) / 2
+        return Estimate(x_t, alpha, sigma, self._predict(output, x_t, alpha, sigma), fraction)
 
 
 class GaussianMixtureModel:

@@ -10,7 +10,13 @@ For s < t the chain is Markov, with the transition
 and the posterior p(x_s | x_t, x_0), Gaussian again. DDPM's beta_t is sigma_ts^2 for s = t - 1.
 """
 
+from typing import Literal
+
+import torch
 from torch import Tensor
+
+Variance = Literal["large", "small", "learned"]
+"""Of p(x_s | x_t): sigma_ts^2, the posterior's, or what the network learned between them."""
 
 
 def expand(a: Tensor, x: Tensor) -> Tensor:
@@ -40,3 +46,15 @@ def posterior(alpha_s: Tensor, sigma_s: Tensor, alpha_t: Tensor, sigma_t: Tensor
     a = alpha_ts * sigma_s**2 / sigma_t**2
     b = alpha_s * sigma2_ts / sigma_t**2
     return a, b, sigma_s**2 * sigma2_ts / sigma_t**2
+
+
+def between(small: Tensor, large: Tensor, fraction: Tensor | None) -> Tensor:
+    """The variance whose logarithm lies at a fraction between two, of its shape (Nichol & Dhariwal 2021, Eq. 15).
+
+    Raises:
+        ValueError: without a fraction: the network has not learned any.
+    """
+    if fraction is None:
+        raise ValueError("this network has not learned variances: take small or large, or net.learned_variance=true")
+    low, high = (expand(a, fraction).log() for a in (small, large))
+    return torch.exp(low + fraction * (high - low))

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQ
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from score_lightning import config
-from score_lightning.build import build_part, part_of
+from score_lightning.build import part_of
 from score_lightning.build_evaluation import build_evaluator, build_features
 from score_lightning.callbacks import Evaluate, SampleGrid, SaveConfig, SaveLast
 from score_lightning.config import Resolved
@@ -19,11 +19,12 @@ from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluate import Evaluator
 from score_lightning.evaluation.reference import Reference
 from score_lightning.generate import Generator
+from score_lightning.models import ScoreModel
 from score_lightning.sources import Split
 
 
-def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> list[L.Callback]:
-    """All callbacks of a run.
+def build_callbacks(resolved: Resolved, split: Split, model: ScoreModel, generator: Generator) -> list[L.Callback]:
+    """All callbacks of the run of a model.
 
     Raises:
         UserError: when the features of the evaluation cannot be had.
@@ -40,7 +41,7 @@ def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> l
     if evaluator is not None:
         settings = {
             "sampler": part_of(c, "preview"),
-            "evaluations_per_image": generator.sampler.evaluations(build_part(resolved, "schedule", {})),
+            "evaluations_per_image": generator.evaluations(model),
             "weights": "ema",
         }
         callbacks.append(Evaluate(evaluator, generator, c.evaluation.n, c.seed, c.evaluation.every, settings))

@@ -27,6 +27,15 @@ class Images:
 
 
 @dataclass
+class Labels:
+    """Class labels, where the network is told them."""
+
+    classes: int | None = doc("number of classes, of a network that is told labels (null: it is not)", None)
+    drop: float = doc("share of training images whose label is left out, for guidance", 0.1)
+    guidance: float = doc("in sampling, eps = (1 + w) eps(label) - w eps: how much labels are exaggerated", 0.0)
+
+
+@dataclass
 class Optimizer:
     """Adam."""
 
@@ -114,9 +123,11 @@ class Config:
     seed: int = doc("seed of everything random", 0)
     out: str = doc("folder of runs, or of results for eval and sample", "runs")
     images: Images = doc("", factory=Images)
+    labels: Labels = doc("", factory=Labels)
     data: dict[str, Any] = doc("where images come from", factory=dict)
     net: dict[str, Any] = doc("the network", factory=dict)
     schedule: dict[str, Any] = doc("the noise levels", factory=dict)
+    continuous: bool = doc("also take the times between the levels of a discrete schedule", False)
     prediction: str = doc("what the network's output means: score, eps, x_0, v, edm or energy", "eps")
     conditioning: str = doc("what the network is told of the noise: time, level, log_sigma or edm", "time")
     sigma_data: float = doc("standard deviation of the data, for the edm prediction", 0.5)

@@ -124,7 +124,7 @@ def _train(resolved: config.Resolved, module: Any, resume: str | None) -> None:
     build.build_generator(resolved)  # a mistake in it would show only after the training
     generator = build.build_generator(resolved, "preview")
     split = build.build_images(resolved)
-    trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, generator))
+    trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, module.model, generator))
     trainer.fit(module, build.build_data(resolved, split), ckpt_path=resume, weights_only=True)
     folder = run_folder(trainer)
     if trainer.is_global_zero:

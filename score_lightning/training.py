@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from score_lightning.models import ScoreModel
-from score_lightning.objectives import Objective
+from score_lightning.conditional import NO_LABEL, Labelled
+from score_lightning.models import Model, ScoreModel
+from score_lightning.objectives import ImportanceSampled, Objective
 from score_lightning.pixels import PixelRange
 from score_lightning.randomness import BatchNoise, ImageNoise, derive_seed
 
@@ -24,11 +25,13 @@ class Augmentation:
         pixels: range of pixels in the model.
         flip: whether half of the images are flipped left to right.
         dequantize: whether uniform noise below one grey level is added.
+        drop: share of labels that are left out.
     """
 
     pixels: PixelRange
     flip: bool = False
     dequantize: bool = False
+    drop: float = 0.0
 
     def __call__(self, images: Tensor, noise: BatchNoise) -> Tensor:
         """float32 (B, C, H, W) from uint8 images of that shape."""
@@ -36,6 +39,10 @@ class Augmentation:
             flipped = noise.rand(len(images)) < 0.5
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)
         return self.pixels.encode(images, noise.rand(*images.shape) if self.dequantize else None)
+
+    def labels(self, labels: Tensor, noise: BatchNoise) -> Tensor:
+        """Labels int64 (B,), those left out -1."""
+        return torch.where(noise.rand(len(labels)) < self.drop, NO_LABEL, labels)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,11 @@ class WeightAverage(nn.Module):
         return super()._apply(lambda p: fn(p).to(p.dtype), recurse)
 
 
+def told(model: ScoreModel, labels: Tensor | None) -> Model:
+    """The model, told labels (B,) if it can be."""
+    return model if labels is None or model.classes is None else Labelled(model, labels)
+
+
 class LevelLosses(Metric):
     """Mean loss at each of `levels` noise levels, over all ranks."""
 
@@ -127,13 +139,15 @@ class ValidationLoss:
         self._objective, self._pixels, self._seed = objective, pixels, seed
         self.times = model.schedule.times(min(levels, model.schedule.levels or levels))
 
-    def __call__(self, model: ScoreModel, images: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """(level (B,), loss (B,)) of uint8 images (B, C, H, W) in the triples with these numbers (B,)."""
+    def __call__(
+        self, model: ScoreModel, images: Tensor, numbers: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(level (B,), loss (B,)) of uint8 images (B, C, H, W), labels (B,), in the triples with these numbers (B,)."""
         noise = ImageNoise(derive_seed(self._seed, "validation"), numbers.tolist())
         # the second term moves an image to another level each time it comes round
         level = (numbers + numbers // len(self.times)) % len(self.times)
         t = self.times.to(level.device)[level]
-        return level, self._objective(model, self._pixels.encode(images), t, noise)
+        return level, self._objective(told(model, labels), self._pixels.encode(images), t, noise)
 
 
 class ScoreModule(L.LightningModule):
@@ -176,7 +190,12 @@ class ScoreModule(L.LightningModule):
         torch.manual_seed(derive_seed(self._seed, "dropout", batch["step"], self.global_rank))
         x_0 = self._augmentation(batch["images"], noise)
         t = self._objective.draw_t(self.model.schedule, noise.rand(len(x_0)))
-        loss = self._objective(self.model, x_0, t, noise.randn_like).mean()
+        labels = self._augmentation.labels(batch["labels"], noise) if self.model.classes else None
+        losses = self._objective(told(self.model, labels), x_0, t, noise.randn_like)
+        if isinstance(self._objective, ImportanceSampled):
+            everyones = self.all_gather((t, losses.detach()))
+            self._objective.observe(*(part.flatten() for part in everyones))
+        loss = losses.mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -187,7 +206,8 @@ class ScoreModule(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Losses of the averaged weights for triples (image, time, noise) that are the same in every validation."""
-        self._level_losses.update(*self._validation(self.average.model, batch["images"], batch["numbers"]))
+        images, numbers, labels = batch["images"], batch["numbers"], batch.get("labels")
+        self._level_losses.update(*self._validation(self.average.model, images, numbers, labels))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the mean loss, and that of each level."""

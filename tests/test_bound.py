@@ -8,8 +8,9 @@ from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
 from score_lightning.models import GaussianMixtureModel, ScoreModel
-from score_lightning.objectives import VariationalBound
-from score_lightning.objectives.bound import bound_bits_per_dim
+from score_lightning.objectives import Denoising, VariationalBound
+from score_lightning.objectives.bound import Hybrid, bound_bits_per_dim
+from score_lightning.samplers import Ancestral
 from score_lightning.schedules import VP, cosine, linear_beta
 
 DDPM = linear_beta(1e-4, 0.02, 1000)
@@ -84,8 +85,67 @@ def test_the_bound_of_an_exact_model_is_just_above_the_negative_log_likelihood()
     assert terms[-1].max() < 1e-4
 
 
+class TwoHalves(torch.nn.Module):
+    """eps and v of images (B, C, H, W) as parameters of one size each."""
+
+    def __init__(self, eps, v):
+        super().__init__()
+        self.eps, self.v = (torch.nn.Parameter(torch.tensor(a, dtype=torch.float64)) for a in (eps, v))
+
+    def forward(self, x, _):
+        return torch.cat([self.eps * x.sin(), self.v.expand_as(x)], 1)
+
+
+@pytest.mark.parametrize(("v", "fixed"), [(-1.0, "small"), (1.0, "large")])
+def test_learned_variances_at_their_ends_are_the_fixed_ones(v, fixed):
+    model, x_0 = ScoreModel(TwoHalves(0.7, v), DDPM), torch.rand(4, 3, 2, 2, dtype=torch.float64) * 2 - 1
+    t, z = torch.tensor([1, 30, 600, 999]), torch.randn(4, 3, 2, 2, dtype=torch.float64)
+    learned, plain = (VariationalBound(variance)(model, x_0, t, lambda _: z) for variance in ("learned", fixed))
+    assert_close(learned, plain, rtol=1e-9, atol=0)
+    steps = [Ancestral(a).step(model(x_0, t[2]), DDPM, t[2], t[1], lambda _: z) for a in ("learned", fixed)]
+    assert_close(*steps, rtol=1e-12, atol=1e-12)
+
+
+def test_learned_variances_are_interpolated_in_their_logarithm():
+    """Nichol & Dhariwal 2021, Eq. 15, and the same variance at every step from t = 1 on in the first term."""
+    model, x = ScoreModel(TwoHalves(0.0, 0.2), DDPM), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    step = Ancestral("learned").step(
+        model(x, torch.tensor(500)), DDPM, torch.tensor(500), torch.tensor(499), torch.ones_like
+    )
+    beta, tilde = 1e-4 + 500 * (0.02 - 1e-4) / 999, VariationalBound().coefficients(DDPM, torch.tensor(500))[1].item()
+    assert step.item() ** 2 == pytest.approx(math.exp(0.6 * math.log(beta) + 0.4 * math.log(tilde)), rel=1e-9)
+    small, large = VariationalBound("learned").coefficients(DDPM, torch.tensor(0))[1:]
+    assert small.item() == pytest.approx(5.4531877e-5, rel=1e-7)
+    assert large.item() == pytest.approx(1e-4, rel=1e-9)
+
+
+def test_the_hybrid_loss_trains_eps_by_l_simple_and_variances_by_the_bound():
+    x_0, z = torch.rand(4, 3, 2, 2, dtype=torch.float64) * 2 - 1, torch.randn(4, 3, 2, 2, dtype=torch.float64)
+    t, net = torch.tensor([0, 3, 300, 999]), TwoHalves(0.7, 0.3)
+    model = ScoreModel(net, DDPM)
+
+    def gradients(objective):
+        return torch.autograd.grad(objective(model, x_0, t, lambda _: z).sum(), [net.eps, net.v], allow_unused=True)
+
+    hybrid, simple, bound = (gradients(o) for o in (Hybrid(), Denoising(), VariationalBound("learned")))
+    assert_close(hybrid[0], simple[0], rtol=1e-9, atol=0)
+    assert_close(hybrid[1], 0.001 * bound[1], rtol=1e-9, atol=0)
+    assert simple[1] is None or simple[1] == 0
+    value = Hybrid()(model, x_0, t, lambda _: z)
+    parts = Denoising()(model, x_0, t, lambda _: z), VariationalBound("learned")(model, x_0, t, lambda _: z)
+    assert_close(value, parts[0] + 0.001 * parts[1])
+
+
+def test_a_network_without_variances_is_refused_where_they_are_asked_for():
+    model, x = ScoreModel(lambda x, c: x, DDPM), torch.zeros(2, 3, 2, 2)
+    with pytest.raises(ValueError, match=r"net\.learned_variance=true"):
+        VariationalBound("learned")(model, x, torch.tensor(3))
+    with pytest.raises(ValueError, match="not learned variances"):
+        Ancestral("learned").step(model(x, torch.tensor(3)), DDPM, torch.tensor(3), torch.tensor(2), torch.randn_like)
+
+
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="of discrete levels"):
         VariationalBound().check(VP(), 4)
-    with pytest.raises(ValueError, match="variance must be large or small"):
+    with pytest.raises(ValueError, match="variance must be one of large, small, learned"):
         VariationalBound("medium")

@@ -12,6 +12,7 @@ import score_lightning
 ROOT = Path(score_lightning.__file__).parent
 THEORY = {
     "perturbation", "schedules", "models", "objectives", "samplers", "ladder", "networks", "pixels", "randomness",
+    "likelihood", "conditional",
 }  # fmt: skip
 ENTRY = {"train", "eval", "sample", "suggest_noise"}
 LAYERS = [
@@ -66,8 +67,8 @@ def test_no_module_imports_from_a_layer_above(path):
 
 
 @pytest.mark.parametrize("path", [p for p, n in FILES.items() if n in THEORY], ids=lambda p: str(p.relative_to(ROOT)))
-def test_theory_and_networks_import_torch_only(path):
-    allowed = {"torch", "score_lightning", "tqdm", *sys.stdlib_module_names}
+def test_theory_and_networks_import_torch_and_its_solvers_only(path):
+    allowed = {"torch", "torchode", "score_lightning", "tqdm", *sys.stdlib_module_names}
     assert {module.split(".")[0] for module in imports(path)} <= allowed
     inside = {module.split(".")[1] for module in imports(path) if module.startswith("score_lightning.")}
     assert inside <= THEORY

@@ -216,7 +216,7 @@ def test_evaluations_are_counted_as_they_happen(sampler):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Ancestral("medium"), "large or small"),
+        (lambda: Ancestral("medium"), "one of large, small, learned"),
         (lambda: DDIM(1.5), "between 0 and 1"),
         (lambda: Langevin(0.0, 3), "step_size > 0"),
         (lambda: Langevin(0.1, 3, snr=0.1), "either step_size > 0 or snr > 0"),

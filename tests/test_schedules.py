@@ -194,6 +194,15 @@ def test_continuous_times_run_from_the_most_noise_to_the_least(schedule, spacing
     assert u.tolist() == pytest.approx([low, (low + high) / 2, high])
 
 
+@pytest.mark.parametrize("schedule", CONTINUOUS.values(), ids=CONTINUOUS)
+def test_the_time_of_a_ratio_is_the_inverse_of_the_kernel(schedule):
+    t = schedule.at(torch.linspace(0, 1, 500, dtype=torch.float64))
+    alpha, sigma = schedule(t)
+    assert_close(schedule.time_of(sigma / alpha), t, rtol=1e-9, atol=1e-12)
+    beyond = torch.tensor([1e-12, 1e12], dtype=torch.float64)
+    assert_close(schedule.time_of(beyond), torch.stack([schedule.t_min, schedule.t_max]))
+
+
 @pytest.mark.parametrize("steps", [2, 20, 500, 1000])
 @pytest.mark.parametrize("spacing", ["log_snr", "karras"])
 @pytest.mark.parametrize("schedule", [DDPM, cosine(1000), geometric(0.01, 50, 1000)], ids=["ddpm", "cosine", "ncsn"])

@@ -22,6 +22,8 @@ def level_losses(
     losses = LevelLosses(len(loss.times)).to(device)
     for _, numbers in ValidationOrder(n, batch_size, rank.number, rank.count):
         index = torch.tensor(numbers)
-        losses.update(*loss(model, images[index % len(images)].to(device), index.to(device)))
+        place = index % len(images)
+        labels = None if images.labels is None else images.labels[place].to(device)
+        losses.update(*loss(model, images[place].to(device), index.to(device), labels))
     alpha, sigma = model.schedule(loss.times)
     return (sigma / alpha).cpu(), losses.compute().cpu()

@@ -84,6 +84,8 @@ class UNet(nn.Module):
         attention: resolutions, in pixels, at which blocks are followed by self-attention.
         dropout: probability inside the residual blocks.
         groups: groups of the group norms.
+        learned_variance: whether to return twice the channels, the second half for variances (Nichol & Dhariwal 2021).
+        classes: of labels, which are embedded and added to the time's embedding; None without labels.
 
     Raises:
         ValueError: when the image size cannot be halved that often, or the groups do not divide a width.
@@ -99,6 +101,8 @@ class UNet(nn.Module):
         attention: Sequence[int] = (16,),
         dropout: float = 0.0,
         groups: int = 32,
+        learned_variance: bool = False,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         if not multipliers or min(channels, blocks, groups, *multipliers) < 1:
@@ -111,7 +115,9 @@ class UNet(nn.Module):
             )
         if channels % groups:
             raise ValueError(f"groups must divide channels, got {groups} and {channels}")
-        self.image_size, self.channels = image_size, channels
+        if classes is not None and classes < 1:
+            raise ValueError(f"classes must be positive, or none, got {classes}")
+        self.image_size, self.channels, self.classes = image_size, channels, classes
         embedding, widths = 4 * channels, [channels * m for m in multipliers]
         before, after = [channels, *widths[:-1]], [*widths[1:], widths[-1]]
         attend = [image_size // 2**i in attention for i in range(len(widths))]
@@ -133,11 +139,13 @@ class UNet(nn.Module):
             for n, w, b, a in zip(after, widths, before, attend, strict=True)
         )
         self.grow = nn.ModuleList(_conv(w, w) for w in widths[1:])
+        if classes is not None:
+            self.label = nn.Embedding(classes + 1, embedding)  # the first row is that of no label
         self.norm_out = nn.GroupNorm(groups, channels * multipliers[0], eps=1e-6)
-        self.conv_out = _conv(channels * multipliers[0], image_channels, scale=0)
+        self.conv_out = _conv(channels * multipliers[0], image_channels * (1 + learned_variance), scale=0)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """(B, C, H, W) from images x (B, C, H, W) and times t (B,).
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) from images x (B, C, H, W), times t (B,) and labels int64 (B,), -1 for none.
 
         Raises:
             ValueError: when the images are not of the size that the network was built for.
@@ -145,7 +153,10 @@ class UNet(nn.Module):
         if x.shape[2:] != (self.image_size, self.image_size):
             raise ValueError(f"this network takes images of {self.image_size} pixels, got {tuple(x.shape[2:])}")
         embedding = self.time_1(sinusoidal(t, self.channels).to(self.time_1.weight.dtype))
-        embedding = F.silu(self.time_2(F.silu(embedding)))
+        embedding = self.time_2(F.silu(embedding))
+        if self.classes is not None:
+            embedding = embedding + self.label(t.new_zeros(len(x), dtype=torch.int64) if labels is None else labels + 1)
+        embedding = F.silu(embedding)
         h = self.conv_in(x)
         skips = [h]
         for i, level in enumerate(self.down):

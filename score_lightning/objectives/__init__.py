@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from score_lightning.models import Model
-from score_lightning.objectives.bound import VariationalBound
+from score_lightning.objectives import recipes
+from score_lightning.objectives.bound import Hybrid, VariationalBound
 from score_lightning.objectives.denoising import Denoising
 from score_lightning.objectives.explicit import Explicit
+from score_lightning.objectives.importance import ImportanceSampled
 from score_lightning.objectives.matching import Implicit, Sliced
 from score_lightning.schedules import RandnLike, Schedule
 
@@ -26,4 +28,7 @@ class Objective(Protocol):
         """(B,) losses of x_0 of shape (B, ...) at times t of shape () or (B,)."""
 
 
-__all__ = ["Denoising", "Explicit", "Implicit", "Objective", "Sliced", "VariationalBound"]
+__all__ = [
+    "Denoising", "Explicit", "Hybrid", "Implicit", "ImportanceSampled", "Objective", "Sliced", "VariationalBound",
+    "recipes",
+]  # fmt: skip

@@ -8,13 +8,14 @@ Times here count from 0: the term at time t >= 1 is the paper's L_t, that at 0 i
 """
 
 import math
-from typing import Literal
+from dataclasses import replace
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from score_lightning.models import Model
-from score_lightning.perturbation import expand, perturb, posterior, transition
+from score_lightning.models import Estimate, Model
+from score_lightning.perturbation import Variance, between, expand, perturb, posterior, transition
 from score_lightning.schedules import Discrete, RandnLike, Schedule
 
 
@@ -22,17 +23,21 @@ class VariationalBound:
     """Terms of the bound in bits per dimension, times their number: over uniform times their mean is the whole but L_T.
 
     Args:
-        variance: of p(x_{t-1} | x_t): `small`, the posterior's beta~, or `large`, beta. The first step's is beta~_2.
+        variance: of p(x_{t-1} | x_t): `small`, the posterior's beta~, `large`, beta, or `learned` between them. The
+            first step has no beta~ and takes beta~_2, of which `large` is the same there.
         low, high: range of pixels in the model, of 256 grey levels: the decoder's bins (Eq. 13).
 
     Raises:
         ValueError: for another variance, or an empty range.
     """
 
-    def __init__(self, variance: Literal["large", "small"] = "small", low: float = -1.0, high: float = 1.0) -> None:
-        if variance not in ("large", "small") or not low < high:
-            raise ValueError(f"variance must be large or small, and low < high; got {variance!r}, {low} and {high}")
-        self._large, self._range = variance == "large", (low, high)
+    def __init__(self, variance: Variance = "small", low: float = -1.0, high: float = 1.0) -> None:
+        if variance not in get_args(Variance) or not low < high:
+            raise ValueError(
+                f"variance must be one of {', '.join(get_args(Variance))}, and low < high; got {variance!r}, {low} "
+                f"and {high}"
+            )
+        self._variance, self._range = variance, (low, high)
 
     def check(self, schedule: Schedule, dim: int) -> None:  # noqa: ARG002
         """Refuses a schedule without levels.
@@ -49,57 +54,94 @@ class VariationalBound:
 
     def __call__(self, model: Model, x_0: Tensor, t: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
         """(B,) terms of x_0 of shape (B, ...) at times t of shape () or (B,)."""
-        schedule = model.schedule
-        assert schedule.levels is not None
         t = t.expand(len(x_0))
-        data = model(perturb(x_0, *schedule(t), randn_like(x_0)), t).x_0
-        # the posterior of the first step has no variance: it takes that of the second, and the decoder
-        b, v_q, v_p = self.coefficients(schedule, t.clamp(min=1))
-        gaussian = (torch.log(v_p / v_q) + v_q / v_p - 1) / 2
-        kl = gaussian + b**2 / (2 * v_p) * (x_0 - data).double().square().flatten(1).mean(1)
-        bits = torch.where(t == 0, self._decode(x_0, data, v_q), kl) / math.log(2)
-        return (schedule.levels * bits).to(x_0.dtype)
+        return self.terms(model.schedule, model(perturb(x_0, *model.schedule(t), randn_like(x_0)), t), x_0, t)
+
+    def terms(self, schedule: Schedule, estimate: Estimate, x_0: Tensor, t: Tensor) -> Tensor:
+        """(B,) terms of x_0 (B, ...) from the estimate at x_t, for times t (B,)."""
+        assert schedule.levels is not None
+        b, v_q, v_p = (expand(a, x_0).double() for a in self.coefficients(schedule, t))
+        if self._variance == "learned":
+            fraction = None if estimate.fraction is None else estimate.fraction.double()
+            v_p = between(v_q, v_p, fraction)
+        error = (x_0 - estimate.x_0).double()
+        kl = (torch.log(v_p / v_q) + (v_q + (b * error) ** 2) / v_p - 1) / 2
+        first = expand(t == 0, kl).bool()
+        nats = torch.where(first, self._decode(x_0.double(), estimate.x_0.double(), v_p), kl).flatten(1).mean(1)
+        return (schedule.levels / math.log(2) * nats).to(x_0.dtype)
 
     def coefficients(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(factor of x_0 in the posterior's mean, variance of q, variance of p) of the step from t >= 1 to t - 1."""
-        kernels = (*schedule(t - 1), *schedule(t))
+        """(factor of x_0 in the posterior's mean, variance of q, variance of p or its upper end) of the step from t.
+
+        The posterior of the first step has no variance: it takes that of the second.
+        """
+        later = t.clamp(min=1)
+        kernels = (*schedule(later - 1), *schedule(later))
         _, b, v_q = posterior(*kernels)
-        return b, v_q, transition(*kernels)[1] if self._large else v_q
+        if self._variance == "small":
+            return b, v_q, v_q
+        first = schedule(t)[1] ** 2 if self._variance == "learned" else v_q
+        return b, v_q, torch.where(t == 0, first, transition(*kernels)[1])
 
     def prior_term(self, schedule: Discrete, x_0: Tensor) -> Tensor:
         """L_T in bits per dimension, (B,): of q(x_T | x_0) against the distribution that sampling starts from."""
         alpha, sigma = schedule(schedule.t_max)
         return (alpha / sigma) ** 2 * x_0.double().square().flatten(1).mean(1) / (2 * math.log(2))
 
-    def _decode(self, x_0: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """-ln of the probability of each grey level's bin under N(mean, variance), the outer ones open; (B,)."""
+    def _decode(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """-ln of the probability of each grey level's bin under N(mean, variance), the outer ones open."""
         low, high = self._range
-        half, std = (high - low) / 510, expand(variance.sqrt(), x_0).double()
-        x, mean = x_0.double(), mean.double()
+        half, std = (high - low) / 510, variance.sqrt()
         upper = torch.where(x > high - half, torch.inf, (x + half - mean) / std)
         lower = torch.where(x < low + half, -torch.inf, (x - half - mean) / std)
         # of the two tails the one that does not cancel
         flip = lower > 0
         a, b = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
         inside = torch.special.ndtr(b) - torch.special.ndtr(a)
-        return -inside.clamp(min=1e-300).log().flatten(1).mean(1)
+        return -inside.clamp(min=1e-300).log()
+
+
+class Hybrid:
+    """L_simple + 0.001 L_vlb, whose gradient reaches the learned variances only (Nichol & Dhariwal 2021, Eq. 16).
+
+    Args:
+        weight: of L_vlb, in bits per dimension.
+        low, high: as of `VariationalBound`.
+    """
+
+    def __init__(self, weight: float = 0.001, low: float = -1.0, high: float = 1.0) -> None:
+        self._bound, self._weight = VariationalBound("learned", low, high), weight
+        self.check, self.draw_t = self._bound.check, self._bound.draw_t
+
+    def __call__(self, model: Model, x_0: Tensor, t: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
+        """(B,) losses of x_0 of shape (B, ...) at times t of shape () or (B,)."""
+        t, eps = t.expand(len(x_0)), randn_like(x_0)
+        estimate = model(perturb(x_0, *model.schedule(t), eps), t)
+        fixed = replace(estimate, eps=estimate.eps.detach())
+        simple = (estimate.eps - eps).square().flatten(1).mean(1)
+        return simple + self._weight * self._bound.terms(model.schedule, fixed, x_0, t)
 
 
 def bound_bits_per_dim(
-    model: Model, x_0: Tensor, variance: Literal["large", "small"] = "small", randn_like: RandnLike = torch.randn_like
+    model: Model,
+    x_0: Tensor,
+    variance: Variance = "small",
+    randn_like: RandnLike = torch.randn_like,
+    pixels: tuple[float, float] = (-1.0, 1.0),
 ) -> tuple[Tensor, Tensor]:
     """(bits per dimension (B,), terms (T + 1, B)) of the whole bound, with one noise for each term; L_T is the last.
 
     Args:
         model: of a discrete schedule.
-        x_0: (B, ...) images of 256 grey levels in [-1, 1].
+        x_0: (B, ...) images of 256 grey levels.
         variance: see `VariationalBound`.
         randn_like: draws every normal number.
+        pixels: range of x_0.
 
     Raises:
-        ValueError: when the schedule is not discrete.
+        ValueError: when the schedule is not discrete, or learned variances are asked of a network without any.
     """
-    objective = VariationalBound(variance)
+    objective = VariationalBound(variance, *pixels)
     objective.check(model.schedule, x_0[0].numel())
     schedule = model.schedule
     assert isinstance(schedule, Discrete)

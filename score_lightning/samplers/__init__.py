@@ -1,11 +1,12 @@
 """Samplers: from noise to data along a schedule's times, with any model that estimates the score."""
 
 from score_lightning.samplers.correctors import AnnealedLangevin, Langevin
+from score_lightning.samplers.flow import ProbabilityFlow
 from score_lightning.samplers.loop import Sampler, sample
 from score_lightning.samplers.predictors import DDIM, Ancestral, EulerMaruyama, ReverseDiffusion
 from score_lightning.samplers.solvers import DPMSolverPP, Heun
 
 __all__ = [
-    "DDIM", "Ancestral", "AnnealedLangevin", "DPMSolverPP", "EulerMaruyama", "Heun", "Langevin", "ReverseDiffusion",
-    "Sampler", "sample",
+    "DDIM", "Ancestral", "AnnealedLangevin", "DPMSolverPP", "EulerMaruyama", "Heun", "Langevin", "ProbabilityFlow",
+    "ReverseDiffusion", "Sampler", "sample",
 ]  # fmt: skip

@@ -27,10 +27,12 @@ class Predictor(Protocol):
     """What steps from time t to an earlier s.
 
     Attributes:
-        evaluations: of the model, in each step.
+        evaluations: of the model, in each step; None where they depend on x.
     """
 
-    evaluations: int
+    @property
+    def evaluations(self) -> int | None:
+        """See above."""
 
     def check(self, schedule: Schedule) -> None:
         """Raises a ValueError, with the alternative, when it makes no sense with the schedule."""
@@ -136,8 +138,8 @@ class Sampler:
         settings = (self.predictor, self.corrector, self.denoise, randn_like, self.clip, progress, observe)
         return sample(model, x, times, *settings)
 
-    def evaluations(self, schedule: Schedule) -> int:
-        """Number of network evaluations per image.
+    def evaluations(self, schedule: Schedule) -> int | None:
+        """Number of network evaluations per image; None where it depends on the image.
 
         Raises:
             ValueError: when the sampler makes no sense with the schedule.
@@ -145,6 +147,8 @@ class Sampler:
         times = len(schedule.times(self.steps, self.spacing))
         if self.predictor is not None:
             self.predictor.check(schedule)
-        predicted = (times - 1) * self.predictor.evaluations if self.predictor is not None else 0
+        each = 0 if self.predictor is None else self.predictor.evaluations
+        if each is None:
+            return None
         corrected = times * self.corrector.steps if self.corrector is not None else 0
-        return predicted + corrected + self.denoise
+        return (times - 1) * each + corrected + self.denoise

@@ -3,13 +3,13 @@
 All of them work for any Gaussian kernel; Euler-Maruyama alone asks for the SDE's coefficients.
 """
 
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from score_lightning.models import Estimate, Model
-from score_lightning.perturbation import posterior, transition
+from score_lightning.perturbation import Variance, between, posterior, transition
 from score_lightning.schedules import RandnLike, Schedule
 
 
@@ -38,23 +38,25 @@ class Ancestral(OneEstimate):
     """DDPM's sampler (Ho et al. 2020, Algorithm 2); with the small variance also NCSN's (Song et al. 2021, App. F).
 
     The mean is the posterior's, with the estimated x_0 (Eq. 7). The fixed variance is sigma_ts^2 = beta_t (`large`,
-    best for x_0 ~ N(0, I)) or the posterior's beta~_t (`small`, best for a single x_0).
+    best for x_0 ~ N(0, I)), the posterior's beta~_t (`small`, best for a single x_0), or what the network has `learned`
+    between them (Nichol & Dhariwal 2021, Eq. 15).
 
     Raises:
         ValueError: for another variance.
     """
 
-    def __init__(self, variance: Literal["large", "small"] = "large") -> None:
-        if variance not in ("large", "small"):
-            raise ValueError(f"variance must be large or small, got {variance!r}")
+    def __init__(self, variance: Variance = "large") -> None:
+        if variance not in get_args(Variance):
+            raise ValueError(f"variance must be one of {', '.join(get_args(Variance))}, got {variance!r}")
         self.variance = variance
 
     def step(self, estimate: Estimate, schedule: Schedule, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
         """x_s of x_t's shape, from the estimate at t."""
         kernels = (*schedule(s), *schedule(t))
         a, b, variance = posterior(*kernels)
-        if self.variance == "large":
-            variance = transition(*kernels)[1]
+        if self.variance != "small":
+            large = transition(*kernels)[1]
+            variance = large if self.variance == "large" else between(variance, large, estimate.fraction)
         return a * estimate.x_t + b * estimate.x_0 + variance.sqrt() * randn_like(estimate.x_t)
 
 

@@ -1,9 +1,10 @@
 """Samplers by name, each with the settings that a configuration gives it."""
 
 import math
-from typing import Literal
 
+from score_lightning.perturbation import Variance
 from score_lightning.samplers.correctors import AnnealedLangevin, Langevin
+from score_lightning.samplers.flow import ProbabilityFlow
 from score_lightning.samplers.loop import Sampler
 from score_lightning.samplers.predictors import DDIM, Ancestral, EulerMaruyama, ReverseDiffusion
 from score_lightning.samplers.solvers import DPMSolverPP, Heun
@@ -14,7 +15,7 @@ Range = tuple[float, float]
 
 def ancestral(
     pixels: Range,
-    variance: Literal["large", "small"] = "large",
+    variance: Variance = "large",
     steps: int | None = None,
     spacing: Spacing = "uniform",
     clip: bool = True,
@@ -81,6 +82,13 @@ def dpm_solver(
 ) -> Sampler:
     """DPM-Solver++(2M) at `steps` times, x_0 clipped to the range of pixels."""
     return Sampler(DPMSolverPP(), None, steps, spacing, denoise, pixels if clip else None)
+
+
+def probability_flow(
+    rtol: float = 1e-5, atol: float = 1e-5, steps: int = 2, spacing: Spacing = "log_snr", denoise: bool = True
+) -> Sampler:
+    """The probability-flow ODE of a continuous schedule, with adaptive steps between `steps` times."""
+    return Sampler(ProbabilityFlow(rtol, atol), None, steps, spacing, denoise)
 
 
 PREDICTORS = {

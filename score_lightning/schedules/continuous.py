@@ -91,15 +91,14 @@ class Continuous:
             raise ValueError(f"continuous times have the spacings uniform, quadratic, log_snr, karras; got {spacing!r}")
         return self.t_min + (self.t_max - self.t_min) * (share if spacing == "uniform" else share**2)
 
+    def inverse(self, ratio: Tensor) -> Tensor:
+        """The times at which sigma / alpha has these values, without regard to the ends."""
+        raise NotImplementedError
+
     def time_of(self, ratio: Tensor) -> Tensor:
-        """The times at which sigma / alpha has these values, by bisection; float64."""
-        low, high = (end.expand(ratio.shape) for end in (self.t_min, self.t_max))
-        for _ in range(64):
-            middle = (low + high) / 2
-            alpha, sigma = self(middle)
-            below = sigma / alpha < ratio
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return high
+        """The times in [t_min, t_max] at which sigma / alpha has these values, or is nearest to them; float64."""
+        ratio = _double(ratio)
+        return self.inverse(ratio).clamp(self.t_min.to(ratio), self.t_max.to(ratio))
 
     def prior(self, shape: Sequence[int], randn_like: RandnLike = torch.randn_like, **options: object) -> Tensor:
         """x of the given shape at t_max, where sampling starts; options are those of torch.empty."""
@@ -134,6 +133,10 @@ class VE(Continuous):
         """sigma(t), of t's shape."""
         return (self._log_min + t * self._log_ratio).exp()
 
+    def inverse(self, ratio: Tensor) -> Tensor:
+        """t = ln(n / sigma_min) / ln(sigma_max / sigma_min)."""
+        return (ratio.log() - self._log_min) / self._log_ratio
+
 
 class VP(Continuous):
     """Variance preserving, the limit of DDPM: beta(t) linear, log alpha(t) = -1/2 integral of beta from 0 to t.
@@ -159,6 +162,15 @@ class VP(Continuous):
         # expm1: 1 - exp(-B) loses its digits at small times
         return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
 
+    def inverse(self, ratio: Tensor) -> Tensor:
+        """As n^2 = exp(-2 log alpha) - 1."""
+        return self._time_of_alpha(torch.log1p(ratio**2) / 2)
+
+    def _time_of_alpha(self, b: Tensor) -> Tensor:
+        """The time of -log alpha = b: the root of (beta_max - beta_min) t^2 / 4 + beta_min t / 2 = b."""
+        half = self._beta_min / 2
+        return 2 * b / (half + (half**2 + (self._beta_max - self._beta_min) * b).sqrt())
+
 
 class SubVP(VP):
     """Sub-VP: VP's alpha with sigma = 1 - alpha^2, less noise at every time (Song et al. 2021, Eq. 29 and 33)."""
@@ -166,6 +178,10 @@ class SubVP(VP):
     def sigma(self, t: Tensor) -> Tensor:
         """sigma(t), of t's shape."""
         return -torch.expm1(2 * self.log_alpha(t))
+
+    def inverse(self, ratio: Tensor) -> Tensor:
+        """As n = 1 / alpha - alpha = 2 sinh(-log alpha)."""
+        return self._time_of_alpha(torch.asinh(ratio / 2))
 
 
 class EDM(Continuous):
@@ -190,6 +206,10 @@ class EDM(Continuous):
     def sigma(self, t: Tensor) -> Tensor:
         """t."""
         return t
+
+    def inverse(self, ratio: Tensor) -> Tensor:
+        """t = n."""
+        return ratio
 
     def times(self, steps: int | None = None, spacing: Spacing = "uniform") -> Tensor:
         """As `Continuous.times`, but that `uniform` times are uniform in sigma^(1/rho)."""
@@ -226,6 +246,18 @@ class Limit(Continuous):
     def sigma(self, t: Tensor) -> Tensor:
         """sigma(t), of t's shape."""
         return (_cubic(self._log_ratio, t) + self.log_alpha(t)).exp()
+
+    def inverse(self, ratio: Tensor) -> Tensor:
+        """By bisection of the interval between two levels."""
+        table, last = self._log_ratio.to(ratio), len(self._log_ratio) - 1
+        wanted = ratio.log()
+        i = torch.searchsorted(table, wanted.contiguous()).clamp(1, last) - 1
+        low, high = i.to(ratio) / last, (i + 1).to(ratio) / last
+        for _ in range(48):
+            middle = (low + high) / 2
+            below = _cubic(table, middle) < wanted
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return high
 
     def prior(self, shape: Sequence[int], randn_like: RandnLike = torch.randn_like, **options: object) -> Tensor:
         """That of the discrete schedule."""

@@ -79,8 +79,9 @@ class Discrete:
             ValueError: always, naming the alternatives.
         """
         raise ValueError(
-            f"discrete levels have no SDE, at t = {t.tolist()} or elsewhere: take VE, VP, SubVP or EDM, the continuous "
-            "limit of the schedule, or a sampler that needs none (reverse_diffusion, ancestral, ddim, heun, dpm_solver)"
+            f"discrete levels have no SDE, at t = {t.tolist()} or elsewhere: take VE, VP, SubVP or EDM, the limit of "
+            "the schedule (continuous=true), or a sampler that needs none (reverse_diffusion, ancestral, ddim, heun, "
+            "dpm_solver)"
         )
 
     diffusion2 = time_of = drift

@@ -1,0 +1,119 @@
+"""Models of conditional distributions: given a label, or given a part of the data.
+
+Each takes the place of a model in any sampler and any objective.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from score_lightning.models import Estimate, Model, ScoreModel
+from score_lightning.perturbation import expand
+
+NO_LABEL = -1
+
+
+class Labelled:
+    """A model that is told labels; with guidance w it exaggerates them (Ho & Salimans 2022, Eq. 6),
+
+        eps = (1 + w) eps(x_t, label) - w eps(x_t),
+
+    the score of p(x_t | label) p(label | x_t)^w. Guidance takes two evaluations of the network.
+
+    Args:
+        model: of a network with labels.
+        labels: int64 (B,), -1 for none.
+        guidance: w; 0 is none.
+    """
+
+    def __init__(self, model: ScoreModel, labels: Tensor, guidance: float = 0.0) -> None:
+        self._model, self._labels, self._guidance, self.schedule = model, labels, guidance, model.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
+        """The estimate at times t of shape () or (B,)."""
+        told = self._model(x_t, t, self._labels)
+        if self._guidance == 0:
+            return told
+        w, plain = self._guidance, self._model(x_t, t, self._labels.new_full(self._labels.shape, NO_LABEL))
+        return replace(told, eps=(1 + w) * told.eps - w * plain.eps)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A part of the data that is known: y = P x_0, P an orthogonal projection (P P = P = P^T).
+
+    Args:
+        project: P, from and to (B, ...).
+        y: (...) or (B, ...), what is known; P y = y.
+    """
+
+    project: Callable[[Tensor], Tensor]
+    y: Tensor
+
+    def impose(self, x_0: Tensor) -> Tensor:
+        """x_0 (B, ...) with the part that is known put in."""
+        return x_0 - self.project(x_0) + self.y.to(x_0)
+
+    def perturb(self, x: Tensor, alpha: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
+        """x (B, ...) with that part of a perturbed x_0 put in; alpha and sigma of shape ()."""
+        return x - self.project(x) + alpha * self.y.to(x) + sigma * self.project(eps)
+
+
+class Observed:
+    """A model given a part of the data: inpainting, colorization, upsampling with an unconditional model.
+
+    The estimate of x_0 has the part that is known put in. So P x_t has its exact score given y, that of
+    N(alpha y, sigma^2 I), and any sampler draws it from its exact distribution; the rest has the model's score of the
+    whole x_t. It is Song et al. 2021, App. I.2-3 (there the part is drawn anew at each step) without a word in the
+    sampler. The rest is exact where a corrector mixes at each level; a predictor alone sees x_t on the way only.
+
+    Args:
+        model: unconditional, or told labels.
+        measurement: what is known.
+    """
+
+    def __init__(self, model: Model, measurement: Measurement) -> None:
+        self._model, self._measurement, self.schedule = model, measurement, model.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
+        """The estimate at times t of shape () or (B,)."""
+        estimate = self._model(x_t, t)
+        alpha, sigma = expand(estimate.alpha, x_t), expand(estimate.sigma, x_t)
+        x_0 = self._measurement.impose(estimate.x_0)
+        return replace(estimate, eps=(x_t - alpha * x_0) / sigma)
+
+
+def inpainting(image: Tensor, known: Tensor) -> Measurement:
+    """The pixels of an image (C, H, W) where `known`, bool (H, W).
+
+    Raises:
+        ValueError: when the mask has another size, or leaves nothing to paint, or nothing known.
+    """
+    if known.shape != image.shape[1:]:
+        raise ValueError(f"the mask has {tuple(known.shape)} pixels, the image {tuple(image.shape[1:])}")
+    if known.all() or not known.any():
+        raise ValueError("the mask must mark a part of the image to paint: some pixels, and not all")
+    mask = known.to(image)
+    return Measurement(lambda x: x * mask.to(x), image * mask)
+
+
+def colorization(image: Tensor) -> Measurement:
+    """The mean of the channels of an image (C, H, W), or (1, H, W) of a grey one."""
+    return Measurement(lambda x: x.mean(1, keepdim=True).expand_as(x), image.mean(0, keepdim=True))
+
+
+def upsampling(image: Tensor, factor: int) -> Measurement:
+    """The means of squares of factor x factor pixels, those of a small image (C, h, w).
+
+    Raises:
+        ValueError: when the factor is below 2.
+    """
+    if factor < 2:
+        raise ValueError(f"upsampling needs a factor of 2 or more, got {factor}")
+
+    def spread(small: Tensor) -> Tensor:
+        return small.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+
+    return Measurement(lambda x: spread(F.avg_pool2d(x, factor)), spread(image))

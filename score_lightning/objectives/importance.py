@@ -1,0 +1,80 @@
+"""Importance-sampled times: levels whose terms vary most are trained on most (Nichol & Dhariwal 2021, Sec. 3.3)."""
+
+import torch
+from torch import Tensor, nn
+
+from score_lightning.models import Model
+from score_lightning.objectives.bound import Hybrid, VariationalBound
+from score_lightning.schedules import RandnLike, Schedule
+
+
+class ImportanceSampled(nn.Module):
+    """An objective at times t of probability p_t, proportional to sqrt(E[L_t^2]) (Eq. 18), its losses over T p_t.
+
+    E[L_t^2] is over the last losses at each level; times are uniform until every level has them. So that no level is
+    forgotten, a share of the probability is uniform. The losses seen are part of the state: a resumed run goes on with
+    them. In evaluation mode losses are those of the objective itself.
+
+    Args:
+        objective: with discrete levels.
+        levels: T, their number.
+        kept: losses of each level that are remembered.
+        uniform: share of the probability that is uniform.
+
+    Raises:
+        ValueError: when the number of levels is unknown or kept < 1.
+    """
+
+    losses: Tensor
+    counts: Tensor
+
+    def __init__(
+        self, objective: VariationalBound | Hybrid, levels: int | None, kept: int = 10, uniform: float = 0.001
+    ) -> None:
+        super().__init__()
+        if levels is None or kept < 1 or not 0 < uniform <= 1:
+            raise ValueError(f"importance-sampled times need discrete levels, and kept >= 1; got {levels} and {kept}")
+        self._objective, self._uniform = objective, uniform
+        self.register_buffer("losses", torch.zeros(levels, kept, dtype=torch.float64))
+        self.register_buffer("counts", torch.zeros(levels, dtype=torch.int64))
+
+    def check(self, schedule: Schedule, dim: int) -> None:
+        """That of the objective.
+
+        Raises:
+            ValueError: with the alternative.
+        """
+        self._objective.check(schedule, dim)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """p_t, float64 (levels,)."""
+        levels, kept = self.losses.shape
+        flat = torch.full_like(self.losses[:, 0], 1 / levels)
+        if self.counts.min() < kept:
+            return flat
+        roots = self.losses.square().mean(1).sqrt().clamp(min=1e-12)
+        return (1 - self._uniform) * roots / roots.sum() + self._uniform * flat
+
+    def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:  # noqa: ARG002
+        """(B,) times to train at, from u (B,) uniform on [0, 1)."""
+        cumulative = self.probabilities.to(u.device).cumsum(0)
+        return torch.searchsorted(cumulative, u.double() * cumulative[-1], right=True).clamp(max=len(cumulative) - 1)
+
+    def forward(self, model: Model, x_0: Tensor, t: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
+        """(B,) losses of x_0 of shape (B, ...) at times t of shape () or (B,)."""
+        losses = self._objective(model, x_0, t, randn_like)
+        return losses * self._weight(t).to(losses) if self.training else losses
+
+    @torch.no_grad()
+    def observe(self, t: Tensor, losses: Tensor) -> None:
+        """Remembers the losses (B,), as returned in training for times t (B,), of one whole batch."""
+        kept = self.losses.shape[1]
+        for level, loss in zip(t.tolist(), (losses.double() / self._weight(t)).tolist(), strict=True):
+            self.losses[level, self.counts[level] % kept] = loss
+            self.counts[level] += 1
+
+    def _weight(self, t: Tensor) -> Tensor:
+        """1 / (T p_t), of t's shape."""
+        p = self.probabilities.to(t.device)
+        return 1 / (len(p) * p[t])

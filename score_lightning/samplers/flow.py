@@ -1,0 +1,111 @@
+"""The probability-flow ODE with adaptive steps, forwards and backwards in time.
+
+With y = x / alpha and n = sigma / alpha the ODE of every schedule is dy / dn = eps (see `solvers`). In u = ln n,
+
+    dy / du = n eps(alpha y, t(n)),    d ln p(y) / du = -n div_y eps
+
+(Song et al. 2021, Eq. 13 and 39), which changes at every noise level alike. The integrator is torchode's Dormand-Prince
+5(4) (Lienen & Günnemann 2022), which gives every image error norms and steps of its own.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torchode
+from torch import Tensor
+
+from score_lightning.models import Model
+from score_lightning.perturbation import expand
+from score_lightning.schedules import RandnLike, Schedule
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
+
+
+class ProbabilityFlow:
+    """The adaptive solution between two times; x is NaN where it could not be found.
+
+    Args:
+        rtol, atol: relative and absolute error of a step, for y = x / alpha.
+        max_steps: of the integrator, between two times.
+
+    Raises:
+        ValueError: when a tolerance is not positive, or max_steps < 1.
+    """
+
+    evaluations = None  # as many as it takes
+
+    def __init__(self, rtol: float = 1e-5, atol: float = 1e-5, max_steps: int = 10_000) -> None:
+        if not (rtol > 0 and atol > 0 and max_steps >= 1):
+            raise ValueError(f"rtol and atol must be positive, and max_steps; got {rtol}, {atol} and {max_steps}")
+        self._rtol, self._atol, self._max_steps = rtol, atol, max_steps
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuses discrete levels, which have no ODE.
+
+        Raises:
+            ValueError: naming the alternative.
+        """
+        schedule.time_of(torch.ones(()))
+
+    def begin(self, times: Tensor) -> "ProbabilityFlow":  # noqa: ARG002
+        """Itself: it has no memory."""
+        return self
+
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        t: Tensor,
+        s: Tensor,
+        randn_like: RandnLike = torch.randn_like,  # noqa: ARG002 - nothing is random
+    ) -> Tensor:
+        """x at time s, before t or after it, from x (B, ...) at t."""
+        return self.solve(model, x, t, s)[0]
+
+    def solve(
+        self, model: Model, x: Tensor, t: Tensor, s: Tensor, divergence: Divergence | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(x at time s, ln p_s(x_s) - ln p_t(x_t) in nats (B,)) of x (B, ...) at time t.
+
+        Args:
+            model: of a continuous schedule.
+            x: where it starts.
+            t, s: times of shape ().
+            divergence: (eps, x) -> sum_i d eps_i / d x_i, of shape (B,); without one the second result is 0.
+        """
+        schedule, dim = model.schedule, x[0].numel()
+
+        def slope(u: Tensor, state: Tensor) -> Tensor:
+            rate = u.exp()
+            time = schedule.time_of(rate)
+            alpha, _ = schedule(time)
+            x_t = (expand(alpha, x).to(state) * state[:, :dim].view_as(x)).to(x.dtype)
+            with torch.inference_mode(False), torch.set_grad_enabled(divergence is not None):
+                x_t = x_t.clone().requires_grad_(divergence is not None)
+                eps = model(x_t, time.clone()).eps
+                change = x.new_zeros(len(x)) if divergence is None else -alpha * divergence(eps, x_t) / dim
+            flat = torch.cat([eps.detach().flatten(1), change.detach()[:, None].to(x.dtype)], 1)
+            return rate[:, None].to(state) * flat.to(state)
+
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        wide = x.dtype if x.device.type == "mps" else torch.float64
+        start = torch.cat([(x / alpha_t).flatten(1), x.new_zeros(len(x), 1)], 1).to(wide)
+        end, status = self._integrate(slope, start, (sigma_t / alpha_t).log(), (sigma_s / alpha_s).log())
+        end = torch.where((status == 0)[:, None], end, torch.nan)
+        # the last column is per dimension, so that the error norm weighs it like any other
+        change = dim * (end[:, dim] + torch.log(alpha_t / alpha_s).to(end))
+        return (end[:, :dim].view_as(x) * alpha_s).to(x.dtype), change
+
+    def _integrate(
+        self, slope: Callable[[Tensor, Tensor], Tensor], start: Tensor, first: Tensor, last: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(state at u = last, status) of each row, from the states at u = first."""
+        term = torchode.ODETerm(slope)
+        controller = torchode.IntegralController(self._atol, self._rtol, term=term)
+        solver = torchode.AutoDiffAdjoint(torchode.Dopri5(term=term), controller, max_steps=self._max_steps).to(
+            start.device
+        )
+        begin, end = (u.to(start).expand(len(start)) for u in (first, last))
+        with torch.no_grad():
+            found = solver.solve(torchode.InitialValueProblem(y0=start, t_start=begin, t_end=end))
+        return found.ys[:, -1], found.status
