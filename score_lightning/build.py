@@ -3,6 +3,7 @@
 A part's keywords are checked against the constructor's signature, so that a typo is answered with the names it has.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from score_lightning.evaluation import extractors
 from score_lightning.generate import Generator
 from score_lightning.images import Shape
 from score_lightning.models import ScoreModel
-from score_lightning.pixels import PixelRange
+from score_lightning.pixels import Coordinates, PixelRange, Range
 from score_lightning.samplers import recipes
 from score_lightning.settings import Config
 from score_lightning.signatures import fits, hint_name, keyword_types
@@ -61,6 +62,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "celeba": sources.celeba,
         "folder": sources.folder,
         "npz": sources.npz,
+        "plane": sources.plane,
     },
     "features": {
         "auto": extractors.auto,
@@ -121,7 +123,8 @@ def build_model(resolved: Resolved) -> ScoreModel:
     c = resolved.config
     discrete = build_part(resolved, "schedule", {})
     schedule = build_schedule(resolved)
-    given = {"image_size": c.images.size, "image_channels": c.images.channels}
+    shape = shape_of(c)
+    given = {"dim": c.points} if c.points else {"image_size": c.images.size, "image_channels": c.images.channels}
     given |= {} if discrete.levels is None else {"levels": discrete.levels}
     if c.labels.classes is not None:
         given["classes"] = c.labels.classes
@@ -137,7 +140,7 @@ def build_model(resolved: Resolved) -> ScoreModel:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    _try(model, (2, c.images.channels, c.images.size, c.images.size), str(c.net.get("name")))
+    _try(model, (2, *shape), str(c.net.get("name")))
     return model
 
 
@@ -161,12 +164,13 @@ def _try(model: ScoreModel, shape: tuple[int, ...], name: str) -> None:
     try:
         found = model.eval()(torch.zeros(shape), t).eps.shape
     except (ValueError, TypeError, RuntimeError, LookupError) as error:
-        taken, reason = f"images of {shape[2]} pixels with {shape[1]} channels", str(error).splitlines()[0]
+        taken = f"images of {shape[2]} pixels with {shape[1]} channels" if len(shape) > 2 else f"{shape[1]} coordinates"
+        reason = str(error).splitlines()[0]
         raise UserError(f"net {name} cannot take {taken}, or its conditioning: {reason}") from error
     finally:
         model.train(training)
     if found != shape:
-        raise UserError(f"net {name} returns {tuple(found)} for images of shape {shape}")
+        raise UserError(f"net {name} returns {tuple(found)} for data of shape {shape}")
 
 
 def build_objective(resolved: Resolved, schedule: schedules.Schedule) -> objectives.Objective:
@@ -175,19 +179,21 @@ def build_objective(resolved: Resolved, schedule: schedules.Schedule) -> objecti
     Raises:
         UserError: when it is unknown, refuses its values, or makes no sense with the schedule or so many dimensions.
     """
-    images, pixels = resolved.config.images, build_pixels(resolved.config)
+    pixels = build_pixels(resolved.config)
     _check_variances(resolved, "objective")
     objective: objectives.Objective = build_part(
         resolved, "objective", {"low": pixels.low, "high": pixels.high, "levels": schedule.levels}
     )
     try:
-        objective.check(schedule, images.channels * images.size**2)
+        objective.check(schedule, math.prod(shape_of(resolved.config)))
     except ValueError as error:
         raise UserError(f"objective: {error}") from error
     return objective
 
 
-def build_generator(resolved: Resolved, section: str = "sampler", batch_size: int | None = None) -> Generator:
+def build_generator(
+    resolved: Resolved, section: str = "sampler", batch_size: int | None = None, label: int | None = None
+) -> Generator:
     """The generation of images with the sampler of a section, `sampler` or `preview`.
 
     Raises:
@@ -201,15 +207,21 @@ def build_generator(resolved: Resolved, section: str = "sampler", batch_size: in
             f"labels.guidance={c.labels.guidance:g} needs a model that is told labels; this one is not: train one with "
             "labels.classes=N, or leave guidance at 0"
         )
+    if label is not None and not 0 <= label < (c.labels.classes or 0):
+        raise UserError(
+            f"label must lie between 0 and {c.labels.classes - 1}, got {label}"
+            if c.labels.classes
+            else "label=K needs a model that is told labels; this one is not: train one with labels.classes=N"
+        )
     sampler = build_part(resolved, section, {"pixels": (pixels.low, pixels.high)})
     schedule = build_schedule(resolved)
     try:
         sampler.evaluations(schedule)
     except (ValueError, TypeError) as error:
         raise UserError(f"{section}: {error}") from error
-    shape = (c.images.channels, c.images.size, c.images.size)
+    shape = shape_of(c)
     size = batch_size or c.evaluation.batch_size
-    return Generator(sampler, shape, pixels, size, guidance=c.labels.guidance)
+    return Generator(sampler, shape, pixels, size, label, c.labels.guidance)
 
 
 def _check_variances(resolved: Resolved, section: str) -> None:
@@ -223,12 +235,31 @@ def _check_variances(resolved: Resolved, section: str) -> None:
         )
 
 
-def build_pixels(config: Config) -> PixelRange:
-    """The range of pixels in the model.
+def shape_of(config: Config) -> tuple[int, ...]:
+    """(C, H, W) of an image, or (D,) of a point.
+
+    Raises:
+        UserError: when it is not known, or makes no sense.
+    """
+    images = config.images
+    if config.points > 0:
+        return (config.points,)
+    if config.points < 0 or images.size < 1 or images.channels not in (1, 3):
+        raise UserError(
+            f"images.size must be positive and images.channels 1 or 3, got {images.size}, {images.channels}; or "
+            f"points, the dimensions of data that are no images, got {config.points}"
+        )
+    return (images.channels, images.size, images.size)
+
+
+def build_pixels(config: Config) -> Range:
+    """The range of pixels in the model; none of points.
 
     Raises:
         UserError: when it is not [low, high].
     """
+    if config.points:
+        return Coordinates()
     try:
         return PixelRange(*config.images.range)
     except (ValueError, TypeError) as error:
@@ -241,17 +272,29 @@ def build_images(resolved: Resolved) -> Split:
     Raises:
         UserError: when they cannot be read.
     """
-    images = resolved.config.images
-    if images.size < 1 or images.channels not in (1, 3):
+    c = resolved.config
+    shape = shape_of(c)
+    split: Split = build_part(resolved, "data", {"shape": Shape(c.images.size, c.images.channels)})
+    if split[0].shape != shape:
         raise UserError(
-            f"images.size must be positive and images.channels 1 or 3, got {images.size}, {images.channels}"
+            f"data {c.data.get('name')} has data of shape {split[0].shape}, the model takes {shape}: set "
+            + ("points" if c.points else "images.size and images.channels")
         )
-    return build_part(resolved, "data", {"shape": Shape(images.size, images.channels)})
+    return split
 
 
 def build_data(resolved: Resolved, split: Split) -> ImageData:
-    """The loaders of a run."""
+    """The loaders of a run.
+
+    Raises:
+        UserError: when a network is to be told labels that the images do not have.
+    """
     c = resolved.config
+    if c.labels.classes is not None:
+        for images in split:
+            if images.labels is None or images.labels.max() >= c.labels.classes:
+                found = "have none" if images.labels is None else f"have {int(images.labels.max()) + 1}"
+                raise UserError(f"labels.classes={c.labels.classes} needs images with that many labels; these {found}")
     steps = c.trainer.max_steps * c.trainer.accumulate
     return ImageData(*split, c.trainer.batch_size, steps, c.validation.n, c.seed, c.trainer.workers)
 
@@ -271,7 +314,7 @@ def build_module(resolved: Resolved) -> ScoreModule:
     return ScoreModule(
         model,
         build_objective(resolved, model.schedule),
-        Augmentation(build_pixels(c), c.images.flip, c.images.dequantize, c.labels.drop),
+        Augmentation(build_pixels(c), c.images.flip and not c.points, c.images.dequantize, c.labels.drop),
         adam,
         WeightAverage(model, c.ema.decay, c.ema.warmup),
         c.seed,

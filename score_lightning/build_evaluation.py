@@ -14,6 +14,7 @@ from score_lightning.evaluation.reference import Reference, holds_statistics, re
 from score_lightning.evaluation.weights import file_sha256
 from score_lightning.images import ImageSet, LazyImageSet, Shape
 from score_lightning.models import ScoreModel
+from score_lightning.perturbation import Variance
 from score_lightning.sources import Split
 from score_lightning.training import ValidationLoss
 
@@ -112,3 +113,11 @@ def build_validation(resolved: Resolved, model: ScoreModel) -> ValidationLoss:
     c = resolved.config
     objective = build_objective(resolved, model.schedule)
     return ValidationLoss(objective, model, build_pixels(c), c.validation.levels, c.seed)
+
+
+def build_bound_variance(resolved: Resolved) -> Variance:
+    """The variance that DDPM's bound is evaluated with: that of an ancestral sampler, else learned or beta."""
+    c = resolved.config
+    if c.sampler.get("name") == "ancestral" and "variance" in c.sampler:
+        return c.sampler["variance"]
+    return "learned" if c.net.get("learned_variance") else "large"

@@ -10,7 +10,7 @@ import torch
 from score_lightning.evaluation.evaluate import Evaluator
 from score_lightning.evaluation.metrics import InOrder
 from score_lightning.evaluation.outputs import describe_run
-from score_lightning.evaluation.pictures import save_grid
+from score_lightning.evaluation.pictures import save_samples
 from score_lightning.evaluation.report import write_metrics, write_text
 from score_lightning.generate import Generator
 from score_lightning.processes import Rank, metric_device
@@ -99,13 +99,13 @@ class SampleGrid(Periodic):
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
         """Draws and logs one grid."""
         rank = rank_of(trainer)
-        images = InOrder(torch.empty(self._generator.shape, dtype=torch.uint8)).to(rank.device)
+        images = InOrder(torch.empty(self._generator.shape, dtype=self._generator.pixels.dtype)).to(rank.device)
         for batch in self._generator(module.average.model, self._n, self._seed, rank):
             images.update(batch.images, batch.indices)
         drawn = images.compute().cpu()
         if trainer.is_global_zero:
             name = f"step_{trainer.global_step:07d}"
-            path = save_grid(drawn, self.folder / "samples" / f"{name}.png")
+            path = save_samples(drawn, self.folder / "samples" / f"{name}.png")
             for logger in trainer.loggers:
                 if hasattr(logger, "log_image"):
                     logger.log_image("samples", [str(path)], step=trainer.global_step, caption=[f"step {name[5:]}"])

@@ -16,6 +16,17 @@ from score_lightning.models import ScoreModel
 from score_lightning.processes import device_name
 
 WEIGHTS = {"ema": "average.model.", "raw": "model."}  # which weights, and how their names begin
+IMAGE_PARTS = (
+    "sampler",
+    "images",
+    "labels",
+    "schedule",
+    "continuous",
+    "prediction",
+    "conditioning",
+    "sigma_data",
+    "net",
+)
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -94,6 +105,7 @@ def load_weights(model: ScoreModel, contents: dict[str, Any], path: str | Path, 
 def image_key(model: ScoreModel, resolved: Resolved, generator: Generator, seed: int, device: torch.device) -> str:
     """All that generated images are a function of to the bit, as text; but for the program itself."""
     plain = resolved.plain()
-    parts = {name: plain[name] for name in ("sampler", "images", "schedule", "prediction", "conditioning", "net")}
+    parts = {name: plain[name] for name in IMAGE_PARTS}
     machine = f"{device_name(device)} {torch.get_num_threads()} {torch.__version__} {version('score_lightning')}"
-    return f"{state_sha256(model)} {parts} {generator.batch_size} {seed} {machine}"
+    known = "" if generator.measurement is None else generator.measurement.y.numpy().tobytes().hex()
+    return f"{state_sha256(model)} {parts} {generator.label} {known} {generator.batch_size} {seed} {machine}"

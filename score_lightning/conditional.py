@@ -29,14 +29,14 @@ class Labelled:
     """
 
     def __init__(self, model: ScoreModel, labels: Tensor, guidance: float = 0.0) -> None:
-        self._model, self._labels, self._guidance, self.schedule = model, labels, guidance, model.schedule
+        self.model, self._labels, self._guidance, self.schedule = model, labels, guidance, model.schedule
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """The estimate at times t of shape () or (B,)."""
-        told = self._model(x_t, t, self._labels)
+        told = self.model(x_t, t, self._labels)
         if self._guidance == 0:
             return told
-        w, plain = self._guidance, self._model(x_t, t, self._labels.new_full(self._labels.shape, NO_LABEL))
+        w, plain = self._guidance, self.model(x_t, t, self._labels.new_full(self._labels.shape, NO_LABEL))
         return replace(told, eps=(1 + w) * told.eps - w * plain.eps)
 
 
@@ -75,11 +75,11 @@ class Observed:
     """
 
     def __init__(self, model: Model, measurement: Measurement) -> None:
-        self._model, self._measurement, self.schedule = model, measurement, model.schedule
+        self.model, self._measurement, self.schedule = model, measurement, model.schedule
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """The estimate at times t of shape () or (B,)."""
-        estimate = self._model(x_t, t)
+        estimate = self.model(x_t, t)
         alpha, sigma = expand(estimate.alpha, x_t), expand(estimate.sigma, x_t)
         x_0 = self._measurement.impose(estimate.x_0)
         return replace(estimate, eps=(x_t - alpha * x_0) / sigma)

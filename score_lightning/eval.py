@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 OWN = {
     "ckpt": str, "images": str, "reference": str, "n": int, "seed": int, "seeds": list, "weights": str, "out": str,
-    "device": str, "devices": int,
+    "device": str, "devices": int, "likelihood": int,
 }  # fmt: skip
 
 
@@ -36,6 +36,8 @@ If it is stopped, the same command goes on with the images that were drawn.
   n=N                          number of images; of those given the first, by name [evaluation.n, or all]
   seed=0                       image i is a function of the seed and i
   seeds=[0,1,2]                draw n images of each seed; report mean, spread and each value
+  likelihood=N                 also bits per dimension of N held-out images, by the probability-flow ODE and, where
+                               levels are discrete, DDPM's bound [0]
   weights=ema                  ema (the averaged weights) or raw
   out=DIR                      where to write [the run folder of the checkpoint, or the current folder]
   device=auto                  auto, cpu, cuda, cuda:1, mps …
@@ -88,9 +90,16 @@ def _seeds(own: dict[str, Any]) -> list[int]:
 
 def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
     from score_lightning import checkpoint
-    from score_lightning.build_evaluation import build_evaluator, build_features, build_reference, build_validation
+    from score_lightning.build_evaluation import (
+        build_bound_variance,
+        build_evaluator,
+        build_features,
+        build_reference,
+        build_validation,
+    )
     from score_lightning.evaluation.features import state_sha256
     from score_lightning.evaluation.levels import level_losses
+    from score_lightning.evaluation.likelihood import mean_bits
     from score_lightning.evaluation.outputs import Outputs, describe_run
     from score_lightning.evaluation.report import make_folder
     from score_lightning.processes import find_device, launch
@@ -98,12 +107,21 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
     seeds, weights = _seeds(own), own.get("weights", "ema")
     same, sweep = split_sweep(words)
     model, resolved, step = checkpoint.open_changed(own["ckpt"], same, weights)
+    if resolved.config.points:
+        raise UserError("this model draws points, which have no metrics of images: look at them with sample ckpt=PATH")
     scalars = [word for word in same if word.startswith("sampler.")]  # which a list of samplers exchanges, too
     points = [_Point(model, config.change(resolved.plain(), own["ckpt"], [*scalars, *point])) for point in sweep]
     device = find_device(own.get("device", "auto"))
     n, size = own.get("n", resolved.config.evaluation.n or 1000), resolved.config.evaluation.batch_size
     reference = build_reference(resolved, own.get("reference"))
     evaluator = build_evaluator(resolved, build_features(resolved, reference), reference, n)
+    held_out = reference.held_out
+    if "likelihood" in own and (held_out is None or not 1 <= own["likelihood"] <= len(held_out)):
+        raise UserError(
+            "likelihood=N needs held-out images: leave out reference=…, or name a data set"
+            if held_out is None
+            else f"likelihood must lie between 1 and the {len(held_out)} held-out images, got {own['likelihood']}"
+        )
     folder = make_folder(Path(own.get("out", checkpoint.run_folder_of(own["ckpt"]))).expanduser())
 
     rank, device = launch(device, own.get("devices", 1))
@@ -111,10 +129,15 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
     evaluator.prepare(rank, rank.number == 0)
     entries = [point.evaluate(evaluator, n, seeds, rank, folder) for point in points]
     levels = None
-    if "reference" not in own and reference.held_out is not None:  # the images that training validates on
+    if "reference" not in own and held_out is not None:  # the images that training validates on
         loss = build_validation(resolved, model)
         triples = max(min(resolved.config.validation.n, n), len(loss.times))
-        levels = level_losses(model, loss, reference.held_out, triples, size, rank)
+        levels = level_losses(model, loss, held_out, triples, size, rank)
+    likelihood = None
+    if "likelihood" in own and held_out is not None:
+        variance = build_bound_variance(resolved)
+        pixels = points[0].generator.pixels
+        likelihood = mean_bits(model, held_out, own["likelihood"], size, pixels, variance, rank)
     if rank.number == 0:
         settings = {"checkpoint": own["ckpt"], "step": step, "weights": weights, "weights_sha256": state_sha256(model)}
         settings |= describe_run(n, evaluator, rank, device, size)
@@ -123,6 +146,8 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
         outputs.draw_trajectory(model, points[0].generator)
         if levels is not None:
             outputs.draw_levels(*levels)
+        if likelihood is not None:
+            outputs.add(likelihood)
         outputs.write()
         for store in (store for point in points for store in point.stores):
             store.clear()
@@ -169,7 +194,7 @@ def _evaluate_images(own: dict[str, Any], words: Sequence[str]) -> None:
 
     if "reference" not in own:
         raise UserError("images=… needs reference=NAME|DIR|NPZ to compare with")
-    for key in ("seed", "seeds", "weights"):
+    for key in ("seed", "seeds", "weights", "likelihood"):
         if key in own:
             raise UserError(f"{key}=… goes with ckpt=…: images=… are there already")
     images = read_images(own["images"])

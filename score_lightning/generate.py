@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from score_lightning.conditional import Labelled, Measurement, Observed
 from score_lightning.errors import UserError
 from score_lightning.models import Model, ScoreModel
-from score_lightning.pixels import PixelRange
+from score_lightning.pixels import Range
 from score_lightning.processes import Rank
 from score_lightning.randomness import ImageNoise
 from score_lightning.samplers import Sampler
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
     Args:
         indices: int64 (B,).
-        images: uint8 (B, C, H, W).
+        images: uint8 (B, C, H, W), or float32 points (B, D).
         finite: bool (B,), on the CPU: whether all pixels of an image were finite numbers.
     """
 
@@ -92,7 +92,7 @@ class Generator:
 
     Args:
         sampler: from noise to x_0.
-        shape: (C, H, W) of an image.
+        shape: (C, H, W) of an image, or (D,) of a point.
         pixels: range of pixels in the model.
         batch_size: images sampled at once.
         label: of all images, where the model is told labels; image i has label i modulo their number when None.
@@ -101,8 +101,8 @@ class Generator:
     """
 
     sampler: Sampler
-    shape: tuple[int, int, int]
-    pixels: PixelRange
+    shape: tuple[int, ...]
+    pixels: Range
     batch_size: int = 256
     label: int | None = None
     guidance: float = 0.0

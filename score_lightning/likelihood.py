@@ -10,11 +10,12 @@ x_0 is taken for data at the schedule's least noise, as in the paper. A discrete
 
 import copy
 import math
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from score_lightning.conditional import Labelled, Observed
 from score_lightning.models import Model
 from score_lightning.samplers.flow import Divergence, ProbabilityFlow
 from score_lightning.schedules import RandnLike
@@ -90,10 +91,15 @@ def interpolate(first: Tensor, last: Tensor, n: int) -> Tensor:
     return path.view(n, *first.shape).to(first.dtype)
 
 
-def continuous(model: Model) -> Model:
-    """The same model with the continuous limit of its schedule."""
+M = TypeVar("M", bound=Model)
+
+
+def continuous(model: M) -> M:
+    """The same model, or a conditional model of it, with the continuous limit of its schedule."""
     twin = copy.copy(model)
     twin.schedule = model.schedule.continuous()
+    if isinstance(twin, Labelled | Observed):
+        twin.model = continuous(twin.model)
     return twin
 
 

@@ -1,5 +1,6 @@
-"""The two conversions between images (uint8) and what models see (float, in the model's own range)."""
+"""The conversions between data and what models see: images (uint8) in the model's own range, points as they are."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ class PixelRange:
 
     low: float = -1.0
     high: float = 1.0
+    dtype = torch.uint8
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -32,3 +34,23 @@ class PixelRange:
         """uint8 images, clamped and rounded to the nearest grey level, from x in [low, high]; black where x is NaN."""
         grey = (x.float() - self.low) * (255 / (self.high - self.low))
         return grey.clamp(0, 255).round().nan_to_num(0).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Points, in the place of a range of pixels: no range, and nothing to convert."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    dtype = torch.float32
+
+    def encode(self, points: Tensor, dequantize: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """The same."""
+        return points
+
+    def decode(self, x: Tensor) -> Tensor:
+        """The same, in float32."""
+        return x.float()
+
+
+Range = PixelRange | Coordinates

@@ -55,7 +55,7 @@ def build_callbacks(resolved: Resolved, split: Split, model: ScoreModel, generat
 def _evaluator(resolved: Resolved, split: Split) -> Evaluator | None:
     """The evaluation during training; None without one, or where `auto` finds no features, which is said."""
     c = resolved.config
-    if c.evaluation.n == 0:
+    if c.evaluation.n == 0 or c.points:
         return None
     reference = Reference(str(c.data["name"]), *split)
     try:

@@ -19,8 +19,8 @@ def doc(text: str, default: Any = MISSING, factory: Any = None) -> Any:
 class Images:
     """What the model sees of the data, wherever they come from."""
 
-    size: int = doc("height and width in pixels")
-    channels: int = doc("1 for grey, 3 for colour")
+    size: int = doc("height and width in pixels", 0)
+    channels: int = doc("1 for grey, 3 for colour", 0)
     range: list[float] = doc("range of pixels inside the model", factory=lambda: [-1.0, 1.0])
     flip: bool = doc("flip training images left to right at random", False)
     dequantize: bool = doc("add uniform noise below one grey level to training images", False)
@@ -123,6 +123,7 @@ class Config:
     seed: int = doc("seed of everything random", 0)
     out: str = doc("folder of runs, or of results for eval and sample", "runs")
     images: Images = doc("", factory=Images)
+    points: int = doc("dimensions of points, of data that are no images (0: images)", 0)
     labels: Labels = doc("", factory=Labels)
     data: dict[str, Any] = doc("where images come from", factory=dict)
     net: dict[str, Any] = doc("the network", factory=dict)
@@ -135,6 +136,10 @@ class Config:
     sampler: dict[str, Any] = doc("the sampler", factory=dict)
     preview: dict[str, Any] = doc("sampler of grids and evaluation in training: what differs", factory=dict)
     features: dict[str, Any] = doc("the feature network of metrics", factory=lambda: {"name": "auto"})
+    figure: str | None = doc("drawn after training, of points: which", None)
+    variants: dict[str, list[str]] = doc(
+        "other trainings that the figure compares: label to key=value words", factory=dict
+    )
     optimizer: Optimizer = doc("", factory=Optimizer)
     ema: Ema = doc("", factory=Ema)
     trainer: Trainer = doc("", factory=Trainer)

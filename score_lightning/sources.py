@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from score_lightning import points
 from score_lightning.errors import UserError
 from score_lightning.images import ImageFiles, ImageSet, LazyImageSet, Shape, class_labels, list_pictures, read_npz
 from score_lightning.randomness import generator
@@ -44,6 +45,15 @@ def digits(shape: Shape, validation: float = 0.1) -> Split:
     pixels, labels = load_digits(return_X_y=True)
     grey = torch.from_numpy(pixels).mul(255 / 16).round().to(torch.uint8).view(-1, 8, 8)
     return hold_out(ImageSet(_fit_arrays(grey.numpy(), shape), torch.from_numpy(labels).long()), validation)
+
+
+def plane(set: str = "mixture", n: int = 20_000, validation: float = 0.05) -> Split:
+    """n points of a data set in the plane or on the line (see `points`)."""
+    try:
+        found = points.draw(set, n, generator("points", set))
+    except ValueError as error:
+        raise UserError(f"data.{error}") from error
+    return hold_out(ImageSet(found), validation)
 
 
 def folder(shape: Shape, path: str, validation: float = 0.05) -> Split:

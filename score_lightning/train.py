@@ -46,7 +46,10 @@ def main(words: Sequence[str]) -> None:
         print(config.to_yaml(resolved.plain()))
         print(f"parameters: {sum(p.numel() for p in module.model.parameters())}")
         return
-    _train(resolved, module, own.get("resume"))
+    variants = _plan(resolved)
+    folder = _train(resolved, module, own.get("resume"))
+    if resolved.config.figure is not None:
+        _draw(resolved, module, variants, folder)
 
 
 def _read_checkpoint(path: str | None) -> dict[str, Any] | None:
@@ -83,6 +86,11 @@ def _check_resumed(c: "Config", module: Any, path: str, resumed: dict[str, Any])
 def _check(c: "Config") -> None:
     """Refuses settings that could only fail later."""
     t = c.trainer
+    if c.figure is not None:
+        from score_lightning.figures import FIGURES
+
+        if c.figure not in FIGURES or not c.points:
+            raise UserError(f"figure must be one of {', '.join(FIGURES)}, of points; got {c.figure}, points={c.points}")
     for key, value, least in [
         ("trainer.max_steps", t.max_steps, 1),
         ("trainer.batch_size", t.batch_size, 1),
@@ -117,7 +125,7 @@ def _check(c: "Config") -> None:
         raise UserError(f"logger.wandb must be auto, online, offline or off, got {c.logger.wandb!r}")
 
 
-def _train(resolved: config.Resolved, module: Any, resume: str | None) -> None:
+def _train(resolved: config.Resolved, module: Any, resume: str | None) -> Path:
     from score_lightning import build, runs
     from score_lightning.callbacks import run_folder
 
@@ -128,10 +136,48 @@ def _train(resolved: config.Resolved, module: Any, resume: str | None) -> None:
     trainer.fit(module, build.build_data(resolved, split), ckpt_path=resume, weights_only=True)
     folder = run_folder(trainer)
     if trainer.is_global_zero:
-        print(_summary(trainer, folder))
+        print(_summary(trainer, folder, resolved.config.points > 0))
+    return folder
 
 
-def _summary(trainer: "L.Trainer", folder: Path) -> str:
+def _plan(resolved: config.Resolved) -> dict[str, tuple[config.Resolved, Any]]:
+    """Label -> (configuration, module) of the trainings that a figure compares beside the run itself."""
+    from score_lightning import build
+
+    planned = {}
+    for label, words in resolved.config.variants.items():
+        if words:
+            plain = {**resolved.plain(), "figure": None, "variants": {}, "exp": label.replace(" ", "_")}
+            one = config.change(plain, f"variants.{label}", [*words, "logger=off"])
+            planned[label] = (one, build.build_module(one))
+            build.build_generator(one)
+    return planned
+
+
+def _draw(
+    resolved: config.Resolved, module: Any, variants: dict[str, tuple[config.Resolved, Any]], folder: Path
+) -> None:
+    """Trains the variants and draws the figure of all."""
+    from score_lightning import build
+    from score_lightning.figures import FIGURES, Trained
+    from score_lightning.training import read_losses
+
+    c = resolved.config
+    trained = []
+    for label in c.variants or [Path(c.exp).stem]:
+        one, own, place = resolved, module, folder
+        if label in variants:
+            one, own = variants[label]
+            print(f"\n{label}:")
+            place = _train(config.change(one.plain(), label, [f"out={folder / 'variants'}"]), own, None)
+        losses = read_losses(place / "metrics.csv")
+        trained.append(Trained(label, own.average.model.cpu(), build.build_generator(one), str(c.data["set"]), losses))
+    data = build.build_images(resolved)[0][:]
+    FIGURES[str(c.figure)](trained, data).savefig(folder / "figure.png", dpi=150)
+    print(f"\nFigure: {folder / 'figure.png'}")
+
+
+def _summary(trainer: "L.Trainer", folder: Path, points: bool) -> str:
     from score_lightning.callbacks import Evaluate
 
     lines = [f"\nTrained {trainer.global_step} steps. Everything is in {folder}"]
@@ -146,8 +192,8 @@ def _summary(trainer: "L.Trainer", folder: Path) -> str:
     return "\n".join(
         [
             *lines,
-            f"Next: make eval CKPT={checkpoint}",
-            f"  or: python -m score_lightning.sample ckpt={checkpoint} n=64 out=samples",
+            *([] if points else [f"Next: make eval CKPT={checkpoint}"]),
+            f"{'Next' if points else '  or'}: python -m score_lightning.sample ckpt={checkpoint} n=64 out=samples",
         ]
     )
 

@@ -1,8 +1,10 @@
 """The LightningModule: draws times and noise, calls the objective, keeps the average of the weights."""
 
 import copy
+import csv
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,7 +15,7 @@ from torchmetrics import Metric
 from score_lightning.conditional import NO_LABEL, Labelled
 from score_lightning.models import Model, ScoreModel
 from score_lightning.objectives import ImportanceSampled, Objective
-from score_lightning.pixels import PixelRange
+from score_lightning.pixels import Range
 from score_lightning.randomness import BatchNoise, ImageNoise, derive_seed
 
 
@@ -28,7 +30,7 @@ class Augmentation:
         drop: share of labels that are left out.
     """
 
-    pixels: PixelRange
+    pixels: Range
     flip: bool = False
     dequantize: bool = False
     drop: float = 0.0
@@ -135,7 +137,7 @@ class ValidationLoss:
         seed: of the noise.
     """
 
-    def __init__(self, objective: Objective, model: ScoreModel, pixels: PixelRange, levels: int, seed: int) -> None:
+    def __init__(self, objective: Objective, model: ScoreModel, pixels: Range, levels: int, seed: int) -> None:
         self._objective, self._pixels, self._seed = objective, pixels, seed
         self.times = model.schedule.times(min(levels, model.schedule.levels or levels))
 
@@ -211,7 +213,7 @@ class ScoreModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the mean loss, and that of each level."""
-        losses = self._level_losses.compute()
+        losses = self._level_losses.compute().view(-1)  # torchmetrics squeezes a single one
         self._level_losses.reset()
         self.log("val/loss", losses.mean(), prog_bar=True)
         for t, loss in zip(self._validation.times.tolist(), losses, strict=True):
@@ -229,3 +231,10 @@ class ScoreModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration, as plain data."""
         checkpoint["config"] = self._config
+
+
+def read_losses(path: Path) -> list[tuple[int, float]]:
+    """(step, training loss) of a run's metrics.csv."""
+    with path.open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
+    return [(int(row["step"]), float(row["train/loss"])) for row in rows]

@@ -12,7 +12,7 @@ import score_lightning
 ROOT = Path(score_lightning.__file__).parent
 THEORY = {
     "perturbation", "schedules", "models", "objectives", "samplers", "ladder", "networks", "pixels", "randomness",
-    "likelihood", "conditional",
+    "likelihood", "conditional", "points",
 }  # fmt: skip
 ENTRY = {"train", "eval", "sample", "suggest_noise"}
 LAYERS = [
@@ -29,8 +29,9 @@ LAYERS = [
         "training",
         "processes",
         "generate",
+        "tasks",
     },
-    {"evaluation"},
+    {"evaluation", "figures"},
     {"build", "build_evaluation", "checkpoint", "callbacks", "runs"},
     ENTRY,
 ]

@@ -26,4 +26,4 @@ def level_losses(
         labels = None if images.labels is None else images.labels[place].to(device)
         losses.update(*loss(model, images[place].to(device), index.to(device), labels))
     alpha, sigma = model.schedule(loss.times)
-    return (sigma / alpha).cpu(), losses.compute().cpu()
+    return (sigma / alpha).cpu(), losses.compute().view(-1).cpu()

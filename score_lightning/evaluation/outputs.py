@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from score_lightning.evaluation.evaluate import Evaluator, Result
+from score_lightning.evaluation.likelihood import Likelihood
 from score_lightning.evaluation.pictures import save_grid, save_neighbors, save_rows
 from score_lightning.evaluation.plots import plot_levels, plot_sweep
 from score_lightning.evaluation.provenance import commit, versions
@@ -100,6 +101,7 @@ class Outputs:
     ) -> None:
         self._folder, self._title, self._evaluator = folder, title, evaluator
         self._settings, self._entries, self._seeds = settings, entries, seeds
+        self._likelihood = Likelihood({}, {}, {})
         self._drawn: set[str] = set()  # pictures of an earlier evaluation may lie beside them
 
     def draw_trajectory(self, model: ScoreModel, generator: Generator) -> None:
@@ -113,10 +115,16 @@ class Outputs:
         self._settings["validation_loss"] = [float(f"{loss:.6g}") for loss in losses.tolist()]
         plot_levels(ratios.tolist(), losses.tolist(), self._place("levels.png"))
 
+    def add(self, likelihood: Likelihood) -> None:
+        """Adds likelihoods of the model to the metrics of its images."""
+        self._likelihood = likelihood
+        self._settings["likelihood"] = likelihood.settings
+
     def write(self) -> None:
         """Writes pictures, metrics.json and report.html, and prints the metrics."""
         entries = [entry.plain() for entry in self._entries]
-        found: dict[str, Any] = {"unavailable": self._evaluator.unavailable} if self._evaluator.unavailable else {}
+        found: dict[str, Any] = dict(self._likelihood.metrics)
+        found |= {"unavailable": self._unavailable} if self._unavailable else {}
         found = {"sweep": entries, **found} if len(entries) > 1 else {**entries[0], **found}
         settings = dict(self._settings)
         if len(entries) == 1:  # a point's own settings stand with the others
@@ -129,6 +137,10 @@ class Outputs:
         report = write_report(self._folder, self._title, found, settings, pictures)
         self._print(entries)
         print(f"Written: {path}, {report}, {self._folder / 'samples.png'}")
+
+    @property
+    def _unavailable(self) -> dict[str, str]:
+        return {**self._evaluator.unavailable, **self._likelihood.unavailable}
 
     def _place(self, name: str) -> Path:
         self._drawn.add(name)
@@ -155,5 +167,8 @@ class Outputs:
             for name in self._entries[0].results[0].metrics:
                 spread = entry.get("spread", {}).get(name)
                 print(f"  {name:28} {entry[name]:.4f}" + (f" ± {spread['std']:.4f}" if spread else ""))
-        for name, reason in self._evaluator.unavailable.items():
+        for name, value in self._likelihood.metrics.items():
+            error = self._likelihood.settings["standard_error"][name]
+            print(f"  {name:28} {value:.4f} ± {error:.4f} bits per dimension (standard error)")
+        for name, reason in self._unavailable.items():
             print(f"  {name:28} not available: {reason}")

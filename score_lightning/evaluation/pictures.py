@@ -7,6 +7,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from score_lightning.evaluation.plots import plot_points
+
 
 def save_grid(images: Tensor, path: Path, smallest: int = 512, columns: int | None = None) -> Path:
     """Writes uint8 images (N, C, H, W) as a PNG grid, small ones enlarged in whole steps.
@@ -21,6 +23,11 @@ def save_grid(images: Tensor, path: Path, smallest: int = 512, columns: int | No
         columns = -(-len(images) // max(1, round(len(images) ** 0.5)))
     grid = make_grid(images, nrow=columns, padding=max(1, images.shape[2] // 16), pad_value=255)
     return _save(grid, path, smallest)
+
+
+def save_samples(samples: Tensor, path: Path) -> Path:
+    """Writes images uint8 (N, C, H, W) as such a grid, or points (N, D) as a scatter or, on the line, a histogram."""
+    return save_grid(samples[:100], path) if samples.ndim == 4 else plot_points(samples, path)
 
 
 def save_rows(rows: Tensor, path: Path, smallest: int = 512) -> Path:

@@ -85,6 +85,9 @@ def _metrics(found: Mapping[str, Any]) -> str:
         head, rows = ["metric", "value"], [[name, _value(found, name)] for name in names]
     missing = [[name, reason] for name, reason in found.get("unavailable", {}).items()]
     parts = [_section("Metrics", _table([head, *rows]))]
+    bits = [[name, f"{found[name]:.4f}"] for name in found if "sweep" in found and name.startswith("bits_per_dim")]
+    if bits:
+        parts.append(_section("Likelihood", _table([["metric", "value"], *bits])))
     if any("spread" in entry for entry in entries):
         parts.append("<p>Mean ± standard deviation over the seeds.</p>")
     if missing:

@@ -166,6 +166,11 @@ def geometric(sigma_min: float, sigma_max: float, levels: int, start: str = "gau
         ValueError: unless 0 < sigma_min < sigma_max and levels >= 2, or sigma_min > 0 and levels = 1.
     """
     _check_levels(levels)
+    if sigma_min == 0:
+        raise ValueError(
+            "geometric needs sigma_min > 0: without noise denoising has nothing to learn. For data as they are take "
+            "objective=implicit or sliced with objective.clean=true"
+        )
     if not 0 < sigma_min <= sigma_max or (sigma_min == sigma_max) != (levels == 1):
         raise ValueError(
             f"geometric needs 0 < sigma_min < sigma_max (equal for one level), got {sigma_min}, {sigma_max}, {levels}"

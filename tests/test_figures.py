@@ -1,0 +1,87 @@
+"""The experiments of the plane: each trains, draws its figure, and shows what it is said to show."""
+
+import pytest
+import torch
+from conftest import fails
+from PIL import Image
+
+from score_lightning import build, config, sample, train
+from score_lightning import eval as evaluate
+from score_lightning.figures import FIGURES, processes
+from score_lightning.models import GaussianMixtureModel
+from score_lightning.points import draw
+from score_lightning.schedules import VP
+
+TOYS = [name for name in config.experiments() if name.startswith("toy_")]
+QUICK = [
+    "trainer.max_steps=6", "trainer.progress=false", "trainer.log_every=1", "validation.every=6", "validation.n=10",
+    "samples.n=20", "logger=off", "trainer.batch_size=64", "data.n=3000",
+]  # fmt: skip
+
+
+def test_every_figure_has_an_experiment():
+    assert {config.load([], name).config.figure for name in TOYS} == set(FIGURES)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_every_toy_trains_and_draws_its_figure(name, tmp_path, capsys):
+    own = config.load([], name).config
+    few = ["sampler.steps=3"] if own.sampler["name"] != "ancestral" else []
+    train.main([f"exp={name}", *QUICK, *few, f"out={tmp_path}"])
+    folder = tmp_path / name / "0"
+    with Image.open(folder / "figure.png") as figure:
+        assert figure.width > 500
+    assert (folder / "samples/step_0000006.png").is_file()
+    assert (folder / "checkpoints/last.ckpt").is_file()
+    assert f"Figure: {folder / 'figure.png'}" in capsys.readouterr().out
+    others = [label for label, words in own.variants.items() if words]
+    assert sorted(p.name for p in folder.glob("variants/*")) == sorted(label.replace(" ", "_") for label in others)
+
+
+def test_points_are_sampled_and_not_evaluated(tmp_path, capsys, monkeypatch):
+    train.main(["exp=toy_rings", *QUICK, "sampler.steps=3", f"out={tmp_path}"])
+    ckpt = tmp_path / "toy_rings/0/checkpoints/last.ckpt"
+    sample.main([f"ckpt={ckpt}", "n=30", f"out={tmp_path}/s"])
+    import numpy as np
+
+    assert np.load(tmp_path / "s/samples.npz")["points"].shape == (30, 2)
+    assert "no metrics of images" in fails(evaluate, [f"ckpt={ckpt}"], capsys, monkeypatch)
+    assert "is of images" in fails(sample, [f"ckpt={ckpt}", "task=colorize", "image=x.png"], capsys, monkeypatch)
+
+
+def test_figures_are_of_points(tmp_path, capsys, monkeypatch):
+    words = ["exp=ddpm_digits", "figure=samples", f"out={tmp_path}/runs"]
+    assert "figure must be one of score_field" in fails(train, words, capsys, monkeypatch)
+    words = ["exp=toy_rings", "figure=circles", f"out={tmp_path}/runs"]
+    assert "got circles" in fails(train, words, capsys, monkeypatch)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_mistake_in_a_variant_is_found_before_the_training(tmp_path, capsys, monkeypatch):
+    words = ["exp=toy_objectives", "variants.sliced=[objective=slicd]", f"out={tmp_path}/runs"]
+    assert "did you mean sliced?" in fails(train, words, capsys, monkeypatch)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_forward_walk_has_the_marginals_of_its_kernel():
+    schedule, n = VP(), 20_000
+    x_0 = torch.full((n, 1), 0.7)
+    times = schedule.times(50).flip(0)
+    path = processes.walk(schedule, x_0, times)
+    for i in (0, 10, 49):
+        alpha, sigma = schedule(times[i])
+        assert path[i].mean().item() == pytest.approx(0.7 * alpha.item(), abs=4 * sigma.item() / n**0.5)
+        assert path[i].std().item() == pytest.approx(sigma.item(), rel=0.03)
+
+
+def test_distances_are_those_of_wasserstein():
+    a = torch.randn(50_000, 1)
+    assert processes.distance(a + 0.3, a) == pytest.approx(0.3, rel=1e-3)
+    b = draw("pair_1d", 50_000, torch.Generator().manual_seed(1))
+    exact = GaussianMixtureModel(torch.tensor([[-0.8], [0.6]]), 0.15, torch.tensor([0.4, 0.6]), VP())
+    assert processes.distance(exact.draw(50_000)[0], b) < 0.02
+
+
+def test_a_model_of_points_has_their_dimensions():
+    model = build.build_model(config.load([], "toy_ddpm"))
+    assert model(torch.zeros(3, 1), torch.tensor(5)).score.shape == (3, 1)
