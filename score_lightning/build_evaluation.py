@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from score_lightning import images, sources
-from score_lightning.build import TABLES, build_images, build_objective, build_part, build_pixels
+from score_lightning.build import build_images, build_objective, build_pixels
 from score_lightning.config import Resolved
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluate import Evaluator
@@ -14,6 +14,7 @@ from score_lightning.evaluation.reference import Reference, holds_statistics, re
 from score_lightning.evaluation.weights import file_sha256
 from score_lightning.images import ImageSet, LazyImageSet, Shape
 from score_lightning.models import ScoreModel
+from score_lightning.parts import TABLES, build_part
 from score_lightning.perturbation import Variance
 from score_lightning.sources import Split
 from score_lightning.training import ValidationLoss

@@ -84,11 +84,11 @@ def interpolate(first: Tensor, last: Tensor, n: int) -> Tensor:
     """
     if n < 2:
         raise ValueError(f"an interpolation has at least its two ends, got n = {n}")
-    a, b = first.flatten().double(), last.flatten().double()
+    a, b = (latents.flatten().cpu().double() for latents in (first, last))
     angle = torch.acos(torch.clamp(a @ b / (a.norm() * b.norm()), -1, 1)).clamp(1e-6, math.pi - 1e-6)
-    share = torch.linspace(0, 1, n, dtype=torch.float64, device=a.device)[:, None]
+    share = torch.linspace(0, 1, n, dtype=torch.float64)[:, None]
     path = (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)
-    return path.view(n, *first.shape).to(first.dtype)
+    return path.view(n, *first.shape).to(first)
 
 
 M = TypeVar("M", bound=Model)

@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQ
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from score_lightning import config
-from score_lightning.build import part_of
 from score_lightning.build_evaluation import build_evaluator, build_features
 from score_lightning.callbacks import Evaluate, SampleGrid, SaveConfig, SaveLast
 from score_lightning.config import Resolved
@@ -20,6 +19,7 @@ from score_lightning.evaluation.evaluate import Evaluator
 from score_lightning.evaluation.reference import Reference
 from score_lightning.generate import Generator
 from score_lightning.models import ScoreModel
+from score_lightning.parts import part_of
 from score_lightning.sources import Split
 
 

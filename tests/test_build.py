@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from score_lightning import build, config
+from score_lightning import build, config, parts
 from score_lightning.errors import UserError
 from score_lightning.samplers import Ancestral, AnnealedLangevin
 from score_lightning.signatures import keyword_types
@@ -32,16 +32,16 @@ def test_every_part_is_built_from_its_file(kind):
     for name in config.parts(kind):
         part = config.read_yaml(config.ROOT / "configs" / kind / f"{name}.yaml")
         if kind in ("data", "features"):  # which need files that are not here
-            assert part["name"] in build.TABLES[kind]
-            assert set(part) - {"name"} <= set(keyword_types(build.TABLES[kind][part["name"]]))
+            assert part["name"] in parts.TABLES[kind]
+            assert set(part) - {"name"} <= set(keyword_types(parts.TABLES[kind][part["name"]]))
             continue
         resolved = config.load([f"{kind}={name}"], "ddpm_digits")
         given = {"net": {"image_size": 16, "image_channels": 1, "levels": 10}, "sampler": {"pixels": (-1.0, 1.0)}}
         given = given.get(kind, {})
         if name == "unet_small":
             given["image_size"] = 28
-        assert build.build_part(resolved, kind, given) is not None
-    assert set(build.TABLES[kind]) == {
+        assert parts.build_part(resolved, kind, given) is not None
+    assert set(parts.TABLES[kind]) == {
         config.read_yaml(config.ROOT / "configs" / kind / f"{name}.yaml")["name"] for name in config.parts(kind)
     }
 

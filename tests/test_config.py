@@ -90,7 +90,7 @@ def test_mistakes_in_words_get_one_message(words, message):
         ("parts: [date/digits]\n", "unknown kind of part 'date'"),
         ("trainer: {max_stepz: 3}\n", r"unknown key trainer.max_stepz \(.*own.yaml\)"),
         ("trainer: 5\n", "trainer is a section, got 5"),
-        ("trainer: {max_steps: 1}\n", "no value for images.channels, images.size"),
+        ("images: {size: 8}\n", "no value for trainer.max_steps"),
         ("a: [\n", "cannot be read as YAML"),
         ("- 1\n", "must hold keys and values"),
     ],

@@ -70,15 +70,23 @@ def assert_same_state(a, b):
     assert a["lr_schedulers"] == b["lr_schedulers"]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_resume_continues_as_if_nothing_had_happened(tmp_path, monkeypatch, accumulate):
+# every level is seen ten times in the first step, so that the losses seen matter from the second on
+IMPORTANCE = ["objective=variational_bound", "objective.importance=true", "schedule.levels=4"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[], ["trainer.accumulate=2"], IMPORTANCE, ["labels.classes=10"]],
+    ids=["plain", "two", "importance", "labels"],
+)
+def test_resume_continues_as_if_nothing_had_happened(tmp_path, monkeypatch, given):
     """From a finished run with more steps to do, and from the middle of a run; with dropout."""
     words = [
         "evaluation.n=0",
         "samples.n=0",
         "trainer.max_steps=6",
         "net.dropout=0.3",
-        f"trainer.accumulate={accumulate}",
+        *given,
     ]
     saved = []
 
@@ -351,9 +359,11 @@ def test_words_of_a_command_are_taken_apart():
          "sampler=heun", "sampler.churn=10.0", "preview=dpm_solver"],
         ["schedule=ve", "conditioning=log_sigma", "objective=sliced", "sampler=reverse_diffusion", "preview=heun"],
         ["objective=variational_bound", "prediction=x_0", "preview=ddim"],
+        ["objective=hybrid", "objective.importance=true", "net.learned_variance=true", "sampler.variance=learned"],
+        ["schedule=vp", "sampler=probability_flow", "sampler.rtol=0.01", "preview=probability_flow"],
         ["schedule=sub_vp", "objective.weight=likelihood", "objective.times=importance", "preview=dpm_solver"],
     ],
-    ids=["vp", "edm", "ve_sliced", "bound", "sub_vp"],
+    ids=["vp", "edm", "ve_sliced", "bound", "hybrid", "flow", "sub_vp"],
 )  # fmt: skip
 def test_methods_train_and_sample(tmp_path, words):
     folder = run(tmp_path, *words, "sampler.steps=4", "preview.steps=4", "evaluation.n=4", "samples.n=4")

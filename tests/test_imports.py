@@ -32,7 +32,7 @@ LAYERS = [
         "tasks",
     },
     {"evaluation", "figures"},
-    {"build", "build_evaluation", "checkpoint", "callbacks", "runs"},
+    {"parts", "build", "build_evaluation", "checkpoint", "callbacks", "runs"},
     ENTRY,
 ]
 

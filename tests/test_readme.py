@@ -19,6 +19,9 @@ COMMANDS = [shlex.split(line, comments=True) for line in SHELL]
 OWN = {"train": train.OWN, "sample": sample.OWN, "eval": evaluate.OWN, "suggest_noise": suggest_noise.OWN}
 
 
+THEORY = (ROOT / "docs/theory.md").read_text()
+
+
 def run(text):
     """The names of a page's one block of Python, after it ran."""
     (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
@@ -54,7 +57,7 @@ def test_commands_are_understood(words):
     assert (program, rest[0]) == ("python", "-m")
     entry = rest[1].removeprefix("score_lightning.")
     own, others = cli.take(rest[2:], OWN[entry])
-    exp = own.get("exp", "ddpm_digits")
+    exp = own.get("exp", "ddpm_digits_labels" if "labels" in " ".join(others) else "ddpm_digits")
     same, sweep = evaluate.split_sweep(others)
     for point in sweep:
         assert build.build_generator(config.load([*same, *point], exp))
@@ -66,3 +69,15 @@ def test_table_lists_every_experiment_with_its_parameters():
     for name, parameters in rows.items():
         model = build.build_model(config.load([], name))
         assert sum(p.numel() for p in model.parameters()) == int(parameters.replace(",", "")), name
+
+
+def test_the_theory_names_files_pictures_and_experiments_that_are_there():
+    files = set(re.findall(r"`([\w/]+\.py)", THEORY))
+    inside = {str(path.relative_to(ROOT / "score_lightning")) for path in (ROOT / "score_lightning").rglob("*.py")}
+    assert len(files) > 15
+    assert {name for name in files if name not in inside and f"samplers/{name}" not in inside} == set()
+    pictures = re.findall(r"!\[.*\]\((.*)\)", THEORY)
+    assert all((ROOT / "docs" / path).is_file() for path in pictures)
+    toys = [name for name in config.experiments() if name.startswith("toy_")]
+    assert sorted(set(re.findall(r"`(toy_\w+)`", THEORY))) == toys
+    assert len(pictures) == len(toys)

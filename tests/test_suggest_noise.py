@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import fails
 
-from score_lightning import build, config, suggest_noise
+from score_lightning import build, config, parts, suggest_noise
 
 
 def test_suggestions_can_be_pasted(capsys):
@@ -14,7 +14,7 @@ def test_suggestions_can_be_pasted(capsys):
     shown = capsys.readouterr().out
     words = shlex.split(shown.strip().splitlines()[-1])
     resolved = config.load(words, "ncsn_digits")
-    schedule = build.build_part(resolved, "schedule", {})
+    schedule = parts.build_part(resolved, "schedule", {})
     assert schedule.levels == int(shown.split("L  ")[1].split()[0])
     assert build.build_generator(resolved).sampler.corrector.steps == 3
     assert "300 images of 64 dimensions in [0, 1]" in shown

@@ -35,7 +35,7 @@ class ImportanceSampled(nn.Module):
         if levels is None or kept < 1 or not 0 < uniform <= 1:
             raise ValueError(f"importance-sampled times need discrete levels, and kept >= 1; got {levels} and {kept}")
         self._objective, self._uniform = objective, uniform
-        self.register_buffer("losses", torch.zeros(levels, kept, dtype=torch.float64))
+        self.register_buffer("losses", torch.zeros(levels, kept))
         self.register_buffer("counts", torch.zeros(levels, dtype=torch.int64))
 
     def check(self, schedule: Schedule, dim: int) -> None:
@@ -48,33 +48,37 @@ class ImportanceSampled(nn.Module):
 
     @property
     def probabilities(self) -> Tensor:
-        """p_t, float64 (levels,)."""
+        """p_t, float64 (levels,), on the CPU."""
         levels, kept = self.losses.shape
-        flat = torch.full_like(self.losses[:, 0], 1 / levels)
+        flat = torch.full((levels,), 1 / levels, dtype=torch.float64)
         if self.counts.min() < kept:
             return flat
-        roots = self.losses.square().mean(1).sqrt().clamp(min=1e-12)
+        roots = self.losses.cpu().double().square().mean(1).sqrt().clamp(min=1e-12)
         return (1 - self._uniform) * roots / roots.sum() + self._uniform * flat
 
     def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:  # noqa: ARG002
         """(B,) times to train at, from u (B,) uniform on [0, 1)."""
-        cumulative = self.probabilities.to(u.device).cumsum(0)
-        return torch.searchsorted(cumulative, u.double() * cumulative[-1], right=True).clamp(max=len(cumulative) - 1)
+        cumulative = self.probabilities.cumsum(0)
+        place = torch.searchsorted(cumulative, u.cpu().double() * cumulative[-1], right=True)
+        return place.clamp(max=len(cumulative) - 1).to(u.device)
 
     def forward(self, model: Model, x_0: Tensor, t: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
         """(B,) losses of x_0 of shape (B, ...) at times t of shape () or (B,)."""
         losses = self._objective(model, x_0, t, randn_like)
-        return losses * self._weight(t).to(losses) if self.training else losses
+        return losses * self._weight(t.cpu()).to(losses) if self.training else losses
 
     @torch.no_grad()
     def observe(self, t: Tensor, losses: Tensor) -> None:
         """Remembers the losses (B,), as returned in training for times t (B,), of one whole batch."""
-        kept = self.losses.shape[1]
-        for level, loss in zip(t.tolist(), (losses.double() / self._weight(t)).tolist(), strict=True):
-            self.losses[level, self.counts[level] % kept] = loss
-            self.counts[level] += 1
+        t, kept = t.cpu(), self.losses.shape[1]
+        remembered, counts = self.losses.cpu(), self.counts.cpu()
+        for level, loss in zip(t.tolist(), (losses.cpu().double() / self._weight(t)).tolist(), strict=True):
+            remembered[level, counts[level] % kept] = loss
+            counts[level] += 1
+        self.losses.copy_(remembered)
+        self.counts.copy_(counts)
 
     def _weight(self, t: Tensor) -> Tensor:
-        """1 / (T p_t), of t's shape."""
-        p = self.probabilities.to(t.device)
+        """1 / (T p_t) of times on the CPU, of t's shape."""
+        p = self.probabilities
         return 1 / (len(p) * p[t])

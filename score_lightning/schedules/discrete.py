@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from score_lightning.schedules.continuous import Limit
+    from score_lightning.schedules.limit import Limit
 
 Spacing = Literal["uniform", "quadratic", "log_snr", "karras", "leading", "trailing"]
 RandnLike = Callable[[Tensor], Tensor]
@@ -130,7 +130,7 @@ class Discrete:
 
     def continuous(self) -> "Limit":
         """The continuous limit: a schedule with the same levels and all times between them."""
-        from score_lightning.schedules.continuous import Limit
+        from score_lightning.schedules.limit import Limit
 
         return Limit(self)
 
@@ -168,7 +168,7 @@ def geometric(sigma_min: float, sigma_max: float, levels: int, start: str = "gau
     _check_levels(levels)
     if sigma_min == 0:
         raise ValueError(
-            "geometric needs sigma_min > 0: without noise denoising has nothing to learn. For data as they are take "
+            "geometric needs 0 < sigma_min: without noise denoising has nothing to learn. For data as they are take "
             "objective=implicit or sliced with objective.clean=true"
         )
     if not 0 < sigma_min <= sigma_max or (sigma_min == sigma_max) != (levels == 1):
