@@ -33,7 +33,8 @@ def build_model(resolved: Resolved) -> ScoreModel:
     given |= {} if discrete.levels is None else {"levels": discrete.levels}
     if c.labels.classes is not None:
         given["classes"] = c.labels.classes
-        if "classes" not in keyword_types(TABLES["net"].get(str(c.net.get("name")), dict)):
+        constructor = TABLES["net"].get(str(c.net.get("name")))
+        if constructor is not None and "classes" not in keyword_types(constructor):
             raise UserError(f"labels.classes: net {c.net.get('name')} cannot be told labels; unet can")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(c.seed)
@@ -112,6 +113,10 @@ def build_generator(
             f"labels.guidance={c.labels.guidance:g} needs a model that is told labels; this one is not: train one with "
             "labels.classes=N, or leave guidance at 0"
         )
+    if c.labels.guidance != 0 and c.labels.drop == 0:
+        raise UserError(
+            "labels.guidance needs a model that was trained without labels, too: train with labels.drop=0.1"
+        )
     if label is not None and not 0 <= label < (c.labels.classes or 0):
         raise UserError(
             f"label must lie between 0 and {c.labels.classes - 1}, got {label}"
@@ -133,9 +138,9 @@ def _check_variances(resolved: Resolved, section: str) -> None:
     """Refuses what needs learned variances of a network that does not learn them."""
     part, net = part_of(resolved.config, section), resolved.config.net
     wanted = part.get("variance") == "learned" or part.get("name") == "hybrid"
-    if wanted and not net.get("learned_variance") and "learned_variance" in keyword_types(TABLES["net"][net["name"]]):
+    if wanted and not net.get("learned_variance"):
         raise UserError(
-            f"{section} {part.get('name')} needs learned variances: train with net.learned_variance=true"
+            f"{section} {part.get('name')} needs learned variances: train with net.learned_variance=true, as unet can"
             + ("" if section == "objective" else f", or take {section}.variance=small or large")
         )
 
@@ -185,6 +190,12 @@ def build_images(resolved: Resolved) -> Split:
             f"data {c.data.get('name')} has data of shape {split[0].shape}, the model takes {shape}: set "
             + ("points" if c.points else "images.size and images.channels")
         )
+    for images in split:
+        if c.labels.classes is not None and images.labels is not None and images.labels.max() >= c.labels.classes:
+            raise UserError(
+                f"labels.classes={c.labels.classes} needs images with that many labels; these have "
+                f"{int(images.labels.max()) + 1}"
+            )
     return split
 
 
@@ -195,11 +206,8 @@ def build_data(resolved: Resolved, split: Split) -> ImageData:
         UserError: when a network is to be told labels that the images do not have.
     """
     c = resolved.config
-    if c.labels.classes is not None:
-        for images in split:
-            if images.labels is None or images.labels.max() >= c.labels.classes:
-                found = "have none" if images.labels is None else f"have {int(images.labels.max()) + 1}"
-                raise UserError(f"labels.classes={c.labels.classes} needs images with that many labels; these {found}")
+    if c.labels.classes is not None and any(images.labels is None for images in split):
+        raise UserError(f"labels.classes={c.labels.classes} needs images with that many labels; these have none")
     steps = c.trainer.max_steps * c.trainer.accumulate
     return ImageData(*split, c.trainer.batch_size, steps, c.validation.n, c.seed, c.trainer.workers)
 

@@ -145,7 +145,9 @@ class Evaluate(Periodic):
                 logger.log_metrics({f"eval/{k}": v for k, v in self.named.items()}, step=trainer.global_step)
             device, size = trainer.strategy.root_device, self._generator.batch_size
             run = describe_run(self._n, self._evaluator, rank, device, size)
-            settings = {"step": trainer.global_step, "seeds": [self._seed], **self._settings, **run}
+            evaluations = self._generator.evaluations(module.average.model)
+            settings = {"step": trainer.global_step, "seeds": [self._seed], "evaluations_per_image": evaluations}
+            settings |= {**self._settings, **run}
             write_metrics(self.folder, self.metrics, settings)
         distance = self.named.get(self._monitor, math.inf)
         if distance < self._best:

@@ -1,5 +1,7 @@
 """Checkpoints: files of plain data with the resolved configuration inside."""
 
+import hashlib
+import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -107,5 +109,12 @@ def image_key(model: ScoreModel, resolved: Resolved, generator: Generator, seed:
     plain = resolved.plain()
     parts = {name: plain[name] for name in IMAGE_PARTS}
     machine = f"{device_name(device)} {torch.get_num_threads()} {torch.__version__} {version('score_lightning')}"
-    known = "" if generator.measurement is None else generator.measurement.y.numpy().tobytes().hex()
-    return f"{state_sha256(model)} {parts} {generator.label} {known} {generator.batch_size} {seed} {machine}"
+    known = hashlib.sha256()
+    if generator.measurement is not None:
+        shown = generator.measurement.project(
+            torch.arange(1.0, 1 + math.prod(generator.shape)).view(1, *generator.shape)
+        )
+        known.update(generator.measurement.y.numpy().tobytes() + shown.numpy().tobytes())
+    return (
+        f"{state_sha256(model)} {parts} {generator.label} {known.hexdigest()} {generator.batch_size} {seed} {machine}"
+    )

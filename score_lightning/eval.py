@@ -122,6 +122,13 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
             if held_out is None
             else f"likelihood must lie between 1 and the {len(held_out)} held-out images, got {own['likelihood']}"
         )
+    loss = None
+    if "reference" not in own and held_out is not None:  # the images that training validates on
+        try:
+            loss = build_validation(resolved, model)
+        except UserError:  # an objective of discrete levels, of a model that was made continuous
+            if not resolved.config.continuous:
+                raise
     folder = make_folder(Path(own.get("out", checkpoint.run_folder_of(own["ckpt"]))).expanduser())
 
     rank, device = launch(device, own.get("devices", 1))
@@ -129,8 +136,7 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
     evaluator.prepare(rank, rank.number == 0)
     entries = [point.evaluate(evaluator, n, seeds, rank, folder) for point in points]
     levels = None
-    if "reference" not in own and held_out is not None:  # the images that training validates on
-        loss = build_validation(resolved, model)
+    if loss is not None and held_out is not None:
         triples = max(min(resolved.config.validation.n, n), len(loss.times))
         levels = level_losses(model, loss, held_out, triples, size, rank)
     likelihood = None
@@ -140,6 +146,7 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
         likelihood = mean_bits(model, held_out, own["likelihood"], size, pixels, variance, rank)
     if rank.number == 0:
         settings = {"checkpoint": own["ckpt"], "step": step, "weights": weights, "weights_sha256": state_sha256(model)}
+        settings |= {"continuous": resolved.config.continuous, "labels": resolved.plain()["labels"]}
         settings |= describe_run(n, evaluator, rank, device, size)
         title = f"{Path(resolved.config.exp).stem}: {n:,} images against {reference.name}"
         outputs = Outputs(folder, title, evaluator, settings, entries, seeds)

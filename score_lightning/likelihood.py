@@ -1,7 +1,8 @@
 """Likelihood and latents: what the probability-flow ODE, being invertible, says of data (Song et al. 2021, Sec. 4.3).
 
-The ODE carries x_0 at the least noise to x_T at the most. With the distribution N(0, sigma_T^2 I) that sampling starts
-from, the instantaneous change of variables (Chen et al. 2018, Eq. 8) gives the density of x_0 under the model,
+The ODE carries x_0 at the least noise to x_T at the most. With the distribution N(0, sigma_T^2 I) there, also where the
+sampling of a recipe starts from another, the instantaneous change of variables (Chen et al. 2018, Eq. 8) gives the
+density of x_0 under the model,
 
     ln p(x_0) = ln N(x_T; 0, sigma_T^2 I) - [ln p_T(x_T) - ln p_0(x_0)]  along the path.
 
@@ -89,6 +90,21 @@ def interpolate(first: Tensor, last: Tensor, n: int) -> Tensor:
     share = torch.linspace(0, 1, n, dtype=torch.float64)[:, None]
     path = (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)
     return path.view(n, *first.shape).to(first)
+
+
+def check_times(model: Model, x_0: Tensor) -> None:
+    """Refuses a network that does not take all times of the continuous limit, by giving it one of x_0 (B, ...).
+
+    Raises:
+        ValueError: with its reason.
+    """
+    limit = continuous(model)
+    try:
+        with torch.no_grad():
+            limit(x_0, limit.schedule.at(torch.tensor(0.4567, dtype=torch.float64)))
+    except (RuntimeError, TypeError, LookupError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"the network does not take the times between its levels: {reason}") from error
 
 
 M = TypeVar("M", bound=Model)

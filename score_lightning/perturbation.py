@@ -58,3 +58,8 @@ def between(small: Tensor, large: Tensor, fraction: Tensor | None) -> Tensor:
         raise ValueError("this network has not learned variances: take small or large, or net.learned_variance=true")
     low, high = (expand(a, fraction).log() for a in (small, large))
     return torch.exp(low + fraction * (high - low))
+
+
+def widest(x: Tensor) -> torch.dtype:
+    """The floating-point type of most digits on x's device: float64, but on MPS, which has none."""
+    return torch.float32 if x.device.type == "mps" else torch.float64

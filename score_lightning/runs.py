@@ -18,13 +18,12 @@ from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluate import Evaluator
 from score_lightning.evaluation.reference import Reference
 from score_lightning.generate import Generator
-from score_lightning.models import ScoreModel
 from score_lightning.parts import part_of
 from score_lightning.sources import Split
 
 
-def build_callbacks(resolved: Resolved, split: Split, model: ScoreModel, generator: Generator) -> list[L.Callback]:
-    """All callbacks of the run of a model.
+def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> list[L.Callback]:
+    """All callbacks of a run.
 
     Raises:
         UserError: when the features of the evaluation cannot be had.
@@ -41,7 +40,8 @@ def build_callbacks(resolved: Resolved, split: Split, model: ScoreModel, generat
     if evaluator is not None:
         settings = {
             "sampler": part_of(c, "preview"),
-            "evaluations_per_image": generator.evaluations(model),
+            "continuous": c.continuous,
+            "labels": resolved.plain()["labels"],
             "weights": "ema",
         }
         callbacks.append(Evaluate(evaluator, generator, c.evaluation.n, c.seed, c.evaluation.every, settings))

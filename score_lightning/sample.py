@@ -79,7 +79,7 @@ def main(words: Sequence[str]) -> None:
     else:
         from score_lightning.tasks import interpolation
 
-        images, store = interpolation(model, pair, n, generator.pixels), None
+        images, store = interpolation(model, pair, n, generator.pixels, batch_size), None
     if rank.number == 0:
         _write(images, shown, folder)
         if store is not None:
@@ -94,8 +94,12 @@ def _check_task(own: dict[str, Any], n: int, processes: int) -> None:
     for key in ("image", "mask"):
         if task is None and key in own:
             raise UserError(f"{key}=… goes with task={'inpaint' if key == 'mask' else '|'.join(TASKS)}")
-    if task == "interpolate" and (processes > 1 or n < 2):
-        raise UserError("task=interpolate runs in one process and draws at least 2 images")
+    if task == "interpolate":
+        if processes > 1 or n < 2:
+            raise UserError("task=interpolate runs in one process and draws at least 2 images")
+        for key in ("mask", "label", "seed"):
+            if key in own:
+                raise UserError(f"task=interpolate takes no {key}: it goes from one picture to another, without labels")
 
 
 def _prepare(own: dict[str, Any], generator: "Generator") -> tuple["Generator", "Tensor | None", "Tensor | None"]:

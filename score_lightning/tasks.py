@@ -11,7 +11,7 @@ from torch import Tensor
 from score_lightning.conditional import Measurement, colorization, inpainting, upsampling
 from score_lightning.errors import UserError
 from score_lightning.images import Shape
-from score_lightning.likelihood import decode, encode, interpolate
+from score_lightning.likelihood import check_times, decode, encode, interpolate
 from score_lightning.models import ScoreModel
 from score_lightning.pixels import Range
 from score_lightning.randomness import ImageNoise
@@ -75,21 +75,26 @@ def read_pair(text: str | None, shape: Shape) -> Tensor:
     return torch.stack([_fit(_open(name), shape) for name in names])
 
 
-def interpolation(model: ScoreModel, ends: Tensor, n: int, pixels: Range) -> Tensor:
+def interpolation(model: ScoreModel, ends: Tensor, n: int, pixels: Range, batch_size: int = 256) -> Tensor:
     """uint8 (n, C, H, W) between two pictures uint8 (2, C, H, W), on the great circle between their latents.
 
     Both are dequantized with noise of their own first: the flow is that of a density.
 
     Raises:
-        UserError: when the network takes discrete levels only.
+        UserError: when the network takes discrete levels only, or the path cannot be followed.
     """
     device = next(model.parameters()).device
     noise = torch.special.ndtr(ImageNoise(0, [0, 1])(ends.float()))
+    x = pixels.encode(ends, noise).to(device)
     try:
-        first, last = encode(model, pixels.encode(ends, noise).to(device))
-        return pixels.decode(decode(model, interpolate(first, last, n))).cpu()
+        check_times(model, x)
     except ValueError as error:
         raise UserError(f"task=interpolate: {error}") from error
+    first, last = encode(model, x)
+    found = torch.cat([decode(model, part) for part in interpolate(first, last, n).split(batch_size)])
+    if not found.isfinite().all():
+        raise UserError("task=interpolate: the path between the pictures has numbers that are not finite (NaN)")
+    return pixels.decode(found).cpu()
 
 
 def _open(name: str) -> Image.Image:

@@ -87,10 +87,9 @@ def _check(c: "Config") -> None:
     """Refuses settings that could only fail later."""
     t = c.trainer
     if c.figure is not None:
-        from score_lightning.figures import FIGURES
+        from score_lightning.figures import check_figure
 
-        if c.figure not in FIGURES or not c.points:
-            raise UserError(f"figure must be one of {', '.join(FIGURES)}, of points; got {c.figure}, points={c.points}")
+        check_figure(c)
     for key, value, least in [
         ("trainer.max_steps", t.max_steps, 1),
         ("trainer.batch_size", t.batch_size, 1),
@@ -114,6 +113,8 @@ def _check(c: "Config") -> None:
             raise UserError(f"{key} must be at least {least}, got {value}")
     if c.evaluation.n < 2 and c.evaluation.n != 0:
         raise UserError(f"evaluation.n must be 0 (none) or at least 2, got {c.evaluation.n}")
+    if not 0 <= c.labels.drop < 1:
+        raise UserError(f"labels.drop must lie between 0 and 1, got {c.labels.drop}")
     if not 0 <= c.ema.decay <= 1:
         raise UserError(f"ema.decay must lie between 0 and 1, got {c.ema.decay}")
     betas = c.optimizer.betas
@@ -132,7 +133,7 @@ def _train(resolved: config.Resolved, module: Any, resume: str | None) -> Path:
     build.build_generator(resolved)  # a mistake in it would show only after the training
     generator = build.build_generator(resolved, "preview")
     split = build.build_images(resolved)
-    trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, module.model, generator))
+    trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, generator))
     trainer.fit(module, build.build_data(resolved, split), ckpt_path=resume, weights_only=True)
     folder = run_folder(trainer)
     if trainer.is_global_zero:
@@ -173,7 +174,7 @@ def _draw(
         losses = read_losses(place / "metrics.csv")
         trained.append(Trained(label, own.average.model.cpu(), build.build_generator(one), str(c.data["set"]), losses))
     data = build.build_images(resolved)[0][:]
-    FIGURES[str(c.figure)](trained, data).savefig(folder / "figure.png", dpi=150)
+    FIGURES[str(c.figure)].draw(trained, data).savefig(folder / "figure.png", dpi=150)
     print(f"\nFigure: {folder / 'figure.png'}")
 
 

@@ -4,13 +4,15 @@ import pytest
 import torch
 from conftest import fails
 from PIL import Image
+from torch.testing import assert_close
 
 from score_lightning import build, config, sample, train
 from score_lightning import eval as evaluate
-from score_lightning.figures import FIGURES, processes
+from score_lightning.figures import FIGURES, fields, processes
+from score_lightning.figures.trained import arrows, panels, seeded_noise
 from score_lightning.models import GaussianMixtureModel
 from score_lightning.points import draw
-from score_lightning.schedules import VP
+from score_lightning.schedules import VP, geometric
 
 TOYS = [name for name in config.experiments() if name.startswith("toy_")]
 QUICK = [
@@ -50,17 +52,49 @@ def test_points_are_sampled_and_not_evaluated(tmp_path, capsys, monkeypatch):
 
 
 def test_figures_are_of_points(tmp_path, capsys, monkeypatch):
-    words = ["exp=ddpm_digits", "figure=samples", f"out={tmp_path}/runs"]
-    assert "figure must be one of score_field" in fails(train, words, capsys, monkeypatch)
-    words = ["exp=toy_rings", "figure=circles", f"out={tmp_path}/runs"]
-    assert "got circles" in fails(train, words, capsys, monkeypatch)
-    assert not (tmp_path / "runs").exists()
+    for words, message in [
+        (["exp=ddpm_digits", "figure=samples"], "figure samples is of points=2; got points=0"),
+        (["exp=toy_rings", "figure=circles"], "figure must be one of score_field"),
+        (
+            ["exp=toy_langevin", "data.set=two_moons"],
+            "needs data.set to be one of mixture, pair, pair_1d; got two_moons",
+        ),
+        (["exp=toy_rings", "figure=objectives", "data.set=mixture"], "compares 3 models; got 1 in variants"),
+        (["exp=toy_rings", "trainer.devices=2"], "needs trainer.devices=1"),
+        (["exp=toy_rings", "objective=variational_bound"], "of points take denoising"),
+        (["exp=toy_rings", "objective=hybrid"], "hybrid needs learned variances"),
+    ]:
+        assert message in fails(train, [*words, f"out={tmp_path}/runs"], capsys, monkeypatch)
+        assert not (tmp_path / "runs").exists()
 
 
 def test_a_mistake_in_a_variant_is_found_before_the_training(tmp_path, capsys, monkeypatch):
     words = ["exp=toy_objectives", "variants.sliced=[objective=slicd]", f"out={tmp_path}/runs"]
     assert "did you mean sliced?" in fails(train, words, capsys, monkeypatch)
     assert not (tmp_path / "runs").exists()
+
+
+def test_gradient_ascent_collapses_where_langevin_dynamics_does_not():
+    """With the exact score of one Gaussian: all chains at its mean, or with its perturbed standard deviation."""
+    schedule = geometric(0.1, 0.1, 1)
+    exact = GaussianMixtureModel(torch.tensor([[0.3, -0.2]]), 0.15, torch.ones(1), schedule)
+    x = 2 * torch.rand(4000, 2) - 1
+    ascended = fields.chain(exact, x, 1e-3, 1000, torch.zeros_like)
+    assert_close(ascended, torch.tensor([[0.3, -0.2]]).expand(4000, 2), rtol=0, atol=1e-4)
+    moved = fields.chain(exact, x, 1e-3, 1000, seeded_noise(0))
+    assert_close(moved.mean(0), torch.tensor([0.3, -0.2]), rtol=0, atol=0.015)
+    assert_close(moved.std(0), torch.full((2,), (0.15**2 + 0.1**2) ** 0.5), rtol=0.05, atol=0)
+
+
+def test_arrows_point_along_the_score():
+    exact = GaussianMixtureModel(torch.zeros(1, 2), 0.5, torch.ones(1), geometric(0.1, 0.1, 1))
+    _, (axes,) = panels(["score"])
+    arrows(axes, exact, torch.tensor(0), 1.0, n=3)
+    (drawn,) = axes.collections
+    where, direction = torch.tensor(drawn.XY), torch.stack([torch.tensor(part) for part in (drawn.U, drawn.V)], 1)
+    assert ((where * direction).sum(1) <= 0).all()  # to the mean, 0
+    lengths = direction.norm(dim=1)
+    assert lengths.max() == pytest.approx((2**0.5 / 0.26) ** 0.5, rel=1e-3)  # the root of |score| in a corner
 
 
 def test_the_forward_walk_has_the_marginals_of_its_kernel():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from score_lightning.likelihood import bits_per_dim, decode, encode, interpolate
+from score_lightning.likelihood import bits_per_dim, check_times, decode, encode, interpolate
 from score_lightning.models import GaussianMixtureModel, ScoreModel
 from score_lightning.networks import MLP
 from score_lightning.samplers.flow import ProbabilityFlow
@@ -101,6 +101,7 @@ def test_a_path_that_cannot_be_followed_is_nan():
     x = torch.tensor([[0.1, 0.2], [math.nan, 0.0]], dtype=torch.float64)
     found = bits_per_dim(gaussian(VP(), 2), x)
     assert found.isnan().tolist() == [False, True]
+    assert_close(found[:1], bits_per_dim(gaussian(VP(), 2), x[:1]), rtol=1e-9, atol=1e-9)  # the other is not given up
     short = ProbabilityFlow(max_steps=2)
     assert encode(gaussian(VP(), 2), x[:1], short).isnan().all()
 
@@ -119,6 +120,10 @@ def test_networks_of_integer_levels_are_refused():
     model = ScoreModel(MLP(dim=2, width=16), ladder, "score", "level")
     with pytest.raises(ValueError, match="visits the levels of a discrete schedule only"):
         bits_per_dim(model, torch.zeros(1, 2))
+    table = torch.nn.Embedding(10, 2)
+    model = ScoreModel(lambda x, c: x + table(c), ladder, "score", "time")
+    with pytest.raises(ValueError, match="does not take the times between its levels"):
+        check_times(model, torch.zeros(1, 2))
 
 
 def test_other_traces_and_tolerances_are_refused():

@@ -93,6 +93,7 @@ def test_dropped_labels_are_a_share_and_the_rest_stays():
         (["task=inpaint", "image=/nowhere.png", "mask=x.png"], "there is no picture /nowhere.png"),
         (["task=upsample", "image=x.png", "mask=x.png"], "task=upsample takes no mask"),
         (["task=interpolate", "image=x.png"], "needs two pictures"),
+        (["task=interpolate", "image=[a,b]", "label=3"], "task=interpolate takes no label"),
         (["task=colorize", "image=PICTURE"], "needs a model of images in color"),
         (
             ["task=upsample", "image=PICTURE"],
@@ -124,6 +125,9 @@ def test_a_label_that_is_none_is_refused(labelled, tmp_path, capsys, monkeypatch
         (["labels.classes=5"], "needs images with that many labels; these have 10"),
         (["labels.classes=10", "net=mlp", "conditioning=log_sigma"], "net mlp cannot be told labels"),
         (["labels.guidance=1"], "needs a model that is told labels"),
+        (["labels.classes=10", "labels.drop=0", "labels.guidance=1"], "trained without labels, too"),
+        (["labels.classes=10", "labels.drop=1"], "labels.drop must lie between 0 and 1"),
+        (["labels.classes=10", "net.name=unett"], "did you mean unet?"),
         (["objective=hybrid"], "objective hybrid needs learned variances: train with net.learned_variance=true"),
         (["sampler.variance=learned"], "or take sampler.variance=small or large"),
         (["schedule=vp", "objective=variational_bound", "objective.importance=true"], "need discrete levels"),

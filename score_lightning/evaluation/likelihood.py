@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from score_lightning.images import ImageSet
-from score_lightning.likelihood import bits_per_dim, continuous
+from score_lightning.likelihood import bits_per_dim, check_times, continuous
 from score_lightning.models import Model, ScoreModel
 from score_lightning.objectives.bound import bound_bits_per_dim
 from score_lightning.perturbation import Variance
@@ -60,19 +60,30 @@ def mean_bits(
     def bound(model: Model, grey: Tensor, noise: ImageNoise) -> Tensor:
         return bound_bits_per_dim(model, pixels.encode(grey), variance, noise, (pixels.low, pixels.high))[0]
 
-    kinds: dict[str, tuple[ScoreModel, Bits]] = {"bits_per_dim_flow": (continuous(model), flow)}
-    if model.schedule.levels is not None:
-        kinds["bits_per_dim_bound"] = (model, bound)
+    kinds: dict[str, tuple[ScoreModel, Bits]] = {}
     metrics, errors, unavailable = {}, {}, {}
+    try:
+        check_times(model, torch.zeros(1, *images.shape, device=next(model.parameters()).device))
+        kinds["bits_per_dim_flow"] = (continuous(model), flow)
+    except ValueError as error:
+        unavailable["bits_per_dim_flow"] = str(error)
+    if model.schedule.levels is not None and model.schedule.levels > 1:
+        kinds["bits_per_dim_bound"] = (model, bound)
     for name, (given, bits) in kinds.items():
-        try:
-            found = _bits(given, bits, images, n, batch_size, rank, seed, name)
-        except ValueError as error:
-            unavailable[name] = str(error)
+        found = _bits(given, bits, images, n, batch_size, rank, seed, name)
+        if not found.isfinite().all():
+            unavailable[name] = f"{int((~found.isfinite()).sum())} of {n} images have none that is finite"
             continue
         metrics[name] = found.mean().item()
         errors[name] = (found.std() / math.sqrt(n)).item() if n > 1 else math.nan
-    settings = {"n": n, "images": "held out", "noise": 1, "trace": "hutchinson", "bound_variance": variance}
+    settings = {
+        "n": n,
+        "images": "held out",
+        "noise": 1,
+        "trace": "hutchinson",
+        "prior": "N(0, sigma_T^2)",
+        "bound_variance": variance,
+    }
     return Likelihood(metrics, unavailable, {**settings, "standard_error": errors})
 
 
@@ -85,7 +96,7 @@ def _bits(
     for index in tqdm(batches[rank.number :: rank.count], desc=name, disable=None if rank.number == 0 else True):
         labels = None if images.labels is None else images.labels[index].to(device)
         noise = ImageNoise(derive_seed(seed, "likelihood"), index.tolist())
-        mine.append((index, bits(told(model, labels), images[index].to(device), noise).double().cpu()))
+        mine.append((index, bits(told(model, labels), images[index].to(device), noise).cpu().double()))
     everyones = [pair for part in rank.gather(mine) for pair in part]
     found = torch.full((n,), math.nan, dtype=torch.float64)
     for index, values in everyones:

@@ -1,20 +1,69 @@
 """Figures of the theory, drawn from models of points."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from score_lightning.errors import UserError
 from score_lightning.figures.fields import langevin, manifold, objectives, rare, score_field
 from score_lightning.figures.processes import forward_reverse, limit, mode_weights, samples
 from score_lightning.figures.trained import Trained
+from score_lightning.points import MIXTURES
+from score_lightning.settings import Config
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A figure and what it needs.
+
+    Args:
+        draw: (trained models, data (N, D)) -> figure.
+        points: D.
+        mixture: whether the data must be a mixture, whose score is known.
+        models: how many it compares; any number when None.
+    """
+
+    draw: Callable[[Sequence[Trained], Tensor], Figure]
+    points: int = 2
+    mixture: bool = True
+    models: int | None = 1
+
 
 FIGURES = {
-    "score_field": score_field,
-    "manifold": manifold,
-    "rare": rare,
-    "langevin": langevin,
-    "objectives": objectives,
-    "mode_weights": mode_weights,
-    "forward_reverse": forward_reverse,
-    "limit": limit,
-    "samples": samples,
+    "score_field": Kind(score_field),
+    "langevin": Kind(langevin),
+    "objectives": Kind(objectives, models=3),
+    "manifold": Kind(manifold, mixture=False, models=2),
+    "rare": Kind(rare, models=None),
+    "mode_weights": Kind(mode_weights),
+    "forward_reverse": Kind(forward_reverse, points=1),
+    "limit": Kind(limit, points=1),
+    "samples": Kind(samples, mixture=False),
 }
-"""Name -> (trained models, data (N, D)) -> figure."""
 
-__all__ = ["FIGURES", "Trained"]
+
+def check_figure(config: Config) -> None:
+    """Refuses a figure that cannot be drawn of a configuration's points and variants.
+
+    Raises:
+        UserError: with what it needs.
+    """
+    name, kind = config.figure, FIGURES.get(str(config.figure))
+    if kind is None:
+        raise UserError(f"figure must be one of {', '.join(FIGURES)}, or null; got {name}")
+    if config.points != kind.points:
+        raise UserError(f"figure {name} is of points={kind.points}; got points={config.points}")
+    if kind.mixture and config.data.get("set") not in MIXTURES:
+        raise UserError(
+            f"figure {name} needs data.set to be one of {', '.join(MIXTURES)}; got {config.data.get('set')}"
+        )
+    models = max(1, len(config.variants))
+    if kind.models not in (None, models):
+        raise UserError(f"figure {name} compares {kind.models} models; got {models} in variants")
+    if config.trainer.devices != "1":
+        raise UserError(f"figure {name} needs trainer.devices=1: one process draws it")
+
+
+__all__ = ["FIGURES", "Trained", "check_figure"]

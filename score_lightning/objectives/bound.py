@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from score_lightning.models import Estimate, Model
-from score_lightning.perturbation import Variance, between, expand, perturb, posterior, transition
+from score_lightning.perturbation import Variance, between, expand, perturb, posterior, transition, widest
 from score_lightning.schedules import Discrete, RandnLike, Schedule
 
 
@@ -32,6 +32,8 @@ class VariationalBound:
     """
 
     def __init__(self, variance: Variance = "small", low: float = -1.0, high: float = 1.0) -> None:
+        if math.isinf(high - low):
+            raise ValueError("the variational bound is of images of 256 grey levels: of points take denoising")
         if variance not in get_args(Variance) or not low < high:
             raise ValueError(
                 f"variance must be one of {', '.join(get_args(Variance))}, and low < high; got {variance!r}, {low} "
@@ -60,14 +62,15 @@ class VariationalBound:
     def terms(self, schedule: Schedule, estimate: Estimate, x_0: Tensor, t: Tensor) -> Tensor:
         """(B,) terms of x_0 (B, ...) from the estimate at x_t, for times t (B,)."""
         assert schedule.levels is not None
-        b, v_q, v_p = (expand(a, x_0).double() for a in self.coefficients(schedule, t))
+        wide = widest(x_0)
+        b, v_q, v_p = (expand(a, x_0).to(wide) for a in self.coefficients(schedule, t))
         if self._variance == "learned":
-            fraction = None if estimate.fraction is None else estimate.fraction.double()
+            fraction = None if estimate.fraction is None else estimate.fraction.to(wide)
             v_p = between(v_q, v_p, fraction)
-        error = (x_0 - estimate.x_0).double()
+        error = (x_0 - estimate.x_0).to(wide)
         kl = (torch.log(v_p / v_q) + (v_q + (b * error) ** 2) / v_p - 1) / 2
         first = expand(t == 0, kl).bool()
-        nats = torch.where(first, self._decode(x_0.double(), estimate.x_0.double(), v_p), kl).flatten(1).mean(1)
+        nats = torch.where(first, self._decode(x_0.to(wide), estimate.x_0.to(wide), v_p), kl).flatten(1).mean(1)
         return (schedule.levels / math.log(2) * nats).to(x_0.dtype)
 
     def coefficients(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,7 +89,7 @@ class VariationalBound:
     def prior_term(self, schedule: Discrete, x_0: Tensor) -> Tensor:
         """L_T in bits per dimension, (B,): of q(x_T | x_0) against the distribution that sampling starts from."""
         alpha, sigma = schedule(schedule.t_max)
-        return (alpha / sigma) ** 2 * x_0.double().square().flatten(1).mean(1) / (2 * math.log(2))
+        return (alpha / sigma) ** 2 * x_0.to(widest(x_0)).square().flatten(1).mean(1) / (2 * math.log(2))
 
     def _decode(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         """-ln of the probability of each grey level's bin under N(mean, variance), the outer ones open."""
@@ -98,7 +101,7 @@ class VariationalBound:
         flip = lower > 0
         a, b = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
         inside = torch.special.ndtr(b) - torch.special.ndtr(a)
-        return -inside.clamp(min=1e-300).log()
+        return -inside.clamp(min=torch.finfo(x.dtype).tiny).log()
 
 
 class Hybrid:

@@ -9,16 +9,19 @@ With y = x / alpha and n = sigma / alpha the ODE of every schedule is dy / dn = 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torchode
 from torch import Tensor
+from torchode.status_codes import REACHED_MAX_STEPS, SUCCESS
 
 from score_lightning.models import Model
-from score_lightning.perturbation import expand
+from score_lightning.perturbation import expand, widest
 from score_lightning.schedules import RandnLike, Schedule
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
+Slope = Callable[[Tensor, Tensor], Tensor]
 
 
 class ProbabilityFlow:
@@ -88,18 +91,26 @@ class ProbabilityFlow:
             return rate[:, None].to(state) * flat.to(state)
 
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-        wide = x.dtype if x.device.type == "mps" else torch.float64
-        start = torch.cat([(x / alpha_t).flatten(1), x.new_zeros(len(x), 1)], 1).to(wide)
-        end, status = self._integrate(slope, start, (sigma_t / alpha_t).log(), (sigma_s / alpha_s).log())
-        end = torch.where((status == 0)[:, None], end, torch.nan)
+        start = torch.cat([(x / alpha_t).flatten(1), x.new_zeros(len(x), 1)], 1).to(widest(x))
+        end = self._integrate(slope, start, (sigma_t / alpha_t).log(), (sigma_s / alpha_s).log())
         # the last column is per dimension, so that the error norm weighs it like any other
         change = dim * (end[:, dim] + torch.log(alpha_t / alpha_s).to(end))
         return (end[:, :dim].view_as(x) * alpha_s).to(x.dtype), change
 
-    def _integrate(
-        self, slope: Callable[[Tensor, Tensor], Tensor], start: Tensor, first: Tensor, last: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(state at u = last, status) of each row, from the states at u = first."""
+    def _integrate(self, slope: Slope, start: Tensor, first: Tensor, last: Tensor) -> Tensor:
+        """The states at u = last, from those at u = first; NaN in the rows where they could not be found."""
+        sound = torch.ones(len(start), 1, dtype=torch.bool, device=start.device)
+        while True:
+            end, status = self._attempt(partial(_masked, slope, sound), start, first, last)
+            broken = (status != SUCCESS) & (status != REACHED_MAX_STEPS)
+            if not broken.any():
+                return torch.where(sound & (status == SUCCESS)[:, None], end, torch.nan)
+            # torchode gives up all rows with one that is not finite: once more, without it
+            sound = sound & ~broken[:, None]
+            start = torch.where(sound, start, 0)
+
+    def _attempt(self, slope: Slope, start: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """(states at u = last, torchode's status) of each row."""
         term = torchode.ODETerm(slope)
         controller = torchode.IntegralController(self._atol, self._rtol, term=term)
         solver = torchode.AutoDiffAdjoint(torchode.Dopri5(term=term), controller, max_steps=self._max_steps).to(
@@ -109,3 +120,8 @@ class ProbabilityFlow:
         with torch.no_grad():
             found = solver.solve(torchode.InitialValueProblem(y0=start, t_start=begin, t_end=end))
         return found.ys[:, -1], found.status
+
+
+def _masked(slope: Slope, sound: Tensor, u: Tensor, state: Tensor) -> Tensor:
+    """The slope, 0 in rows that are not sound."""
+    return torch.where(sound, slope(u, state), 0)

@@ -42,9 +42,16 @@ def annealed_langevin(step_size: float, steps: int, denoise: bool = True) -> Sam
     return Sampler(None, AnnealedLangevin(step_size, steps), denoise=denoise)
 
 
-def langevin(step_size: float, steps: int, levels: int | None = 1, denoise: bool = True) -> Sampler:
-    """Langevin dynamics with one step size: `steps` steps at each of `levels` times, the most noise first."""
-    return Sampler(None, Langevin(step_size, steps), levels, denoise=denoise)
+def langevin(
+    steps: int,
+    step_size: float | None = None,
+    snr: float | None = None,
+    levels: int | None = 1,
+    spacing: Spacing = "uniform",
+    denoise: bool = True,
+) -> Sampler:
+    """Langevin dynamics: `steps` steps, of one size or by signal-to-noise ratio, at each of `levels` times."""
+    return Sampler(None, Langevin(step_size, steps, snr), levels, spacing, denoise)
 
 
 def reverse_diffusion(
@@ -93,7 +100,7 @@ def probability_flow(
 
 PREDICTORS = {
     "ancestral": Ancestral, "ddim": DDIM, "reverse_diffusion": ReverseDiffusion, "euler_maruyama": EulerMaruyama,
-    "heun": Heun, "dpm_solver": DPMSolverPP,
+    "heun": Heun, "dpm_solver": DPMSolverPP, "probability_flow": ProbabilityFlow,
 }  # fmt: skip
 
 
