@@ -116,11 +116,11 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
     reference = build_reference(resolved, own.get("reference"))
     evaluator = build_evaluator(resolved, build_features(resolved, reference), reference, n)
     held_out = reference.held_out
-    if "likelihood" in own and (held_out is None or not 1 <= own["likelihood"] <= len(held_out)):
+    if "likelihood" in own and (held_out is None or not 2 <= own["likelihood"] <= len(held_out)):
         raise UserError(
             "likelihood=N needs held-out images: leave out reference=…, or name a data set"
             if held_out is None
-            else f"likelihood must lie between 1 and the {len(held_out)} held-out images, got {own['likelihood']}"
+            else f"likelihood must lie between 2 and the {len(held_out)} held-out images, got {own['likelihood']}"
         )
     loss = None
     if "reference" not in own and held_out is not None:  # the images that training validates on

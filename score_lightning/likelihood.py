@@ -11,14 +11,16 @@ x_0 is taken for data at the schedule's least noise, as in the paper. A discrete
 
 import copy
 import math
+from functools import partial
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from score_lightning.conditional import Labelled, Observed
+from score_lightning.divergence import along, exact
 from score_lightning.models import Model
-from score_lightning.samplers.flow import Divergence, ProbabilityFlow
+from score_lightning.samplers.flow import ProbabilityFlow
 from score_lightning.schedules import RandnLike
 
 EXACT = 16  # dimensions up to which the trace is taken exactly without a word: each costs a backward pass
@@ -53,7 +55,7 @@ def bits_per_dim(
     trace = trace or ("exact" if dim <= EXACT else "hutchinson")
     if trace not in ("exact", "hutchinson"):
         raise ValueError(f"trace must be exact or hutchinson, got {trace!r}")
-    divergence = _exact if trace == "exact" else _hutchinson(randn_like(x_0).sign())
+    divergence = exact if trace == "exact" else partial(along, randn_like(x_0).sign())
     model, flow = continuous(model), flow or ProbabilityFlow(1e-6, 1e-6)
     schedule = model.schedule
     latents, change = flow.solve(model, x_0, schedule.t_min, schedule.t_max, divergence)
@@ -117,17 +119,3 @@ def continuous(model: M) -> M:
     if isinstance(twin, Labelled | Observed):
         twin.model = continuous(twin.model)
     return twin
-
-
-def _exact(eps: Tensor, x: Tensor) -> Tensor:
-    rows = eps.flatten(1)
-    gradients = (torch.autograd.grad(rows[:, i].sum(), x, retain_graph=True)[0] for i in range(rows.shape[1]))
-    return torch.stack([gradient.flatten(1)[:, i] for i, gradient in enumerate(gradients)]).sum(0)
-
-
-def _hutchinson(v: Tensor) -> Divergence:
-    def divergence(eps: Tensor, x: Tensor) -> Tensor:
-        (gradient,) = torch.autograd.grad((v * eps).sum(), x)
-        return (v * gradient).flatten(1).sum(1)
-
-    return divergence

@@ -12,7 +12,7 @@ import score_lightning
 ROOT = Path(score_lightning.__file__).parent
 THEORY = {
     "perturbation", "schedules", "models", "objectives", "samplers", "ladder", "networks", "pixels", "randomness",
-    "likelihood", "conditional", "points",
+    "likelihood", "divergence", "conditional", "points",
 }  # fmt: skip
 ENTRY = {"train", "eval", "sample", "suggest_noise"}
 LAYERS = [

@@ -224,4 +224,4 @@ def test_likelihoods_are_part_of_an_evaluation(ckpt, tmp_path, capsys):
 
 def test_more_likelihoods_than_images_are_refused(ckpt, tmp_path, capsys, monkeypatch):
     words = [f"ckpt={ckpt}", "n=30", "sampler.steps=3", "likelihood=9999", f"out={tmp_path}"]
-    assert "between 1 and the 180 held-out images" in fails(evaluate, words, capsys, monkeypatch)
+    assert "between 2 and the 180 held-out images" in fails(evaluate, words, capsys, monkeypatch)

@@ -47,7 +47,7 @@ def mean_bits(
     rank: Rank,
     seed: int = 0,
 ) -> Likelihood:
-    """Mean bits per dimension of the first n images; the same on every rank, and every rank must call.
+    """Mean bits per dimension of the first n images, two or more; the same on every rank, and every rank must call.
 
     With the flow, one uniform noise below a grey level is added to each image (Theis et al. 2016); the bound is of the
     grey levels themselves, with one noise for each term. Both are functions of the seed and the image.
@@ -75,7 +75,7 @@ def mean_bits(
             unavailable[name] = f"{int((~found.isfinite()).sum())} of {n} images have none that is finite"
             continue
         metrics[name] = found.mean().item()
-        errors[name] = (found.std() / math.sqrt(n)).item() if n > 1 else math.nan
+        errors[name] = (found.std() / math.sqrt(n)).item()
     settings = {
         "n": n,
         "images": "held out",

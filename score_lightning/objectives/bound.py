@@ -87,7 +87,7 @@ class VariationalBound:
         return b, v_q, torch.where(t == 0, first, transition(*kernels)[1])
 
     def prior_term(self, schedule: Discrete, x_0: Tensor) -> Tensor:
-        """L_T in bits per dimension, (B,): of q(x_T | x_0) against the distribution that sampling starts from."""
+        """L_T in bits per dimension, (B,): of q(x_T | x_0) against N(0, sigma_T^2 I)."""
         alpha, sigma = schedule(schedule.t_max)
         return (alpha / sigma) ** 2 * x_0.to(widest(x_0)).square().flatten(1).mean(1) / (2 * math.log(2))
 

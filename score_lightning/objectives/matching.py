@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from score_lightning.divergence import along, exact
 from score_lightning.models import Model
 from score_lightning.objectives.denoising import Weighted, weigh
 from score_lightning.perturbation import expand
@@ -70,11 +71,7 @@ class Implicit(_Matching):
             )
 
     def _unweighted(self, x: Tensor, score: Tensor, randn_like: RandnLike, training: bool) -> Tensor:  # noqa: ARG002
-        rows, trace = score.flatten(1), x.new_zeros(len(x))
-        for i in range(rows.shape[1]):
-            (gradient,) = torch.autograd.grad(rows[:, i].sum(), x, create_graph=training, retain_graph=True)
-            trace = trace + gradient.flatten(1)[:, i]
-        return rows.square().sum(1) + 2 * trace
+        return score.flatten(1).square().sum(1) + 2 * exact(score, x, training)
 
 
 class Sliced(_Matching):
@@ -103,8 +100,7 @@ class Sliced(_Matching):
         total = x.new_zeros(len(x))
         for _ in range(self._projections):
             v = randn_like(x.detach())
-            along = (v * score).flatten(1).sum(1)
-            (gradient,) = torch.autograd.grad(along.sum(), x, create_graph=training, retain_graph=True)
-            total = total + 2 * (v * gradient).flatten(1).sum(1) + (0 if self._reduced else along**2)
+            square = 0 if self._reduced else (v * score).flatten(1).sum(1) ** 2
+            total = total + 2 * along(v, score, x, training) + square
         found = total / self._projections
         return found + score.flatten(1).square().sum(1) if self._reduced else found
