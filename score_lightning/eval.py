@@ -37,7 +37,7 @@ If it is stopped, the same command goes on with the images that were drawn.
   seed=0                       image i is a function of the seed and i
   seeds=[0,1,2]                draw n images of each seed; report mean, spread and each value
   likelihood=N                 also bits per dimension of N held-out images, by the probability-flow ODE and, where
-                               levels are discrete, DDPM's bound [0]
+                               levels are discrete, DDPM's bound; N is 2 or more
   weights=ema                  ema (the averaged weights) or raw
   out=DIR                      where to write [the run folder of the checkpoint, or the current folder]
   device=auto                  auto, cpu, cuda, cuda:1, mps …
