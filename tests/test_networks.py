@@ -126,7 +126,7 @@ def test_networks_refuse_sizes_that_do_not_fit():
         UNet(image_size=28)
     with pytest.raises(ValueError, match="images of 32 pixels"):
         UNet(channels=32)(torch.zeros(1, 3, 16, 16), torch.zeros(1))
-    with pytest.raises(ValueError, match="even sides"):
+    with pytest.raises(ValueError, match="multiples of 2, got"):
         RefineNet(channels=4)(torch.zeros(1, 3, 7, 7), torch.zeros(1, dtype=torch.long))
 
 

@@ -2,7 +2,8 @@
 
 from score_lightning.networks.energy import Energy
 from score_lightning.networks.mlp import MLP
+from score_lightning.networks.ncsnpp import NCSNpp
 from score_lightning.networks.refinenet import RefineNet
 from score_lightning.networks.unet import UNet
 
-__all__ = ["MLP", "Energy", "RefineNet", "UNet"]
+__all__ = ["MLP", "Energy", "NCSNpp", "RefineNet", "UNet"]

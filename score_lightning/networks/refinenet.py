@@ -1,21 +1,33 @@
-"""NCSN's network: a RefineNet with dilated convolutions and conditional instance norm++ (Song & Ermon 2019, App. A).
+"""NCSN's and NCSNv2's networks: RefineNets with dilated convolutions and instance norm++.
 
-Four stages of residual blocks, the later two dilated instead of shrunk, are merged from the deepest up by refine
-blocks (Lin et al. 2017). Every normalisation is conditioned on the noise level.
+Stages of residual blocks, the last two dilated instead of shrunk, are merged from the deepest up by refine blocks (Lin
+et al. 2017). NCSN conditions every normalisation on the noise level (Song & Ermon 2019, App. A). NCSNv2 is told nothing
+of it: its norms have no levels, its refine blocks no norms, and its pooling takes the largest instead of the average
+(Song & Ermon 2020, App. A and its code).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class InstanceNormPlus(nn.Module):
-    """Conditional instance norm++: gamma (instance_norm(x) + alpha m) + beta, with a row of each per noise level.
+def instance_norm_plus(x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """gamma (instance_norm(x) + alpha m) + beta (B, C, H, W) of x (B, C, H, W), the others (C,) or (B, C).
 
     Instance norm removes every channel's mean; m brings it back, standardised over channels (App. A, as in its code).
     """
+    gamma, alpha, beta = (part[..., None, None] for part in (gamma, alpha, beta))
+    variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+    spread, center = torch.var_mean(mean, 1, keepdim=True)
+    m = (mean - center) * torch.rsqrt(spread + 1e-5)
+    return gamma * ((x - mean) * torch.rsqrt(variance + 1e-5) + alpha * m) + beta
+
+
+class ConditionalInstanceNormPlus(nn.Module):
+    """Instance norm++ with a row of gamma, alpha and beta per noise level."""
 
     def __init__(self, channels: int, levels: int) -> None:
         super().__init__()
@@ -25,11 +37,34 @@ class InstanceNormPlus(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         """(B, C, H, W) from x (B, C, H, W) and level (B,)."""
-        gamma, alpha, beta = self.embedding(level)[:, :, None, None].chunk(3, 1)
-        variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
-        spread, center = torch.var_mean(mean, 1, keepdim=True)
-        m = (mean - center) * torch.rsqrt(spread + 1e-5)
-        return gamma * ((x - mean) * torch.rsqrt(variance + 1e-5) + alpha * m) + beta
+        return instance_norm_plus(x, *self.embedding(level).chunk(3, 1))
+
+
+class InstanceNormPlus(nn.Module):
+    """Instance norm++ whatever the noise level."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha, self.gamma = (nn.Parameter(1 + 0.02 * torch.randn(channels)) for _ in range(2))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:  # noqa: ARG002 - the signature of the conditional norm
+        """(B, C, H, W) from x (B, C, H, W)."""
+        return instance_norm_plus(x, self.gamma, self.alpha, self.beta)
+
+
+class NoNorm(nn.Module):
+    """x itself, whatever the noise level."""
+
+    def __init__(self, channels: int) -> None:  # noqa: ARG002 - the signature of the norms
+        super().__init__()
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:  # noqa: ARG002
+        """x."""
+        return x
+
+
+Norm = Callable[[int], nn.Module]
 
 
 class ResidualBlock(nn.Module):
@@ -43,14 +78,14 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, levels: int, dilation: int = 1, shrink: bool = False, project: bool = False
+        self, inputs: int, outputs: int, norm: Norm, dilation: int = 1, shrink: bool = False, project: bool = False
     ) -> None:
         super().__init__()
         middle = inputs if shrink or project else outputs
         self.shrink = shrink
-        self.norm_1 = InstanceNormPlus(inputs, levels)
+        self.norm_1 = norm(inputs)
         self.conv_1 = nn.Conv2d(inputs, middle, 3, padding=dilation, dilation=dilation)
-        self.norm_2 = InstanceNormPlus(middle, levels)
+        self.norm_2 = norm(middle)
         self.conv_2 = nn.Conv2d(middle, outputs, 3, padding=dilation, dilation=dilation)
         self.skip: nn.Module = nn.Identity()
         if shrink:
@@ -68,9 +103,9 @@ class ResidualBlock(nn.Module):
 class ConvUnits(nn.Module):
     """Residual convolution units: `units` times x + two of (norm, elu, conv)."""
 
-    def __init__(self, channels: int, units: int, levels: int) -> None:
+    def __init__(self, channels: int, units: int, norm: Norm) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(InstanceNormPlus(channels, levels) for _ in range(2 * units))
+        self.norms = nn.ModuleList(norm(channels) for _ in range(2 * units))
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(2 * units))
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
@@ -82,18 +117,20 @@ class ConvUnits(nn.Module):
 
 
 class ChainedPooling(nn.Module):
-    """elu(x) plus a chain of (norm, 5x5 average, conv), each link added: background context."""
+    """elu(x) plus a chain of (norm, 5x5 pooling, conv), each link added: background context."""
 
-    def __init__(self, channels: int, links: int, levels: int) -> None:
+    def __init__(self, channels: int, links: int, norm: Norm, largest: bool) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(InstanceNormPlus(channels, levels) for _ in range(links))
+        pooling = nn.MaxPool2d if largest else nn.AvgPool2d
+        self.pool = pooling(5, stride=1, padding=2)
+        self.norms = nn.ModuleList(norm(channels) for _ in range(links))
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(links))
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         """(B, C, H, W) from x (B, C, H, W) and level (B,)."""
         x = path = F.elu(x)
         for norm, conv in zip(self.norms, self.convs, strict=True):
-            path = conv(F.avg_pool2d(norm(path, level), 5, stride=1, padding=2))
+            path = conv(self.pool(norm(path, level)))
             x = x + path
         return x
 
@@ -101,14 +138,14 @@ class ChainedPooling(nn.Module):
 class RefineBlock(nn.Module):
     """Convolution units on each input, the inputs summed at the first one's resolution, pooling, convolution units."""
 
-    def __init__(self, inputs: Sequence[int], outputs: int, levels: int, units: int = 1) -> None:
+    def __init__(self, inputs: Sequence[int], outputs: int, norm: Norm, units: int = 1, largest: bool = False) -> None:
         super().__init__()
         fused = list(inputs) if len(inputs) > 1 else []
-        self.adapt = nn.ModuleList(ConvUnits(width, 2, levels) for width in inputs)
-        self.fuse_norms = nn.ModuleList(InstanceNormPlus(width, levels) for width in fused)
+        self.adapt = nn.ModuleList(ConvUnits(width, 2, norm) for width in inputs)
+        self.fuse_norms = nn.ModuleList(norm(width) for width in fused)
         self.fuse_convs = nn.ModuleList(nn.Conv2d(width, outputs, 3, padding=1) for width in fused)
-        self.pool = ChainedPooling(outputs, 2, levels)
-        self.out = ConvUnits(outputs, units, levels)
+        self.pool = ChainedPooling(outputs, 2, norm, largest)
+        self.out = ConvUnits(outputs, units, norm)
 
     def forward(self, xs: Sequence[Tensor], level: Tensor) -> Tensor:
         """(B, outputs, H, W) from xs, each (B, input, h, w), the first with h, w = H, W, and level (B,)."""
@@ -131,53 +168,90 @@ class RefineNet(nn.Module):
     """NCSN's network. The defaults are its CIFAR-10 configuration (30,117,635 parameters).
 
     Args:
-        image_channels: channels of the images, whose range is [0, 1] and whose sides are even.
-        channels: width of the first stage; the others have twice that.
+        image_channels: channels of the images, whose range is [0, 1].
+        channels: width of the first stage.
         levels: number of noise levels.
+        multipliers: width of each stage, in units of `channels`.
+        dilations: of each stage's convolutions; a stage after the first with dilation 1 halves the resolution instead.
+        conditional: whether the norms are conditioned on the level; without, it is NCSNv2's network.
+
+    Raises:
+        ValueError: when a number is not positive, or there are not as many dilations as multipliers.
     """
 
-    def __init__(self, image_channels: int = 3, channels: int = 128, levels: int = 10) -> None:
+    def __init__(
+        self,
+        image_channels: int = 3,
+        channels: int = 128,
+        levels: int = 10,
+        multipliers: Sequence[int] = (1, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 2, 4),
+        conditional: bool = True,
+    ) -> None:
         super().__init__()
-        if channels < 1 or levels < 1:
-            raise ValueError(f"channels and levels must be positive, got {channels} and {levels}")
-        c, w = channels, 2 * channels
-        self.conv_in = nn.Conv2d(image_channels, c, 3, padding=1)
+        if len(multipliers) < 2 or min(channels, levels, *multipliers, *dilations) < 1:
+            raise ValueError(
+                f"channels, levels, multipliers (two or more) and dilations must be positive, got {channels}, {levels},"
+                f" {list(multipliers)} and {list(dilations)}"
+            )
+        if len(dilations) != len(multipliers) or dilations[0] != 1:
+            raise ValueError(
+                f"there must be a dilation for each multiplier, the first 1; got {list(dilations)} for "
+                f"{list(multipliers)}"
+            )
+        norm: Norm = partial(ConditionalInstanceNormPlus, levels=levels) if conditional else InstanceNormPlus
+        widths = [channels * m for m in multipliers]
+        self.dilations, self.halvings = tuple(dilations), list(dilations).count(1) - 1
+        self.conv_in = nn.Conv2d(image_channels, widths[0], 3, padding=1)
         self.stages = nn.ModuleList(
-            [
-                nn.ModuleList([ResidualBlock(c, c, levels), ResidualBlock(c, c, levels)]),
-                nn.ModuleList([ResidualBlock(c, w, levels, shrink=True), ResidualBlock(w, w, levels)]),
-                *(
-                    nn.ModuleList([ResidualBlock(w, w, levels, d, project=True), ResidualBlock(w, w, levels, d)])
-                    for d in (2, 4)
-                ),
-            ]
+            _stage(before, width, norm, dilation, first=i == 0)
+            for i, (before, width, dilation) in enumerate(
+                zip([widths[0], *widths[:-1]], widths, dilations, strict=True)
+            )
         )
-        self.refine = nn.ModuleList(
-            [
-                RefineBlock([w], w, levels),
-                RefineBlock([w, w], w, levels),
-                RefineBlock([w, w], c, levels),
-                RefineBlock([c, c], c, levels, units=3),
-            ]
-        )
-        self.norm_out = InstanceNormPlus(c, levels)
-        self.conv_out = nn.Conv2d(c, image_channels, 3, padding=1)
+        self.refine = nn.ModuleList(_refine_blocks(widths, norm if conditional else NoNorm, largest=not conditional))
+        self.norm_out = norm(widths[0])
+        self.conv_out = nn.Conv2d(widths[0], image_channels, 3, padding=1)
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         """(B, C, H, W) from images x (B, C, H, W) in [0, 1] and the level (B,), int64, counted from the largest sigma.
 
         Raises:
-            ValueError: when a side of the images is odd.
+            ValueError: when the sides of the images cannot be halved as often as the network does.
         """
-        if x.shape[2] % 2 or x.shape[3] % 2:
-            raise ValueError(f"this network takes images with even sides, got {tuple(x.shape[2:])}")
+        if any(side % 2**self.halvings for side in x.shape[2:]):
+            raise ValueError(
+                f"this network takes images whose sides are multiples of {2**self.halvings}, got {tuple(x.shape[2:])}"
+            )
         h = self.conv_in(2 * x - 1)
         features = []
         for stage in self.stages:
             for block in stage.children():
                 h = block(h, level)
             features.append(h)
-        h = self.refine[0]([features[3]], level)
-        for refine, feature in zip(list(self.refine)[1:], features[2::-1], strict=True):
+        h = self.refine[0]([features[-1]], level)
+        for refine, feature in zip(list(self.refine)[1:], features[-2::-1], strict=True):
             h = refine([feature, h], level)
         return self.conv_out(F.elu(self.norm_out(h, level)))
+
+
+def _stage(inputs: int, outputs: int, norm: Norm, dilation: int, first: bool) -> nn.ModuleList:
+    """Two residual blocks; but for the first stage, the first of them shrinks or is dilated."""
+    shrink, project = not first and dilation == 1, not first and dilation > 1
+    return nn.ModuleList(
+        [
+            ResidualBlock(inputs, outputs, norm, dilation, shrink, project),
+            ResidualBlock(outputs, outputs, norm, dilation),
+        ]
+    )
+
+
+def _refine_blocks(widths: Sequence[int], norm: Norm, largest: bool) -> list[RefineBlock]:
+    """From the deepest stage up; each returns as many channels as the stage that it is merged with next has."""
+    blocks = [RefineBlock([widths[-1]], widths[-1], norm, largest=largest)]
+    deeper = widths[-1]
+    for i in reversed(range(len(widths) - 1)):
+        outputs = widths[max(i - 1, 0)]
+        blocks.append(RefineBlock([widths[i], deeper], outputs, norm, units=3 if i == 0 else 1, largest=largest))
+        deeper = outputs
+    return blocks

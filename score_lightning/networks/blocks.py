@@ -1,0 +1,189 @@
+"""Blocks of U-Nets: residual blocks with group norm, self-attention, resampling."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+
+
+def init(layer: Layer, scale: float = 1.0) -> Layer:
+    """Uniform weights of variance scale / mean(fan in, fan out), no bias: as in DDPM; scale 0 gives zeros."""
+    if scale == 0:
+        nn.init.zeros_(layer.weight)
+    else:
+        nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(scale))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def conv(inputs: int, outputs: int, size: int = 3, scale: float = 1.0) -> nn.Conv2d:
+    """A convolution that keeps the resolution, with DDPM's initial weights."""
+    return init(nn.Conv2d(inputs, outputs, size, padding=size // 2), scale)
+
+
+def halve(x: Tensor, fir: bool) -> Tensor:
+    """(B, C, H/2, W/2) by averages of 2 x 2 pixels, or by the filter (1, 3, 3, 1) (Karras et al. 2020, App. B)."""
+    return _filter(x, stride=2, padding=1) if fir else F.avg_pool2d(x, 2)
+
+
+def double(x: Tensor, fir: bool) -> Tensor:
+    """(B, C, 2H, 2W) by repeating pixels, or by the filter (1, 3, 3, 1)."""
+    if not fir:
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    # that filter is linear interpolation, of an image with zeros around it
+    return F.interpolate(F.pad(x, (1, 1, 1, 1)), scale_factor=2.0, mode="bilinear")[:, :, 2:-2, 2:-2]
+
+
+def _filter(x: Tensor, stride: int, padding: int) -> Tensor:
+    """x filtered by (1, 3, 3, 1) / 8 in both directions, each channel by itself."""
+    taps = x.new_tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    weight = taps.outer(taps).expand(x.shape[1], 1, 4, 4)
+    return F.conv2d(x, weight, stride=stride, padding=padding, groups=x.shape[1])
+
+
+class ShrinkConv(nn.Conv2d):
+    """A 3 x 3 convolution that halves the resolution.
+
+    Args:
+        fir: whether the filter (1, 3, 3, 1) comes first.
+        symmetric: without it, whether to pad on all sides; else on the right and below only, as TensorFlow does.
+    """
+
+    def __init__(self, inputs: int, outputs: int, fir: bool = False, symmetric: bool = False) -> None:
+        super().__init__(inputs, outputs, 3, stride=2)
+        self.fir, self.symmetric = fir, symmetric
+        init(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, outputs, H/2, W/2) from x (B, inputs, H, W)."""
+        if self.fir:
+            return super().forward(_filter(x, stride=1, padding=2))
+        return super().forward(F.pad(x, (1, 1, 1, 1) if self.symmetric else (0, 1, 0, 1)))
+
+
+class GrowConv(nn.Conv2d):
+    """Pixels repeated to twice the resolution, and a 3 x 3 convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+        init(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, outputs, 2H, 2W) from x (B, inputs, H, W)."""
+        return super().forward(double(x, fir=False))
+
+
+@dataclass(frozen=True)
+class Style:
+    """What all residual blocks of a network have in common.
+
+    Args:
+        embedding: width of the conditioning's embedding.
+        dropout: probability before the second convolution.
+        groups: groups of the group norms, at most.
+        group_size: channels in a group, at least.
+        eps: of the group norms.
+        adaptive: whether the embedding scales and shifts the second norm's output (Nichol & Dhariwal 2021, Sec. 3.4);
+            else it is added before that norm.
+        rescale: whether sums with a skip are divided by the square root of 2 (Song et al. 2021, App. H.1).
+        fir: whether resolution changes by the filter (1, 3, 3, 1) rather than by repeating and averaging.
+        heads: of the attention.
+        head_channels: channels per head, where the number of heads follows from it.
+
+    Raises:
+        ValueError: when there are fewer channels than a head or a group takes, or they cannot be divided evenly.
+    """
+
+    embedding: int
+    dropout: float = 0.0
+    groups: int = 32
+    group_size: int = 1
+    eps: float = 1e-6
+    adaptive: bool = False
+    rescale: bool = False
+    fir: bool = False
+    heads: int = 1
+    head_channels: int | None = None
+
+    def norm(self, channels: int) -> nn.GroupNorm:
+        """The group norm of so many channels."""
+        groups = min(self.groups, channels // self.group_size)
+        if groups < 1 or channels % groups:
+            raise ValueError(f"groups must divide channels, got {groups} and {channels}")
+        return nn.GroupNorm(groups, channels, eps=self.eps)
+
+    def head_count(self, channels: int) -> int:
+        """How many heads attend over so many channels."""
+        heads = self.heads if self.head_channels is None else channels // max(self.head_channels, 1)
+        if heads < 1 or channels % heads:
+            raise ValueError(f"heads must divide channels, got {heads} and {channels}")
+        return heads
+
+    def join(self, skip: Tensor, h: Tensor) -> Tensor:
+        """The sum of two branches."""
+        return (skip + h) * math.sqrt(0.5) if self.rescale else skip + h
+
+
+class Attention(nn.Module):
+    """x + self-attention over all pixels."""
+
+    def __init__(self, channels: int, style: Style) -> None:
+        super().__init__()
+        self.heads, self.join = style.head_count(channels), style.join
+        self.norm = style.norm(channels)
+        self.query, self.key, self.value = (conv(channels, channels, size=1) for _ in range(3))
+        self.out = conv(channels, channels, size=1, scale=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) from x (B, C, H, W)."""
+        h = self.norm(x)
+        q, k, v = (f(h).flatten(2).unflatten(1, (self.heads, -1)) for f in (self.query, self.key, self.value))
+        # written out: PyTorch's fused CPU kernel has no second derivative, which score matching needs
+        weights = (q.transpose(2, 3) @ k / math.sqrt(q.shape[2])).softmax(-1)
+        return self.join(x, self.out((v @ weights.transpose(2, 3)).view(x.shape)))
+
+
+Resample = Literal["halve", "double"]
+RESAMPLE: dict[Resample, Callable[[Tensor, bool], Tensor]] = {"halve": halve, "double": double}
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x))) + time))), with a 1x1 convolution on x where the width changes.
+
+    With `attend`, self-attention follows. With `resample`, both branches change their resolution before their first
+    convolution (Brock et al. 2019, Fig. 15).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, style: Style, attend: bool = False, resample: Resample | None = None
+    ) -> None:
+        super().__init__()
+        self.style, self.resample = style, resample
+        self.norm_1 = style.norm(inputs)
+        self.conv_1 = conv(inputs, outputs)
+        self.time = init(nn.Linear(style.embedding, outputs * (1 + style.adaptive)))
+        self.norm_2 = style.norm(outputs)
+        self.dropout = nn.Dropout(style.dropout)
+        self.conv_2 = conv(outputs, outputs, scale=0)
+        self.skip = nn.Identity() if inputs == outputs and resample is None else conv(inputs, outputs, size=1)
+        self.attention = Attention(outputs, style) if attend else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, outputs, H, W) from x (B, inputs, H, W) and the activated embedding (B, style.embedding)."""
+        h = F.silu(self.norm_1(x))
+        if self.resample is not None:
+            h, x = (RESAMPLE[self.resample](branch, self.style.fir) for branch in (h, x))
+        h, time = self.conv_1(h), self.time(embedding)[:, :, None, None]
+        if self.style.adaptive:
+            scale, shift = time.chunk(2, 1)
+            h = torch.addcmul(shift, self.norm_2(h), 1 + scale)
+        else:
+            h = self.norm_2(h + time)
+        return self.attention(self.style.join(self.skip(x), self.conv_2(self.dropout(F.silu(h)))))

@@ -1,0 +1,181 @@
+"""The shape that all U-Nets here share: levels of halved resolution down and up, joined by skips.
+
+A level is some residual blocks, at some resolutions with self-attention. The way up takes what the way down left. An
+image pyramid may accompany the way down, and another one gather the result on the way up (Song et al. 2021, App. H.1).
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from score_lightning.networks.blocks import GrowConv, ResidualBlock, ShrinkConv, Style, conv, double, halve, init
+
+PyramidIn = Literal["none", "residual", "skip"]
+PyramidOut = Literal["none", "skip"]
+
+
+class UShape(nn.Module):
+    """Residual blocks in the shape of a U, from images and an embedding to `outputs` channels.
+
+    Args:
+        image_size: height and width of the images in pixels.
+        image_channels: channels of the images.
+        outputs: channels of the result.
+        channels: width of the first level.
+        multipliers: width of each level, in units of `channels`; each next level has half the resolution.
+        blocks: residual blocks per level.
+        attention: resolutions, in pixels, at which blocks are followed by self-attention.
+        style: of the residual blocks.
+        features: width of the features that the embedding is made of.
+        attend_last: whether on the way up only the last block of a level is followed by attention.
+        by_blocks: whether resolution changes in residual blocks; else in strided and repeating convolutions.
+        symmetric: how strided convolutions pad, see `ShrinkConv`.
+        pyramid_in: `skip` adds the shrunk image by a 1 x 1 convolution, `residual` shrinks and adds by convolutions
+            what was added before.
+        pyramid_out: `skip` sums results of every level.
+        unit_range: whether images lie in [0, 1]; else in [-1, 1].
+
+    Raises:
+        ValueError: when the image size cannot be halved that often, or the style does not suit a width.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        image_channels: int,
+        outputs: int,
+        channels: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        attention: Sequence[int],
+        style: Style,
+        features: int,
+        attend_last: bool = False,
+        by_blocks: bool = False,
+        symmetric: bool = False,
+        pyramid_in: PyramidIn = "none",
+        pyramid_out: PyramidOut = "none",
+        unit_range: bool = False,
+    ) -> None:
+        super().__init__()
+        check_levels(image_size, channels, multipliers, blocks)
+        self.image_size, self.style, self._unit_range = image_size, style, unit_range
+        self.pyramid_kinds = (pyramid_in, pyramid_out)
+        self.blocks, self.attend_last = blocks, attend_last
+        widths = [channels * m for m in multipliers]
+        before, after = [channels, *widths[:-1]], [*widths[1:], widths[-1]]
+        self.attend = attend = [image_size // 2**i in attention for i in range(len(widths))]
+
+        def level(inputs: Sequence[int], width: int, attends: Sequence[bool]) -> nn.ModuleList:
+            return nn.ModuleList(ResidualBlock(i, width, style, a) for i, a in zip(inputs, attends, strict=True))
+
+        def shrink(width: int) -> nn.Module:
+            if by_blocks:
+                return ResidualBlock(width, width, style, resample="halve")
+            return ShrinkConv(width, width, symmetric=symmetric)
+
+        def grow(width: int) -> nn.Module:
+            return ResidualBlock(width, width, style, resample="double") if by_blocks else GrowConv(width, width)
+
+        self.time_1 = init(nn.Linear(features, style.embedding))
+        self.time_2 = init(nn.Linear(style.embedding, style.embedding))
+        self.conv_in = conv(image_channels, channels)
+        self.down = nn.ModuleList(
+            level([b, *[w] * (blocks - 1)], w, [a] * blocks) for b, w, a in zip(before, widths, attend, strict=True)
+        )
+        self.shrink = nn.ModuleList(shrink(width) for width in widths[:-1])
+        self.middle = level([widths[-1]] * 2, widths[-1], [True, False])
+        # a block on the way up takes what the way down left: the outputs of its level's blocks, then the level's input
+        self.up = nn.ModuleList(
+            level([n + w, *[2 * w] * (blocks - 1), w + b], w, [a and not attend_last] * blocks + [a])
+            for n, w, b, a in zip(after, widths, before, attend, strict=True)
+        )
+        self.grow = nn.ModuleList(grow(width) for width in widths[1:])
+        if pyramid_in == "residual":
+            carried = [image_channels, *widths[:-2]]
+            self.pyramid_in = nn.ModuleList(
+                ShrinkConv(c, w, style.fir) for c, w in zip(carried, widths[:-1], strict=True)
+            )
+        elif pyramid_in == "skip":
+            self.pyramid_in = nn.ModuleList(conv(image_channels, width, size=1) for width in widths[:-1])
+        if pyramid_out == "skip":
+            self.pyramid_out = nn.ModuleList(
+                nn.Sequential(style.norm(width), nn.SiLU(), conv(width, outputs, scale=0)) for width in widths[1:]
+            )
+        self.norm_out = style.norm(widths[0])
+        self.conv_out = conv(widths[0], outputs, scale=0)
+
+    def body(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, outputs, H, W) from images x (B, C, H, W) and the activated embedding (B, style.embedding).
+
+        Raises:
+            ValueError: when the images are not of the size that the network was built for.
+        """
+        if x.shape[2:] != (self.image_size, self.image_size):
+            raise ValueError(f"this network takes images of {self.image_size} pixels, got {tuple(x.shape[2:])}")
+        h, skips = self._descend(2 * x - 1 if self._unit_range else x, embedding)
+        for block in self.middle:
+            h = block(h, embedding)
+        gathered = None
+        for i in reversed(range(len(self.up))):
+            for block in self.up[i].children():
+                h = block(torch.cat([h, skips.pop()], 1), embedding)
+            if i > 0 and self.pyramid_kinds[1] == "skip":
+                gathered = self._gather(gathered, self.pyramid_out[i - 1](h))
+            if i > 0:
+                h = _resize(self.grow[i - 1], h, embedding)
+        return self._gather(gathered, self.conv_out(F.silu(self.norm_out(h))))
+
+    def _descend(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The lowest level's result, and all results on the way."""
+        h, pyramid = self.conv_in(x), x
+        skips = [h]
+        for i, level in enumerate(self.down):
+            for block in level.children():
+                h = block(h, embedding)
+                skips.append(h)
+            if i < len(self.shrink):
+                h = _resize(self.shrink[i], h, embedding)
+                if self.pyramid_kinds[0] == "residual":
+                    h = pyramid = self.style.join(self.pyramid_in[i](pyramid), h)
+                elif self.pyramid_kinds[0] == "skip":
+                    pyramid = halve(pyramid, self.style.fir)
+                    h = self.pyramid_in[i](pyramid) + h
+                skips.append(h)
+        return h, skips
+
+    def _gather(self, gathered: Tensor | None, result: Tensor) -> Tensor:
+        return result if gathered is None else double(gathered, self.style.fir) + result
+
+
+def _resize(module: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
+    return module(h, embedding) if isinstance(module, ResidualBlock) else module(h)
+
+
+def check_levels(image_size: int, channels: int, multipliers: Sequence[int], blocks: int) -> None:
+    """Refuses levels that make no sense.
+
+    Raises:
+        ValueError: when a number is not positive, or the image size cannot be halved that often.
+    """
+    if not multipliers or min(channels, blocks, *multipliers) < 1:
+        raise ValueError("channels, multipliers and blocks must be positive")
+    halvings = len(multipliers) - 1
+    if image_size % 2**halvings:
+        raise ValueError(
+            f"{len(multipliers)} levels halve the image {halvings} times, so its size must be a multiple of "
+            f"{2**halvings}; got {image_size}. Use fewer multipliers or another image size"
+        )
+
+
+def check_classes(classes: int | None) -> None:
+    """Refuses a number of classes that makes no sense.
+
+    Raises:
+        ValueError: when it is not positive.
+    """
+    if classes is not None and classes < 1:
+        raise ValueError(f"classes must be positive, or none, got {classes}")
