@@ -5,14 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup train eval sample test lint clean
+.PHONY: help setup train eval sample experiments test lint clean
 
 help:
 	@echo "make train EXP=ddpm_digits [ARGS='key=value ...']   train, with pictures and numbers at the end"
 	@echo "make eval CKPT=runs/.../last.ckpt [ARGS='n=1000']    metrics.json, samples.png, report.html"
 	@echo "make sample CKPT=runs/.../last.ckpt [ARGS='n=64']    samples.png, samples.npz"
 	@echo "make test | make lint                               the tests; ruff and mypy"
-	@echo "experiments: $(sort $(basename $(notdir $(wildcard experiments/*.yaml))))"
+	@echo "make experiments                                    lists them: data, parameters, method, published result"
 
 setup: $(VENV)/.ready
 
@@ -31,6 +31,9 @@ train: setup
 eval sample: setup
 	@test -n "$(CKPT)" || { echo "which checkpoint? make $@ CKPT=runs/.../checkpoints/last.ckpt"; exit 2; }
 	@$(BIN)/python -m score_lightning.$@ ckpt=$(CKPT) $(ARGS)
+
+experiments: setup
+	@$(BIN)/python -m score_lightning.experiments
 
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)

@@ -3,8 +3,9 @@
 import math
 
 import torch
+from torch import nn
 
-from score_lightning import objectives, schedules
+from score_lightning import augment, objectives, schedules
 from score_lightning.config import Resolved
 from score_lightning.data import ImageData
 from score_lightning.errors import UserError
@@ -26,19 +27,10 @@ def build_model(resolved: Resolved) -> ScoreModel:
         UserError: when a part is unknown or refuses its values, or the network cannot take the images.
     """
     c = resolved.config
-    discrete = build_part(resolved, "schedule", {})
     schedule = build_schedule(resolved)
-    shape = shape_of(c)
-    given = {"dim": c.points} if c.points else {"image_size": c.images.size, "image_channels": c.images.channels}
-    given |= {} if discrete.levels is None else {"levels": discrete.levels}
-    if c.labels.classes is not None:
-        given["classes"] = c.labels.classes
-        constructor = TABLES["net"].get(str(c.net.get("name")))
-        if constructor is not None and "classes" not in keyword_types(constructor):
-            raise UserError(f"labels.classes: net {c.net.get('name')} cannot be told labels; unet can")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(c.seed)
-        net = build_part(resolved, "net", given)
+        net = build_net(resolved)
     try:
         # the same numbers in another order of memory, in which convolutions are faster
         model = ScoreModel(net, schedule, c.prediction, c.conditioning, c.sigma_data).to(
@@ -46,8 +38,42 @@ def build_model(resolved: Resolved) -> ScoreModel:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    _try(model, (2, *shape), str(c.net.get("name")))
+    _try(model, (2, *shape_of(c)), str(c.net.get("name")))
     return model
+
+
+def build_net(resolved: Resolved, device: str = "cpu") -> nn.Module:
+    """The network, told what the configuration says elsewhere: the shape of the data, the levels, labels.
+
+    On the device `meta` it has shapes and takes no memory.
+
+    Raises:
+        UserError: when it is unknown, refuses its values or cannot be told something.
+    """
+    c = resolved.config
+    discrete = build_part(resolved, "schedule", {})
+    shape_of(c)
+    given: dict[str, object] = (
+        {"dim": c.points} if c.points else {"image_size": c.images.size, "image_channels": c.images.channels}
+    )
+    given |= {} if discrete.levels is None else {"levels": discrete.levels}
+    for key, keyword, value in [
+        ("labels.classes", "classes", c.labels.classes),
+        ("images.augment", "augmentation", augment.TOLD if c.images.augment > 0 else 0),
+    ]:
+        if value:
+            given[keyword] = value
+            _check_takes(c.net.get("name"), key, keyword)
+    with torch.device(device):
+        net: nn.Module = build_part(resolved, "net", given)
+    return net
+
+
+def _check_takes(net: object, key: str, keyword: str) -> None:
+    """Refuses what a network cannot be told."""
+    taking = [name for name, constructor in TABLES["net"].items() if keyword in keyword_types(constructor)]
+    if net in TABLES["net"] and net not in taking:
+        raise UserError(f"{key}: net {net} cannot be told {keyword}; {' and '.join(taking)} can")
 
 
 def build_schedule(resolved: Resolved) -> schedules.Schedule:
@@ -227,9 +253,11 @@ def build_module(resolved: Resolved) -> ScoreModule:
     return ScoreModule(
         model,
         build_objective(resolved, model.schedule),
-        Augmentation(build_pixels(c), c.images.flip and not c.points, c.images.dequantize, c.labels.drop),
+        Augmentation(
+            build_pixels(c), c.images.flip and not c.points, c.images.dequantize, c.labels.drop, c.images.augment
+        ),
         adam,
-        WeightAverage(model, c.ema.decay, c.ema.warmup),
+        WeightAverage(model, c.ema.decay, c.ema.warmup, c.ema.ramp),
         c.seed,
         c.validation.levels,
         resolved.plain(),

@@ -1,13 +1,17 @@
 """Checkpoints: files of plain data with the resolved configuration inside."""
 
 import hashlib
+import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from score_lightning.build import build_model
 from score_lightning.config import Resolved, change
@@ -18,6 +22,9 @@ from score_lightning.models import ScoreModel
 from score_lightning.processes import device_name
 
 WEIGHTS = {"ema": "average.model.", "raw": "model."}  # which weights, and how their names begin
+EXPORTED = ("model.safetensors", "config.json")
+"""The files of a checkpoint that was exported: averaged weights, and the configuration."""
+
 IMAGE_PARTS = (
     "sampler",
     "images",
@@ -38,6 +45,8 @@ def read(path: str | Path) -> dict[str, Any]:
         UserError: when the file is missing, damaged or not one of ours.
     """
     path = Path(path).expanduser()
+    if (path / EXPORTED[0]).is_file():
+        return _read_exported(path)
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
     try:
@@ -79,6 +88,57 @@ def open_changed(path: str | Path, words: Sequence[str], weights: str = "ema") -
     load_weights(model, contents, path, weights)
     model.config = resolved.plain()
     return model, resolved, contents.get("global_step", 0)
+
+
+def write(
+    path: Path, config: dict[str, Any], weights: Mapping[str, Mapping[str, Tensor]], step: int, imported: dict[str, str]
+) -> None:
+    """Writes a checkpoint of weights that were trained elsewhere; all of it or nothing.
+
+    Args:
+        path: of the checkpoint.
+        config: the resolved configuration.
+        weights: `ema` and `raw`, each the entries of a `ScoreModel`.
+        step: of the training.
+        imported: what it was made of.
+
+    Raises:
+        UserError: when it cannot be written.
+    """
+    state = {WEIGHTS[kind] + name: value for kind, values in weights.items() for name, value in values.items()}
+    contents = {"config": config, "state_dict": state, "global_step": step, "imported": imported}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(contents, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def export(folder: Path, path: str | Path) -> None:
+    """Writes a checkpoint's averaged weights as safetensors, with config.json; `load` reads the folder.
+
+    Raises:
+        UserError: as `load`.
+    """
+    model, resolved, step = open_changed(path, [])
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / EXPORTED[0])
+    described = {"config": resolved.plain(), "global_step": step, "score_lightning": version("score_lightning")}
+    (folder / EXPORTED[1]).write_text(json.dumps(described, indent=2) + "\n")
+
+
+def _read_exported(folder: Path) -> dict[str, Any]:
+    try:
+        described = json.loads((folder / EXPORTED[1]).read_text())
+        weights = load_file(folder / EXPORTED[0])
+        prefixed = {prefix + name: value for prefix in WEIGHTS.values() for name, value in weights.items()}
+        return {"config": described["config"], "state_dict": prefixed, "global_step": described["global_step"]}
+    except Exception as error:  # damaged files make their readers raise almost anything
+        raise UserError(f"{folder} is no exported checkpoint, or damaged: {error}") from error
 
 
 def run_folder_of(path: str | Path) -> Path:

@@ -15,6 +15,17 @@ from score_lightning.perturbation import expand
 NO_LABEL = -1
 
 
+class Augmented:
+    """A model that is told how its images were augmented, (B, K) numbers each."""
+
+    def __init__(self, model: ScoreModel, augmentation: Tensor) -> None:
+        self._model, self._augmentation, self.schedule = model, augmentation, model.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Estimate:
+        """The estimate at times t of shape () or (B,)."""
+        return self._model(x_t, t, labels, self._augmentation)
+
+
 class Labelled:
     """A model that is told labels; with guidance w it exaggerates them (Ho & Salimans 2022, Eq. 6),
 
@@ -28,7 +39,7 @@ class Labelled:
         guidance: w; 0 is none.
     """
 
-    def __init__(self, model: ScoreModel, labels: Tensor, guidance: float = 0.0) -> None:
+    def __init__(self, model: ScoreModel | Augmented, labels: Tensor, guidance: float = 0.0) -> None:
         self.model, self._labels, self._guidance, self.schedule = model, labels, guidance, model.schedule
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:

@@ -1,8 +1,9 @@
 """Configurations: typed sections, parts from YAML files, key=value words; nothing here knows torch.
 
 A configuration is made of layers, each over the one before: the defaults below, the parts that an experiment lists
-(files of configs/<kind>/), the experiment's own values, and the words of the command line. A word like `data=folder`
-exchanges a whole section for a file of its kind, a word like `data.path=DIR` sets one field.
+(files of configs/<kind>/, of which those of configs/recipe/ hold several sections), the experiment's own values, and
+the words of the command line. A word like `data=folder` exchanges a whole section for a file of its kind, a word like
+`data.path=DIR` sets one field.
 """
 
 import difflib
@@ -121,7 +122,7 @@ def _folder(kind: str) -> str:
 
 
 def _part_layer(kind: str, name: str, where: str) -> tuple[dict[str, Any], str]:
-    """The layer of one part: {kind: its values}, and its file."""
+    """The layer of one part: {kind: its values}, or the sections of a recipe, and its file."""
     path = ROOT / "configs" / _folder(kind) / f"{name}.yaml"
     if not path.is_file():
         known = parts(kind)
@@ -130,7 +131,8 @@ def _part_layer(kind: str, name: str, where: str) -> tuple[dict[str, Any], str]:
             if known
             else f"unknown kind of part {kind!r} ({where})"
         )
-    return {kind: read_yaml(path)}, show(path)
+    values = read_yaml(path)
+    return values if kind == "recipe" else {kind: values}, show(path)
 
 
 def _merge(layers: Sequence[tuple[dict[str, Any], str]], words: Sequence[str]) -> Resolved:

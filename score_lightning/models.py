@@ -78,23 +78,33 @@ def _eps_from_edm(sigma_data: float, output: Tensor, x_t: Tensor, alpha: Tensor,
     return ratio / total * x_t / alpha - sigma_data / total.sqrt() * output
 
 
+def _time_of_1000(schedule: Schedule, t: Tensor) -> Tensor:
+    return schedule.embedded(t) * 1000 / (schedule.embedded(schedule.t_max) + 1)
+
+
 PREDICTIONS: dict[str, Prediction] = {
     "score": lambda output, x_t, alpha, sigma: -sigma * output,
+    "sigma_score": lambda output, x_t, alpha, sigma: -output,
     "eps": lambda output, x_t, alpha, sigma: output,
     "x_0": lambda output, x_t, alpha, sigma: (x_t - alpha * output) / sigma,
     "v": _eps_from_v,
 }
-"""(network output, x_t, alpha, sigma) -> eps."""
+"""(network output, x_t, alpha, sigma) -> eps.
+
+Of sigma_score the output is sigma times the score: the score is output / sigma (Song & Ermon 2020, Sec. 3.3).
+"""
 
 CONDITIONINGS: dict[str, Conditioning] = {
     "time": lambda schedule, t, alpha, sigma: schedule.embedded(t),
+    "time_of_1000": lambda schedule, t, alpha, sigma: _time_of_1000(schedule, t),
     "level": lambda schedule, t, alpha, sigma: schedule.level(t),
     "log_sigma": lambda schedule, t, alpha, sigma: sigma.log(),
     "edm": lambda schedule, t, alpha, sigma: (sigma / alpha).log() / 4,
 }
 """(schedule, t, alpha, sigma) -> what the network embeds.
 
-The time; NCSN's index, counted from the largest sigma; ln sigma; EDM's c_noise (Karras et al. 2022, Table 1).
+The time; the time as if there were 1000 levels, whatever their number (Nichol & Dhariwal 2021, its code); NCSN's index,
+counted from the largest sigma; ln sigma; EDM's c_noise (Karras et al. 2022, Table 1).
 """
 
 
@@ -115,8 +125,9 @@ class ScoreModel(nn.Module):
     Args:
         net: `net(x_t, c)` with c of shape (B,) -> output of x_t's shape; called `net(x_t, c, labels)` with labels.
         schedule: the noise levels.
-        prediction: what the output means: score, eps, x_0, v, edm, or energy, of which the score is the gradient.
-        conditioning: what c is: time, level, log_sigma or edm.
+        prediction: what the output means: score, sigma_score, eps, x_0, v, edm, or energy, of which the score is the
+            gradient.
+        conditioning: what c is: time, time_of_1000, level, log_sigma or edm.
         sigma_data: standard deviation of the data that the edm prediction scales by.
 
     Attributes:
@@ -146,13 +157,22 @@ class ScoreModel(nn.Module):
             "edm": partial(_eps_from_edm, sigma_data),
             "energy": PREDICTIONS["score"],
         }
-        self.classes: int | None = getattr(net, "classes", None)
+        self.prediction, self.classes = prediction, getattr(net, "classes", None)
         self._predict = _choose("prediction", prediction, predictions)
         self._input = partial(_edm_input, sigma_data) if prediction == "edm" else None
         self._condition = _choose("conditioning", conditioning, CONDITIONINGS)
 
-    def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Estimate:
-        """The estimate for x_t of shape (B, ...) at times t of shape () or (B,), labels int64 (B,), -1 for none."""
+    def forward(
+        self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, augmentation: Tensor | None = None
+    ) -> Estimate:
+        """The estimate for x_t of shape (B, ...) at times t of shape () or (B,).
+
+        Args:
+            x_t: (B, ...).
+            t: () or (B,).
+            labels: int64 (B,), -1 for none.
+            augmentation: (B, K), how the data were augmented, for a network that can be told.
+        """
         alpha, sigma = self.schedule(t)
         c = self._condition(self.schedule, t, alpha, sigma).expand(len(x_t)).to(x_t.device)
         if c.is_floating_point():
@@ -160,7 +180,8 @@ class ScoreModel(nn.Module):
         alpha, sigma = expand(alpha, x_t), expand(sigma, x_t)
         x = x_t if self._input is None else self._input(x_t, alpha, sigma)
         x = x.to(next(self.parameters(), x_t).dtype)  # another one in Lightning's true-precision modes
-        output = self.net(x, c) if labels is None else self.net(x, c, labels)
+        told = {} if augmentation is None else {"augmentation": augmentation}
+        output = self.net(x, c, **told) if labels is None else self.net(x, c, labels, **told)
         output, fraction = output.to(x_t.dtype), None
         if output.shape[1] == 2 * x_t.shape[1]:
             output, v = output.chunk(2, 1)

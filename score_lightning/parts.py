@@ -15,7 +15,7 @@ from score_lightning.settings import Config
 from score_lightning.signatures import fits, hint_name, keyword_types
 
 TABLES: dict[str, dict[str, Callable[..., Any]]] = {
-    "net": {"unet": networks.UNet, "refinenet": networks.RefineNet, "mlp": networks.MLP},
+    "net": {"unet": networks.UNet, "ncsnpp": networks.NCSNpp, "refinenet": networks.RefineNet, "mlp": networks.MLP},
     "schedule": {
         "geometric": schedules.geometric,
         "linear_beta": schedules.linear_beta,

@@ -23,6 +23,7 @@ class Images:
     channels: int = doc("1 for grey, 3 for colour", 0)
     range: list[float] = doc("range of pixels inside the model", factory=lambda: [-1.0, 1.0])
     flip: bool = doc("flip training images left to right at random", False)
+    augment: float = doc("probability of each of EDM's augmentations, of which the network is told", 0.0)
     dequantize: bool = doc("add uniform noise below one grey level to training images", False)
 
 
@@ -54,6 +55,7 @@ class Ema:
 
     decay: float = doc("decay per step (0: the weights themselves)", 0.9999)
     warmup: bool = doc("decay at most (1 + step) / (10 + step)", True)
+    ramp: float | None = doc("half-life at most this share of the steps so far, as in EDM (null: no limit)", None)
 
 
 @dataclass
@@ -129,13 +131,16 @@ class Config:
     net: dict[str, Any] = doc("the network", factory=dict)
     schedule: dict[str, Any] = doc("the noise levels", factory=dict)
     continuous: bool = doc("also take the times between the levels of a discrete schedule", False)
-    prediction: str = doc("what the network's output means: score, eps, x_0, v, edm or energy", "eps")
-    conditioning: str = doc("what the network is told of the noise: time, level, log_sigma or edm", "time")
+    prediction: str = doc("what the network's output means: score, sigma_score, eps, x_0, v, edm or energy", "eps")
+    conditioning: str = doc(
+        "what the network is told of the noise: time, time_of_1000, level, log_sigma or edm", "time"
+    )
     sigma_data: float = doc("standard deviation of the data, for the edm prediction", 0.5)
     objective: dict[str, Any] = doc("the loss", factory=dict)
     sampler: dict[str, Any] = doc("the sampler", factory=dict)
     preview: dict[str, Any] = doc("sampler of grids and evaluation in training: what differs", factory=dict)
     features: dict[str, Any] = doc("the feature network of metrics", factory=lambda: {"name": "auto"})
+    init: str | None = doc("checkpoint whose averaged weights training starts from", None)
     figure: str | None = doc("drawn after training, of points: which", None)
     variants: dict[str, list[str]] = doc(
         "other trainings that the figure compares: label to key=value words", factory=dict

@@ -23,6 +23,7 @@ def usage() -> str:
 Trains an experiment and writes runs/<experiment>/<version>/.
   dry_run=true                 print the resolved configuration and the number of parameters, and stop
   resume=FILE                  go on from a checkpoint (exp may be left out: its own configuration)
+  init=FILE                    start from the averaged weights of a checkpoint, imported ones too
 
 experiments: {", ".join(config.experiments())}
 
@@ -40,6 +41,8 @@ def main(words: Sequence[str]) -> None:
     from score_lightning.build import build_module
 
     module = build_module(resolved)
+    if resumed is None and resolved.config.init is not None:
+        _start_from(resolved.config.init, module)
     if resumed is not None:
         _check_resumed(resolved.config, module, own["resume"], resumed)
     if own.get("dry_run"):
@@ -68,8 +71,36 @@ def _resolve(own: dict[str, Any], rest: Sequence[str], resumed: dict[str, Any] |
     return config.change(resumed["config"], own["resume"], rest)
 
 
+def _start_from(path: str, module: Any) -> None:
+    """Gives a module the averaged weights of a checkpoint, as its own and as their average.
+
+    Raises:
+        UserError: listing every weight that differs in name or shape.
+    """
+    from score_lightning import checkpoint
+
+    prefix = checkpoint.WEIGHTS["ema"]
+    state = checkpoint.read(path)["state_dict"]
+    have = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    need = module.model.state_dict()
+    differing = [
+        f"{name}: {tuple(have[name].shape) if name in have else 'none'} in the file, "
+        f"{tuple(need[name].shape) if name in need else 'none'} in the network"
+        for name in sorted(have.keys() | need.keys())
+        if name not in have or name not in need or have[name].shape != need[name].shape
+    ]
+    if differing:
+        raise UserError(
+            f"init={path} holds another network, {len(differing)} of its weights differ:\n  " + "\n  ".join(differing)
+        )
+    for model in (module.model, module.average.model):
+        model.load_state_dict(have)
+
+
 def _check_resumed(c: "Config", module: Any, path: str, resumed: dict[str, Any]) -> None:
     """Refuses a checkpoint that the run cannot go on from."""
+    if "optimizer_states" not in resumed:
+        raise UserError(f"{path} holds weights without the state of their training: start from it with init={path}")
     step = resumed.get("global_step", 0)
     if step >= c.trainer.max_steps:
         raise UserError(f"{path} has done {step} steps: trainer.max_steps must be more, got {c.trainer.max_steps}")
@@ -115,6 +146,10 @@ def _check(c: "Config") -> None:
         raise UserError(f"evaluation.n must be 0 (none) or at least 2, got {c.evaluation.n}")
     if not 0 <= c.labels.drop < 1:
         raise UserError(f"labels.drop must lie between 0 and 1, got {c.labels.drop}")
+    if not 0 <= c.images.augment <= 1:
+        raise UserError(f"images.augment must lie between 0 and 1, got {c.images.augment}")
+    if c.ema.ramp is not None and not c.ema.ramp > 0:
+        raise UserError(f"ema.ramp must be positive, or null, got {c.ema.ramp}")
     if not 0 <= c.ema.decay <= 1:
         raise UserError(f"ema.decay must lie between 0 and 1, got {c.ema.decay}")
     betas = c.optimizer.betas

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from score_lightning.conditional import NO_LABEL, Labelled
+from score_lightning.augment import augment
+from score_lightning.conditional import NO_LABEL, Augmented, Labelled
 from score_lightning.models import Model, ScoreModel
 from score_lightning.objectives import ImportanceSampled, Objective
 from score_lightning.pixels import Range
@@ -28,19 +29,22 @@ class Augmentation:
         flip: whether half of the images are flipped left to right.
         dequantize: whether uniform noise below one grey level is added.
         drop: share of labels that are left out.
+        geometric: probability of each geometric change, of which the network is told (see `augment`).
     """
 
     pixels: Range
     flip: bool = False
     dequantize: bool = False
     drop: float = 0.0
+    geometric: float = 0.0
 
-    def __call__(self, images: Tensor, noise: BatchNoise) -> Tensor:
-        """float32 (B, C, H, W) from uint8 images of that shape."""
+    def __call__(self, images: Tensor, noise: BatchNoise) -> tuple[Tensor, Tensor | None]:
+        """float32 (B, C, H, W) from uint8 images of that shape, and (B, K), what the network is told of it, or None."""
         if self.flip:
             flipped = noise.rand(len(images)) < 0.5
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)
-        return self.pixels.encode(images, noise.rand(*images.shape) if self.dequantize else None)
+        x_0 = self.pixels.encode(images, noise.rand(*images.shape) if self.dequantize else None)
+        return augment(x_0, noise, self.geometric) if self.geometric > 0 else (x_0, None)
 
     def labels(self, labels: Tensor, noise: BatchNoise) -> Tensor:
         """Labels int64 (B,), those left out -1."""
@@ -73,17 +77,20 @@ class WeightAverage(nn.Module):
         model: what to average; copied.
         decay: per step.
         warmup: whether the decay is at most (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage.
+        ramp: the half-life is at most this share of the steps so far, as in EDM's code; None for no limit.
     """
 
-    def __init__(self, model: ScoreModel, decay: float, warmup: bool = True) -> None:
+    def __init__(self, model: ScoreModel, decay: float, warmup: bool = True, ramp: float | None = None) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self._decay, self._warmup = decay, warmup
+        self._decay, self._warmup, self._ramp = decay, warmup, ramp
 
     @torch.no_grad()
     def update(self, model: ScoreModel, step: int) -> None:
         """average <- decay average + (1 - decay) weights, after step 1, 2, ..."""
         decay = min(self._decay, (1 + step) / (10 + step)) if self._warmup else self._decay
+        if self._ramp is not None:
+            decay = min(decay, 0.5 ** (1 / (self._ramp * (step - 1)))) if step > 1 else 0.0
         mine: list[Tensor] = list(self.model.parameters())
         theirs = [p.to(q.dtype) for p, q in zip(model.parameters(), mine, strict=True)]
         torch._foreach_lerp_(mine, theirs, 1 - decay)
@@ -99,9 +106,10 @@ class WeightAverage(nn.Module):
         return super()._apply(lambda p: fn(p).to(p.dtype), recurse)
 
 
-def told(model: ScoreModel, labels: Tensor | None) -> Model:
-    """The model, told labels (B,) if it can be."""
-    return model if labels is None or model.classes is None else Labelled(model, labels)
+def told(model: ScoreModel, labels: Tensor | None, augmentation: Tensor | None = None) -> Model:
+    """The model, told labels (B,) if it can be, and how images were augmented (B, K) if they were."""
+    informed = model if augmentation is None else Augmented(model, augmentation)
+    return informed if labels is None or model.classes is None else Labelled(informed, labels)
 
 
 class LevelLosses(Metric):
@@ -190,10 +198,10 @@ class ScoreModule(L.LightningModule):
         noise = BatchNoise(self._seed, "train", batch["step"], device=self.device, **place)
         # dropout draws from the global generator
         torch.manual_seed(derive_seed(self._seed, "dropout", batch["step"], self.global_rank))
-        x_0 = self._augmentation(batch["images"], noise)
+        x_0, augmentation = self._augmentation(batch["images"], noise)
         t = self._objective.draw_t(self.model.schedule, noise.rand(len(x_0)))
         labels = self._augmentation.labels(batch["labels"], noise) if self.model.classes else None
-        losses = self._objective(told(self.model, labels), x_0, t, noise.randn_like)
+        losses = self._objective(told(self.model, labels, augmentation), x_0, t, noise.randn_like)
         if isinstance(self._objective, ImportanceSampled):
             everyones = self.all_gather((t, losses.detach()))
             self._objective.observe(*(part.flatten() for part in everyones))

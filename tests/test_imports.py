@@ -12,9 +12,9 @@ import score_lightning
 ROOT = Path(score_lightning.__file__).parent
 THEORY = {
     "perturbation", "schedules", "models", "objectives", "samplers", "ladder", "networks", "pixels", "randomness",
-    "likelihood", "divergence", "conditional", "points",
+    "likelihood", "divergence", "conditional", "points", "augment",
 }  # fmt: skip
-ENTRY = {"train", "eval", "sample", "suggest_noise"}
+ENTRY = {"train", "eval", "sample", "suggest_noise", "import_weights", "export", "experiments"}
 LAYERS = [
     THEORY,
     {
@@ -31,7 +31,7 @@ LAYERS = [
         "generate",
         "tasks",
     },
-    {"evaluation", "figures"},
+    {"evaluation", "figures", "formats"},
     {"parts", "build", "build_evaluation", "checkpoint", "callbacks", "runs"},
     ENTRY,
 ]

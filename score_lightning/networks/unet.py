@@ -65,7 +65,7 @@ class UNet(UShape):
         outputs = image_channels * (1 + learned_variance)
         shape = (image_size, image_channels, outputs, channels, multipliers, blocks, attention, style, channels)
         super().__init__(*shape, attend_last=attend_last, symmetric=symmetric, unit_range=unit_range)
-        self.channels, self.classes, self.endpoint = channels, classes, endpoint
+        self.classes, self.endpoint = classes, endpoint
         if classes is not None:
             self.label = nn.Embedding(classes + 1, width)  # the first row is that of no label
 

@@ -62,9 +62,9 @@ class UShape(nn.Module):
     ) -> None:
         super().__init__()
         check_levels(image_size, channels, multipliers, blocks)
-        self.image_size, self.style, self._unit_range = image_size, style, unit_range
+        self.image_size, self.channels, self.multipliers, self.blocks = image_size, channels, multipliers, blocks
+        self.style, self.attend_last, self.symmetric, self.unit_range = style, attend_last, symmetric, unit_range
         self.pyramid_kinds = (pyramid_in, pyramid_out)
-        self.blocks, self.attend_last = blocks, attend_last
         widths = [channels * m for m in multipliers]
         before, after = [channels, *widths[:-1]], [*widths[1:], widths[-1]]
         self.attend = attend = [image_size // 2**i in attention for i in range(len(widths))]
@@ -116,7 +116,7 @@ class UShape(nn.Module):
         """
         if x.shape[2:] != (self.image_size, self.image_size):
             raise ValueError(f"this network takes images of {self.image_size} pixels, got {tuple(x.shape[2:])}")
-        h, skips = self._descend(2 * x - 1 if self._unit_range else x, embedding)
+        h, skips = self._descend(2 * x - 1 if self.unit_range else x, embedding)
         for block in self.middle:
             h = block(h, embedding)
         gathered = None

@@ -1,0 +1,241 @@
+"""Folders of diffusers: the settings of a UNet2DModel and of its scheduler, read and written."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from score_lightning.errors import UserError
+from score_lightning.models import ScoreModel
+from score_lightning.networks import UNet
+from score_lightning.networks.blocks import Attention
+from score_lightning.schedules import cosine
+
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+
+# what a UNet2DModel can be set to and ours cannot
+FIXED: dict[str, tuple[Any, ...]] = {
+    "_class_name": ("UNet2DModel",),
+    "act_fn": ("silu", "swish"),
+    "add_attention": (True,),
+    "center_input_sample": (False,),
+    "class_embed_type": (None,),
+    "downsample_type": ("conv",),
+    "upsample_type": ("conv",),
+    "mid_block_scale_factor": (1, 1.0),
+    "time_embedding_type": ("positional",),
+    "time_embedding_dim": (None,),
+    "resnet_time_scale_shift": ("default", "scale_shift"),
+    "downsample_padding": (0, 1),
+    "freq_shift": (0, 1),
+}
+
+# the settings of UNet2DModel where its config.json is silent
+DEFAULTS: dict[str, Any] = {
+    "_class_name": "UNet2DModel", "in_channels": 3, "out_channels": 3, "center_input_sample": False,
+    "time_embedding_type": "positional", "time_embedding_dim": None, "freq_shift": 0, "flip_sin_to_cos": True,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [224, 448, 672, 896], "layers_per_block": 2, "mid_block_scale_factor": 1,
+    "downsample_padding": 1, "downsample_type": "conv", "upsample_type": "conv", "dropout": 0.0, "act_fn": "silu",
+    "attention_head_dim": 8, "norm_num_groups": 32, "attn_norm_num_groups": None, "norm_eps": 1e-5,
+    "resnet_time_scale_shift": "default", "add_attention": True, "class_embed_type": None, "num_class_embeds": None,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of diffusers.
+
+    Args:
+        weights: the file of the network's weights.
+        unet: the contents of its config.json, completed by the defaults.
+        scheduler: those of scheduler_config.json, where there is one.
+    """
+
+    weights: Path
+    unet: dict[str, Any]
+    scheduler: dict[str, Any] | None
+
+
+def open_folder(path: Path) -> Folder:
+    """A pipeline's folder, with `unet/` and perhaps `scheduler/`, or the folder of the network alone.
+
+    Raises:
+        UserError: when it is no such folder or a file in it cannot be read.
+    """
+    unet = path / "unet" if (path / "unet" / "config.json").is_file() else path
+    if not (unet / "config.json").is_file():
+        raise UserError(f"{path} is no folder of diffusers: it has neither unet/config.json nor config.json")
+    found = [unet / name for name in WEIGHTS if (unet / name).is_file()]
+    if not found:
+        raise UserError(f"{unet} has no weights: expected {' or '.join(WEIGHTS)}")
+    scheduler = path / "scheduler" / "scheduler_config.json"
+    return Folder(
+        found[0], {**DEFAULTS, **_read(unet / "config.json")}, _read(scheduler) if scheduler.is_file() else None
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        contents = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(contents, dict):
+        raise UserError(f"{path} must hold keys and values")
+    return contents
+
+
+def net_settings(unet: Mapping[str, Any], place: Path) -> dict[str, Any]:
+    """The keywords of our UNet for the settings of a UNet2DModel.
+
+    Raises:
+        UserError: naming the setting that our UNet does not have.
+    """
+    for key, accepted in FIXED.items():
+        if unet[key] not in accepted:
+            raise UserError(
+                f"{place}: {key} is {unet[key]!r}; only networks with {' or '.join(map(repr, accepted))} can be read"
+            )
+    size, widths = unet.get("sample_size"), unet["block_out_channels"]
+    size = size[0] if isinstance(size, list | tuple) and len(set(size)) == 1 else size
+    if not isinstance(size, int) or not widths or any(width % widths[0] for width in widths):
+        raise UserError(
+            f"{place}: needs one sample_size and widths that are multiples of the first, got {size}, {widths}"
+        )
+    if unet["out_channels"] not in (unet["in_channels"], 2 * unet["in_channels"]):
+        raise UserError(f"{place}: out_channels must be in_channels or twice that, got {unet['out_channels']}")
+    adaptive = unet["resnet_time_scale_shift"] == "scale_shift"
+    if unet["attn_norm_num_groups"] not in ({unet["norm_num_groups"]} if adaptive else {None, unet["norm_num_groups"]}):
+        raise UserError(f"{place}: attn_norm_num_groups must be that of the other norms, {unet['norm_num_groups']}")
+    return {
+        "image_size": size,
+        "image_channels": unet["in_channels"],
+        "channels": widths[0],
+        "multipliers": [width // widths[0] for width in widths],
+        "blocks": unet["layers_per_block"],
+        "attention": _attention(unet, size, place),
+        "dropout": unet["dropout"],
+        "groups": unet["norm_num_groups"],
+        "learned_variance": unet["out_channels"] == 2 * unet["in_channels"],
+        "classes": unet["num_class_embeds"],
+        "head_channels": unet["attention_head_dim"],
+        "adaptive": adaptive,
+        "symmetric": unet["downsample_padding"] == 1,
+        "endpoint": unet["freq_shift"] == 1,
+        "norm_eps": unet["norm_eps"],
+    }
+
+
+def _attention(unet: Mapping[str, Any], size: int, place: Path) -> list[int]:
+    """The resolutions with attention, from the types of blocks."""
+    down, up = unet["down_block_types"], list(reversed(unet["up_block_types"]))
+    known = {"DownBlock2D": False, "AttnDownBlock2D": True, "UpBlock2D": False, "AttnUpBlock2D": True}
+    unknown = sorted({*down, *up} - known.keys())
+    if unknown:
+        raise UserError(f"{place}: blocks {', '.join(unknown)} are not among {', '.join(known)}")
+    attends = [known[block] for block in down]
+    if attends != [known[block] for block in up] or len(attends) != len(unet["block_out_channels"]):
+        raise UserError(f"{place}: the way up must have attention where the way down has, got {down} and {up}")
+    return [size // 2**i for i, attend in enumerate(attends) if attend]
+
+
+def unet_config(net: UNet) -> dict[str, Any]:
+    """The config.json of a UNet2DModel for one of our networks.
+
+    Raises:
+        UserError: for a network that a UNet2DModel cannot be.
+    """
+    style = net.style
+    if net.attend_last or style.rescale or net.unit_range:
+        raise UserError("only networks in DDPM's and iDDPM's manner can be written for diffusers")
+    head_channels = {
+        attention.norm.num_channels // attention.heads
+        for attention in net.modules()
+        if isinstance(attention, Attention)
+    }
+    if len(head_channels) > 1 and style.heads != 1:
+        raise UserError("diffusers counts channels per head: train with net.head_channels=… rather than net.heads")
+    kinds = ["Attn" * attend for attend in net.attend]
+    return {
+        **DEFAULTS,
+        "sample_size": net.image_size,
+        "in_channels": net.conv_in.in_channels,
+        "out_channels": net.conv_out.out_channels,
+        "block_out_channels": [net.channels * m for m in net.multipliers],
+        "layers_per_block": net.blocks,
+        "down_block_types": [f"{kind}DownBlock2D" for kind in kinds],
+        "up_block_types": [f"{kind}UpBlock2D" for kind in reversed(kinds)],
+        "dropout": style.dropout,
+        "norm_num_groups": style.groups,
+        "attn_norm_num_groups": style.groups if style.adaptive else None,
+        "norm_eps": style.eps,
+        "attention_head_dim": style.head_channels if style.heads == 1 else head_channels.pop(),
+        "resnet_time_scale_shift": "scale_shift" if style.adaptive else "default",
+        "downsample_padding": int(net.symmetric),
+        "freq_shift": int(net.endpoint),
+        "flip_sin_to_cos": False,
+        "num_class_embeds": net.classes,
+    }
+
+
+PREDICTIONS = {"epsilon": "eps", "sample": "x_0", "v_prediction": "v"}
+
+
+def levels(scheduler: Mapping[str, Any], place: Path) -> tuple[Tensor, str]:
+    """(alpha (levels,) float64, least noise first; the prediction) of a scheduler_config.json.
+
+    Raises:
+        UserError: when the scheduler's noise levels or prediction are not known here.
+    """
+    n, kind = scheduler.get("num_train_timesteps", 1000), scheduler.get("beta_schedule", "linear")
+    first, last = scheduler.get("beta_start", 0.0001), scheduler.get("beta_end", 0.02)
+    prediction = PREDICTIONS.get(scheduler.get("prediction_type", "epsilon"))
+    if scheduler.get("trained_betas") is not None:
+        beta = torch.tensor(scheduler["trained_betas"], dtype=torch.float64)
+    elif kind == "linear":
+        beta = torch.linspace(first, last, n, dtype=torch.float64)
+    elif kind == "squaredcos_cap_v2":
+        return cosine(n)(torch.arange(n))[0], str(prediction)
+    else:
+        raise UserError(f"{place}: noise levels {kind!r} are not among linear, squaredcos_cap_v2 and trained_betas")
+    if prediction is None:
+        raise UserError(f"{place}: prediction_type must be one of {', '.join(PREDICTIONS)}")
+    return (1 - beta).cumprod(0).sqrt(), prediction
+
+
+def scheduler_config(model: ScoreModel, variance: str, clip: bool, place: str) -> dict[str, Any]:
+    """The scheduler_config.json of a DDPMScheduler with a model's noise levels.
+
+    Raises:
+        UserError: when it has no levels, or they do not preserve the variance.
+    """
+    schedule, names = model.schedule, {ours: theirs for theirs, ours in PREDICTIONS.items()}
+    if schedule.levels is None or model.prediction not in names:
+        raise UserError(
+            f"{place}: only networks with discrete noise levels and a prediction among {', '.join(names)} can be "
+            "written for diffusers"
+        )
+    alpha, sigma = schedule(torch.arange(schedule.levels))
+    if (alpha**2 + sigma**2 - 1).abs().max() > 1e-6:
+        raise UserError(f"{place}: diffusers' DDPMScheduler takes levels with alpha^2 + sigma^2 = 1 only")
+    before = torch.cat([alpha.new_ones(1), alpha[:-1]])
+    beta = 1 - (alpha / before) ** 2
+    first, last = round(beta[0].item(), 12), round(beta[-1].item(), 12)
+    betas: dict[str, Any] = {"beta_schedule": "linear", "trained_betas": beta.tolist()}
+    if torch.allclose(beta, torch.linspace(first, last, schedule.levels, dtype=torch.float64), atol=1e-12):
+        betas = {"beta_schedule": "linear", "beta_start": first, "beta_end": last}
+    elif torch.allclose(alpha, cosine(schedule.levels)(torch.arange(schedule.levels))[0]):
+        betas = {"beta_schedule": "squaredcos_cap_v2"}
+    return {
+        "_class_name": "DDPMScheduler",
+        "num_train_timesteps": schedule.levels,
+        **betas,
+        "prediction_type": names[model.prediction],
+        "variance_type": {"large": "fixed_large", "small": "fixed_small", "learned": "learned_range"}[variance],
+        "clip_sample": clip,
+    }

@@ -1,0 +1,113 @@
+"""Published checkpoint files: read without running code, and unpacked to weights, average and step."""
+
+import codecs
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from score_lightning.errors import UserError
+
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of compiled networks
+
+# numbers that optimizers of 2020 hold as NumPy's: constructors of numbers, under the names of then and of now
+NUMBERS: list[Any] = [np.dtype, type(np.dtype("float64")), type(np.dtype("float32")), type(np.dtype("int64"))]
+NUMBERS += [(np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+NUMBERS += [codecs.encode]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a published file holds.
+
+    Args:
+        weights: name -> numbers of the network.
+        average: their exponential moving average: by name, or in the order of the trainable weights; None without.
+        step: of the training, 0 where the file does not say.
+    """
+
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor] | list[Tensor] | None = None
+    step: int = 0
+
+
+def read(path: Path) -> Published:
+    """The contents of a file; no code in it is run.
+
+    Raises:
+        UserError: when it is missing, damaged, holds code, or is no checkpoint.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return Published(load_file(path))
+        with torch.serialization.safe_globals(NUMBERS):
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "nsupported" not in str(error) and "Weights only load failed" not in str(error):
+            raise _damaged(path, error) from error
+        raise UserError(
+            f"{path} is a pickle that would run code when it is read, so it was not read. Where you trust it, turn it "
+            "into a plain state dict with the project that wrote it; a snapshot of NVlabs/edm, say, inside its folder: "
+            "python -c \"import pickle, torch; torch.save(pickle.load(open('SNAPSHOT.pkl', 'rb'))['ema'].state_dict(), "
+            "'edm.pt')\""
+        ) from error
+    except Exception as error:  # damaged and foreign files make the readers raise almost anything
+        raise _damaged(path, error) from error
+    return _unpack(contents, path)
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(f"{path} is truncated, damaged or no checkpoint: {reason}")
+
+
+def _unpack(contents: Any, path: Path) -> Published:
+    """By the shape of what was saved."""
+    # NCSN, NCSNv2 and DDIM: [weights, optimizer, epoch, step, average], those of NCSN the first two only
+    if isinstance(contents, Sequence) and contents and _is_state(contents[0]):
+        step = contents[3] if len(contents) > 3 and isinstance(contents[3], int) else 0
+        average = contents[4] if len(contents) > 4 and _is_state(contents[4]) else None
+        return Published(_plain(contents[0]), average and _plain(average), step)
+    if _is_state(contents):
+        return Published(_plain(contents))
+    if isinstance(contents, Mapping):
+        # score_sde_pytorch: the average lies in a list; other trainers: under a name
+        for key in ("model", "state_dict", "net"):
+            if _is_state(contents.get(key)):
+                step = contents["step"] if isinstance(contents.get("step"), int) else 0
+                return Published(_plain(contents[key]), _average(contents.get("ema")), step)
+        if _is_state(contents.get("ema")):
+            return Published(_plain(contents["ema"]))
+    raise UserError(f"{path} holds no weights: expected a state dict, or one with its optimizer, average and step")
+
+
+def _average(ema: Any) -> dict[str, Tensor] | list[Tensor] | None:
+    if isinstance(ema, Mapping) and isinstance(ema.get("shadow_params"), list):
+        return [value.detach() for value in ema["shadow_params"]]
+    return _plain(ema) if _is_state(ema) else None
+
+
+def _is_state(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(key, str) and isinstance(entry, Tensor) for key, entry in value.items())
+    )
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes that wrappers of the network leave."""
+    plain = {}
+    for name, value in state.items():
+        for prefix in PREFIXES:
+            name = name.removeprefix(prefix)
+        plain[name] = value.detach()
+    return plain

@@ -1,0 +1,155 @@
+"""Turns published weights into a checkpoint: python -m score_lightning.import_weights path=FILE exp=RECIPE out=FILE."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from score_lightning import cli, config
+from score_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from score_lightning.formats import Published, Sources
+
+OWN = {"format": str, "path": str, "exp": str, "out": str}
+NAMES = ("ncsn", "ncsnv2", "ddim", "score_sde", "improved-diffusion", "diffusers", "edm")
+
+
+def usage() -> str:
+    """The text of --help."""
+    return f"""python -m score_lightning.import_weights path=FILE exp=RECIPE [key=value …]
+
+Turns weights that were published elsewhere into a checkpoint for eval, sample, export and train init=.
+  path=FILE            the published file, or the folder of a diffusers pipeline; no code in it is run
+  exp=RECIPE           experiment that the weights belong to: its network, noise levels and prediction
+  format={"|".join(NAMES)}
+                       the layout of the file; found out where it is left out
+  out=FILE.ckpt        the checkpoint [RECIPE.ckpt]
+  KEY=VALUE            changes the recipe, as in train: net.channels=64
+
+Averaged weights are taken where the file has them. Of a diffusers folder the network's settings are taken, too.
+
+experiments: {", ".join(config.experiments())}"""
+
+
+def main(words: Sequence[str]) -> None:
+    """Imports what the words say."""
+    own, rest = cli.take(words, OWN, required=("path", "exp"))
+    name, path = own.get("format"), Path(own["path"]).expanduser()
+    if name is not None and name not in NAMES:
+        raise UserError(f"unknown format {name!r}{config.suggest(name, NAMES)}; there are {', '.join(NAMES)}")
+    out = Path(own.get("out", f"{Path(own['exp']).stem}.ckpt")).expanduser()
+    resolved = config.load(rest, own["exp"])
+
+    from score_lightning import checkpoint, formats
+    from score_lightning.build import build_model
+
+    if out.exists() and path.exists() and out.samefile(path):
+        raise UserError(f"out={out} is the published file itself")
+    if path.is_dir() or name == "diffusers":
+        name, resolved, published, options = "diffusers", *_open_diffusers(path, resolved)
+    else:
+        published, options = formats.read(path), {}
+        name = name or formats.detect(published.weights)
+    net: Any = build_model(resolved).net
+    sources = _sources(name, net, own["exp"], path, published, options)
+    try:
+        entries = formats.translate(net, published, sources, str(name))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    prefixed = {kind: {f"net.{key}": value for key, value in state.items()} for kind, state in entries.items()}
+    imported = {"format": str(name), "file": path.name, "sha256": _sha256(path)}
+    checkpoint.write(out, resolved.plain(), prefixed, published.step, imported)
+    weights = sum(value.numel() for value in entries["ema"].values())
+    print(f"Imported {weights:,} numbers in format={name}, {'averaged' if published.average else 'as they are'}: {out}")
+    print(f"Next: python -m score_lightning.sample ckpt={out} n=16 out=samples")
+    print(f"  or: make eval CKPT={out}")
+
+
+def _sources(
+    name: str | None, net: "nn.Module", exp: str, path: Path, published: "Published", options: dict[str, Any]
+) -> "Sources":
+    """Where the network's entries come from.
+
+    Raises:
+        UserError: when the layout is not known, or holds no such networks.
+    """
+    from score_lightning import formats
+
+    if name is None:
+        closest = formats.closest(published.weights)
+        hint = f"; the closest is {closest}" if closest else ""
+        raise UserError(f"{path}: of no known format ({', '.join(NAMES)}){hint}")
+    layout = formats.FORMATS[name]
+    if not isinstance(net, layout.networks):
+        kinds = " or ".join(network.__name__ for network in layout.networks)
+        raise UserError(
+            f"{path}: format={name} holds a {kinds}, exp={exp} has a {type(net).__name__}: take another exp"
+        )
+    return layout.sources(net, **options)
+
+
+def _open_diffusers(path: Path, resolved: config.Resolved) -> tuple[config.Resolved, "Published", dict[str, Any]]:
+    """The recipe with the folder's network, its weights, and the names that they have."""
+    from score_lightning import formats
+    from score_lightning.formats import diffusers
+
+    folder = diffusers.open_folder(path)
+    settings = diffusers.net_settings(folder.unet, path)
+    plain = resolved.plain()
+    if plain["net"].get("name") != "unet":
+        raise UserError(f"{path}: format=diffusers holds a UNet, the recipe has a {plain['net'].get('name')}")
+    changes = {
+        "images": {"size": settings.pop("image_size"), "channels": settings.pop("image_channels")},
+        "labels": {"classes": settings.pop("classes")},
+        "net": settings,
+    }
+    for section, values in changes.items():
+        for key, value in values.items():
+            if plain[section].get(key, value) != value:
+                print(f"{section}.{key}: {value} by config.json, {plain[section][key]} in the recipe")
+        plain[section] |= values
+    _check_scheduler(folder.scheduler, resolved, path)
+    published = formats.read(folder.weights)
+    options = {
+        "cosines_first": folder.unet["flip_sin_to_cos"],
+        "former": any(key.endswith(".proj_attn.weight") for key in published.weights),
+    }
+    return config.change(plain, str(path), []), published, options
+
+
+def _check_scheduler(scheduler: dict[str, Any] | None, resolved: config.Resolved, path: Path) -> None:
+    """Refuses a recipe whose noise levels or prediction are not those of the folder.
+
+    Raises:
+        UserError: with the words that change the recipe, where there are any.
+    """
+    from score_lightning.build import build_schedule
+    from score_lightning.formats import diffusers
+
+    if scheduler is None:
+        return
+    alpha, prediction = diffusers.levels(scheduler, path)
+    if prediction != resolved.config.prediction:
+        raise UserError(f"{path}: its scheduler's prediction is {prediction}: add prediction={prediction}")
+    schedule = build_schedule(resolved)
+    if schedule.levels != len(alpha) or (schedule(schedule.times().flip(0))[0] - alpha).abs().max() > 1e-5:
+        raise UserError(
+            f"{path}: its scheduler's {len(alpha)} levels ({scheduler.get('beta_schedule')}) are not those of the "
+            f"recipe ({resolved.config.schedule}): add schedule=linear_beta or schedule=cosine and their keys"
+        )
+
+
+def _sha256(path: Path) -> str:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    cli.run(main, usage)
