@@ -52,9 +52,10 @@ def main(words: Sequence[str]) -> None:
         name, resolved, published, options = "diffusers", *_open_diffusers(path, resolved)
     else:
         published, options = formats.read(path), {}
-        name = name or formats.detect(published.weights)
+        # of a layout that is not known the closest is tried, to say what differs
+        name = name or formats.detect(published.weights) or formats.closest(published.weights)
     net: Any = build_model(resolved).net
-    sources = _sources(name, net, own["exp"], path, published, options)
+    sources = _sources(name, net, own["exp"], path, options)
     try:
         entries = formats.translate(net, published, sources, str(name))
     except UserError as error:
@@ -68,9 +69,7 @@ def main(words: Sequence[str]) -> None:
     print(f"  or: make eval CKPT={out}")
 
 
-def _sources(
-    name: str | None, net: "nn.Module", exp: str, path: Path, published: "Published", options: dict[str, Any]
-) -> "Sources":
+def _sources(name: str | None, net: "nn.Module", exp: str, path: Path, options: dict[str, Any]) -> "Sources":
     """Where the network's entries come from.
 
     Raises:
@@ -79,9 +78,7 @@ def _sources(
     from score_lightning import formats
 
     if name is None:
-        closest = formats.closest(published.weights)
-        hint = f"; the closest is {closest}" if closest else ""
-        raise UserError(f"{path}: of no known format ({', '.join(NAMES)}){hint}")
+        raise UserError(f"{path}: of no known format ({', '.join(NAMES)})")
     layout = formats.FORMATS[name]
     if not isinstance(net, layout.networks):
         kinds = " or ".join(network.__name__ for network in layout.networks)

@@ -6,7 +6,7 @@ A part's keywords are checked against the constructor's signature, so that a typ
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from score_lightning import networks, objectives, schedules, sources
+from score_lightning import large, networks, objectives, schedules, sources
 from score_lightning.config import Resolved, suggest
 from score_lightning.errors import UserError
 from score_lightning.evaluation import extractors
@@ -50,6 +50,9 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "fashion_mnist": sources.torchvision_source("FashionMNIST"),
         "cifar10": sources.torchvision_source("CIFAR10"),
         "celeba": sources.celeba,
+        "lsun": large.lsun,
+        "ffhq": large.ffhq,
+        "imagenet64": large.imagenet64,
         "folder": sources.folder,
         "npz": sources.npz,
         "plane": sources.plane,

@@ -61,7 +61,7 @@ def folder(shape: Shape, path: str, validation: float = 0.05) -> Split:
     root = Path(path).expanduser()
     names = list_pictures(root)
     train, held = hold_out(LazyImageSet(ImageFiles(root, names, shape), class_labels(names)), validation)
-    return _decode(train), _decode(held)
+    return decode(train), decode(held)
 
 
 def npz(shape: Shape, path: str, validation: float = 0.05) -> Split:
@@ -101,12 +101,12 @@ def celeba(shape: Shape, path: str = "data", crop: int = 140) -> Split:
         found = _download(partial(CelebA, path, split, download=True), "CelebA")
         root = Path(found.root) / found.base_folder / "img_align_celeba"
         files = ImageFiles(root, list(found.filename), shape, crop)
-        splits.append(_decode(LazyImageSet(files)))
+        splits.append(decode(LazyImageSet(files)))
     return splits[0], splits[1]
 
 
-def _decode(images: LazyImageSet) -> ImageSet:
-    """The images in memory where they fit."""
+def decode(images: LazyImageSet) -> ImageSet:
+    """The images in memory where they fit, as `MEMORY_LIMIT` says; else as they are, decoded batch by batch."""
     return images if images.bytes > MEMORY_LIMIT else images.load()
 
 

@@ -25,6 +25,7 @@ LAYERS = [
         "cli",
         "images",
         "sources",
+        "large",
         "data",
         "training",
         "processes",

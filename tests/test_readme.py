@@ -7,17 +7,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from score_lightning import build, cli, config, sample, suggest_noise, train
+from score_lightning import build, cli, config, experiments, export, import_weights, sample, suggest_noise, train
 from score_lightning import eval as evaluate
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+RECIPES = (ROOT / "docs/recipes.md").read_text()
 SHELL = [
-    line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.replace("\\\n", "").splitlines()
+    line
+    for block in re.findall(r"```sh\n(.*?)```", README + RECIPES, re.S)
+    for line in block.replace("\\\n", "").splitlines()
 ]
 COMMANDS = [shlex.split(line, comments=True) for line in SHELL]
-OWN = {"train": train.OWN, "sample": sample.OWN, "eval": evaluate.OWN, "suggest_noise": suggest_noise.OWN}
-
+ENTRIES = {
+    "train": train, "sample": sample, "eval": evaluate, "suggest_noise": suggest_noise,
+    "import_weights": import_weights, "export": export,
+}  # fmt: skip
 
 THEORY = (ROOT / "docs/theory.md").read_text()
 
@@ -56,7 +61,7 @@ def test_commands_are_understood(words):
         return
     assert (program, rest[0]) == ("python", "-m")
     entry = rest[1].removeprefix("score_lightning.")
-    own, others = cli.take(rest[2:], OWN[entry])
+    own, others = cli.take(rest[2:], ENTRIES[entry].OWN)
     exp = own.get("exp", "ddpm_digits_labels" if "labels" in " ".join(others) else "ddpm_digits")
     same, sweep = evaluate.split_sweep(others)
     for point in sweep:
@@ -64,11 +69,12 @@ def test_commands_are_understood(words):
 
 
 def test_table_lists_every_experiment_with_its_parameters():
-    rows = dict(re.findall(r"^\| (\w+) \|.*\| ([\d,]+) \|[^|]*\|$", README, re.M))
+    rows = dict(re.findall(r"^\| (\w+) \|.*\| ([\d,]+) \|[^|]*\|$", README + RECIPES, re.M))
     assert sorted(rows) == config.experiments()
     for name, parameters in rows.items():
-        model = build.build_model(config.load([], name))
-        assert sum(p.numel() for p in model.parameters()) == int(parameters.replace(",", "")), name
+        found = experiments.describe(name)
+        assert found.parameters == int(parameters.replace(",", "")), name
+        assert f"| {name} |" in README or f"| {found.parameters:,} | {found.published or '–'} |" in RECIPES, name
 
 
 def test_the_theory_names_files_pictures_and_experiments_that_are_there():

@@ -2,6 +2,8 @@
 
 import codecs
 import pickle
+import pickletools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,12 @@ PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of compiled networks
 NUMBERS: list[Any] = [np.dtype, type(np.dtype("float64")), type(np.dtype("float32")), type(np.dtype("int64"))]
 NUMBERS += [(np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
 NUMBERS += [codecs.encode]
+
+REMEDY = (
+    "Where you trust it, turn it into a plain state dict with the project that wrote it; a snapshot of NVlabs/edm, "
+    'say, inside its folder: python -c "import pickle, torch; '
+    "torch.save(pickle.load(open('SNAPSHOT.pkl', 'rb'))['ema'].state_dict(), 'edm.pt')\""
+)
 
 
 @dataclass(frozen=True)
@@ -48,25 +56,30 @@ def read(path: Path) -> Published:
     try:
         if path.suffix == ".safetensors":
             return Published(load_file(path))
-        with torch.serialization.safe_globals(NUMBERS):
+        with torch.serialization.safe_globals(NUMBERS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other pickle protocols, whose failure is told below
             contents = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "nsupported" not in str(error) and "Weights only load failed" not in str(error):
-            raise _damaged(path, error) from error
-        raise UserError(
-            f"{path} is a pickle that would run code when it is read, so it was not read. Where you trust it, turn it "
-            "into a plain state dict with the project that wrote it; a snapshot of NVlabs/edm, say, inside its folder: "
-            "python -c \"import pickle, torch; torch.save(pickle.load(open('SNAPSHOT.pkl', 'rb'))['ema'].state_dict(), "
-            "'edm.pt')\""
-        ) from error
     except Exception as error:  # damaged and foreign files make the readers raise almost anything
-        raise _damaged(path, error) from error
+        if holds_code(path, error):
+            raise UserError(
+                f"{path} is a pickle that would run code when it is read, so it was not read. {REMEDY}"
+            ) from error
+        reason = (
+            "its contents make no sense" if isinstance(error, pickle.UnpicklingError) else str(error).split("\n")[0]
+        )
+        raise UserError(f"{path} is truncated, damaged or no checkpoint: {reason or type(error).__name__}") from error
     return _unpack(contents, path)
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UserError(f"{path} is truncated, damaged or no checkpoint: {reason}")
+def holds_code(path: Path, error: Exception) -> bool:
+    """Whether a file failed to be read because it names functions or classes to be called; none is called here."""
+    if "GLOBAL" in str(error):
+        return True
+    with path.open("rb") as file:
+        try:
+            return file.peek(1)[:1] == b"\x80" and any("GLOBAL" in code.name for code, _, _ in pickletools.genops(file))
+        except Exception:  # not a pickle
+            return False
 
 
 def _unpack(contents: Any, path: Path) -> Published:

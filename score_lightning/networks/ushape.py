@@ -95,7 +95,7 @@ class UShape(nn.Module):
         )
         self.grow = nn.ModuleList(grow(width) for width in widths[1:])
         if pyramid_in == "residual":
-            carried = [image_channels, *widths[:-2]]
+            carried = [image_channels, *widths[:-1]][:-1]
             self.pyramid_in = nn.ModuleList(
                 ShrinkConv(c, w, style.fir) for c, w in zip(carried, widths[:-1], strict=True)
             )
