@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,8 @@ def write(
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path} cannot be written: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def export(folder: Path, path: str | Path) -> None:
@@ -136,13 +138,16 @@ def _read_exported(folder: Path) -> dict[str, Any]:
         described = json.loads((folder / EXPORTED[1]).read_text())
         weights = load_file(folder / EXPORTED[0])
         prefixed = {prefix + name: value for prefix in WEIGHTS.values() for name, value in weights.items()}
-        return {"config": described["config"], "state_dict": prefixed, "global_step": described["global_step"]}
+        config, step = dict(described["config"]), int(described["global_step"])
+        return {"config": config, "state_dict": prefixed, "global_step": step}
     except Exception as error:  # damaged files make their readers raise almost anything
         raise UserError(f"{folder} is no exported checkpoint, or damaged: {error}") from error
 
 
 def run_folder_of(path: str | Path) -> Path:
-    """The run folder that a checkpoint lies in, or its own folder."""
+    """The run folder that a checkpoint lies in, or its own folder; of an exported one the folder itself."""
+    if Path(path).expanduser().is_dir():
+        return Path(path).expanduser()
     folder = Path(path).expanduser().parent
     return folder.parent if folder.name == "checkpoints" else folder
 

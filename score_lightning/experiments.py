@@ -60,17 +60,13 @@ def describe(name: str) -> Experiment:
 def read_comment(path: Path) -> tuple[str, str]:
     """(method, published result) of the comment that an experiment's file begins with.
 
-    The method is its first sentence, without what stands in parentheses; the result what follows `Published:`.
+    The method is its first sentence, without what stands in parentheses; the result a line that begins so.
     """
-    lines = []
-    for line in path.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").strip())
-    text = " ".join(lines)
-    method = re.split(r"\. |\.$|: ", re.sub(r" \([^)]*\)", "", text))[0]
-    published = re.search(r"Published: (.*?)(\.? Adam's|\.? The paper's|\.? EDM's|\.?$)", text)
-    return method, published[1] if published else ""
+    comment = re.match(r"(#.*\n)*", path.read_text())
+    lines = [line.removeprefix("#").strip() for line in comment[0].splitlines()] if comment else []
+    method = re.sub(r" \([^)]*\)", "", " ".join(lines)).partition(". ")[0].rstrip(".")
+    published = [line.removeprefix("Published: ").rstrip(".") for line in lines if line.startswith("Published: ")]
+    return method, published[0] if published else ""
 
 
 def _cells(row: Experiment) -> list[str]:

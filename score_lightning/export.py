@@ -33,15 +33,19 @@ def main(words: Sequence[str]) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out={out} exists and is no empty folder: give another one")
 
+    from safetensors import SafetensorError
+
     from score_lightning import checkpoint
 
+    if not out.name:
+        raise UserError(f"out={own['out']} must be a new folder")
     partial = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         checkpoint.export(partial, own["ckpt"]) if name == "safetensors" else _to_diffusers(partial, own["ckpt"])
         if out.is_dir():
             out.rmdir()
         partial.rename(out)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{out} cannot be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

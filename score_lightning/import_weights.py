@@ -9,9 +9,10 @@ from score_lightning import cli, config
 from score_lightning.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from score_lightning.formats import Published, Sources
+    from score_lightning.schedules import Schedule
 
 OWN = {"format": str, "path": str, "exp": str, "out": str}
 NAMES = ("ncsn", "ncsnv2", "ddim", "score_sde", "improved-diffusion", "diffusers", "edm")
@@ -48,18 +49,26 @@ def main(words: Sequence[str]) -> None:
 
     if out.exists() and path.exists() and out.samefile(path):
         raise UserError(f"out={out} is the published file itself")
-    if path.is_dir() or name == "diffusers":
-        name, resolved, published, options = "diffusers", *_open_diffusers(path, resolved)
-    else:
-        published, options = formats.read(path), {}
+    if not out.name or out.is_dir():
+        raise UserError(f"out={out} must be a file to write")
+    published, options = (None, {}) if path.is_dir() else (formats.read(path), {})
+    if published is not None and name is None:
         # of a layout that is not known the closest is tried, to say what differs
-        name = name or formats.detect(published.weights) or formats.closest(published.weights)
-    net: Any = build_model(resolved).net
+        name = formats.detect(published.weights) or formats.closest(published.weights)
+    if published is None or name == "diffusers":
+        if name not in (None, "diffusers"):
+            raise UserError(f"{path} is a folder; format={name} is a file")
+        name, resolved, published, options = "diffusers", *_open_diffusers(path, resolved)
+    model = build_model(resolved)
+    net: Any = model.net
     sources = _sources(name, net, own["exp"], path, options)
     try:
         entries = formats.translate(net, published, sources, str(name))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    check_sigmas(published.weights.get("sigmas"), model.schedule, path)
+    if name in ("diffusers", "improved-diffusion") and resolved.config.labels.classes:
+        resolved = config.change(resolved.plain(), str(path), ["labels.drop=0"])  # trained with labels only
     prefixed = {kind: {f"net.{key}": value for key, value in state.items()} for kind, state in entries.items()}
     imported = {"format": str(name), "file": path.name, "sha256": _sha256(path)}
     checkpoint.write(out, resolved.plain(), prefixed, published.step, imported)
@@ -98,6 +107,12 @@ def _open_diffusers(path: Path, resolved: config.Resolved) -> tuple[config.Resol
     plain = resolved.plain()
     if plain["net"].get("name") != "unet":
         raise UserError(f"{path}: format=diffusers holds a UNet, the recipe has a {plain['net'].get('name')}")
+    c = resolved.config
+    if c.conditioning != "time" or list(c.images.range) != [-1, 1]:
+        raise UserError(
+            f"{path}: networks of diffusers are told the time, of pixels in [-1, 1]; the recipe has {c.conditioning}, "
+            f"{list(c.images.range)}: add conditioning=time images.range=[-1,1], or take another exp"
+        )
     changes = {
         "images": {"size": settings.pop("image_size"), "channels": settings.pop("image_channels")},
         "labels": {"classes": settings.pop("classes")},
@@ -139,13 +154,41 @@ def _check_scheduler(scheduler: dict[str, Any] | None, resolved: config.Resolved
         )
 
 
+def check_sigmas(sigmas: "Tensor | None", schedule: "Schedule", path: Path) -> None:
+    """Refuses a recipe with other noise levels than those that a file holds, where alpha is 1.
+
+    Raises:
+        UserError: naming both.
+    """
+    # a buffer that was never filled is no ladder
+    if (
+        sigmas is None
+        or sigmas.ndim != 1
+        or len(sigmas) < 2
+        or not (sigmas.diff() < 0).all()
+        or schedule(schedule.t_max)[0] < 1
+    ):
+        return
+    ends = [schedule(t)[1].item() for t in (schedule.t_max, schedule.t_min)]
+    theirs = [sigmas[0].item(), sigmas[-1].item()]
+    if schedule.levels not in (None, len(sigmas)) or any(
+        abs(a / b - 1) > 0.01 for a, b in zip(ends, theirs, strict=True)
+    ):
+        raise UserError(
+            f"{path}: its {len(sigmas)} noise levels go from {theirs[0]:g} to {theirs[1]:g}, those of the recipe "
+            f"({schedule.levels or 'continuous'}) from {ends[0]:g} to {ends[1]:g}: take another exp, or add "
+            "schedule.sigma_max=… schedule.sigma_min=…"
+        )
+
+
 def _sha256(path: Path) -> str:
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
+    """Of a file its own; of a folder that of the names and hashes of the files in it."""
+    if path.is_file():
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    listed = "".join(f"{file.relative_to(path)} {_sha256(file)}\n" for file in files)
+    return hashlib.sha256(listed.encode()).hexdigest()
 
 
 if __name__ == "__main__":

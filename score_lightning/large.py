@@ -2,9 +2,11 @@
 
 import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,37 +26,67 @@ class LmdbFiles(ImageFiles):
     """Pictures in an LMDB folder, named by their keys."""
 
     def _content(self, name: str, archive: zipfile.ZipFile | None) -> bytes:  # noqa: ARG002 - there is no archive
-        with _environment(self.root, os.getpid()).begin() as transaction:
+        with _reading(self.root) as transaction:
             return bytes(transaction.get(name.encode()) or b"")
 
 
-@cache
-def _environment(root: Path, process: int) -> "lmdb.Environment":  # noqa: ARG001 - a process must not share another's
+_OPEN: dict[Path, "lmdb.Environment"] = {}
+_LOCK = Lock()
+
+
+def _close() -> None:
+    """Closes all, since a process must not have open what it inherits; they are opened again where they are read."""
+    for root in list(_OPEN):
+        _OPEN.pop(root).close()
+
+
+os.register_at_fork(before=_close)
+
+
+@contextmanager
+def _reading(root: Path) -> "Iterator[lmdb.Transaction]":
+    """A transaction on an LMDB folder.
+
+    Raises:
+        UserError: when it cannot be read, or the package for it is not there.
+    """
     try:
         import lmdb
     except ImportError as error:
         raise UserError(f"{root} is an LMDB folder, which needs one more package: pip install lmdb") from error
     try:
-        return lmdb.open(str(root), readonly=True, lock=False, readahead=False, meminit=False, max_readers=256)
-    except lmdb.Error as error:
+        with _LOCK:
+            if root not in _OPEN:
+                _OPEN[root] = lmdb.open(str(root), readonly=True, lock=False, readahead=False, meminit=False)
+        with _OPEN[root].begin() as transaction:
+            yield transaction
+    except (lmdb.Error, UnicodeDecodeError) as error:
         raise UserError(f"{root} cannot be read as LMDB: {error}") from error
 
 
 def lsun(shape: Shape, path: str = "data", category: str = "church_outdoor") -> Split:
-    """A category of LSUN, as its download unpacks: <category>_train_lmdb and <category>_val_lmdb."""
-    splits = []
-    for part in ("train", "val"):
-        root = Path(path).expanduser() / f"{category}_{part}_lmdb"
-        if not (root / "data.mdb").is_file():
-            raise UserError(
-                f"LSUN's {root} has no data.mdb: download and unzip {category}_{part}_lmdb.zip there, set data.path "
-                "and data.category, or use a folder of its pictures with data=folder data.path=DIR"
-            )
-        with _environment(root, os.getpid()).begin() as transaction:
-            keys = transaction.cursor().iternext(keys=True, values=False)
-            names = [key.decode() for key in tqdm(keys, f"listing {root.name}", disable=None, leave=False)]
-        splits.append(decode(LazyImageSet(LmdbFiles(root, names, shape))))
-    return splits[0], splits[1]
+    """A category of LSUN, as its download unpacks.
+
+    That is <category>_train_lmdb and <category>_val_lmdb, or, of objects, <category>, of which a share is held out.
+    """
+    root = Path(path).expanduser()
+    if (root / category / "data.mdb").is_file():
+        train, held = hold_out(_lmdb(root / category, shape), 0.01)
+    else:
+        train, held = (_lmdb(root / f"{category}_{part}_lmdb", shape) for part in ("train", "val"))
+    return decode(train), decode(held)
+
+
+def _lmdb(root: Path, shape: Shape) -> LazyImageSet:
+    if not (root / "data.mdb").is_file():
+        raise UserError(
+            f"LSUN's {root} has no data.mdb: download and unzip {root.name}.zip there, set data.path and "
+            "data.category, or use a folder of its pictures with data=folder data.path=DIR"
+        )
+    with _reading(root) as transaction:
+        keys = transaction.cursor().iternext(keys=True, values=False)
+        names = [key.decode() for key in tqdm(keys, f"listing {root.name}", disable=None, leave=False)]
+    return LazyImageSet(LmdbFiles(root, names, shape))
 
 
 def ffhq(shape: Shape, path: str = "data/ffhq") -> Split:
@@ -89,7 +121,7 @@ def imagenet64(shape: Shape, path: str = "data/imagenet64") -> Split:
     for train, held in (("train_64x64", "valid_64x64"), ("train", "val")):
         for suffix in ("", ".zip"):
             if (root / (train + suffix)).exists():
-                return _pictures(root / (train + suffix), shape), _pictures(root / (held + suffix), shape)
+                return _pictures([root / (part + suffix) for part in (train, held)], shape)
     if list(root.glob("train_data_batch_*")):
         raise UserError(f"{root} holds ImageNet's pickled batches, which are not read: download the npz files instead")
     raise UserError(
@@ -98,9 +130,16 @@ def imagenet64(shape: Shape, path: str = "data/imagenet64") -> Split:
     )
 
 
-def _pictures(root: Path, shape: Shape) -> ImageSet:
-    names = list_pictures(root)
-    return decode(LazyImageSet(ImageFiles(root, names, shape), class_labels(names)))
+def _pictures(roots: list[Path], shape: Shape) -> Split:
+    """Pictures of both, their class folders numbered together."""
+    names = [list_pictures(root) for root in roots]
+    labels = class_labels([name for some in names for name in some])
+    parts = [None, None] if labels is None else labels.split([len(some) for some in names])
+    train, held = (
+        decode(LazyImageSet(ImageFiles(root, some, shape), part))
+        for root, some, part in zip(roots, names, parts, strict=True)
+    )
+    return train, held
 
 
 def _read_batches(paths: list[Path], shape: Shape) -> ImageSet:

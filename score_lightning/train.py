@@ -35,6 +35,8 @@ def main(words: Sequence[str]) -> None:
     """Trains what the words say."""
     own, rest = cli.take(words, OWN)
     resumed = _read_checkpoint(own.get("resume"))
+    if resumed is not None and any(word.startswith("init=") for word in rest):
+        raise UserError("resume goes on with a training's own weights: leave out init")
     resolved = _resolve(own, rest, resumed)
     _check(resolved.config)
 
@@ -186,6 +188,8 @@ def _plan(resolved: config.Resolved) -> dict[str, tuple[config.Resolved, Any]]:
             plain = {**resolved.plain(), "figure": None, "variants": {}, "exp": label.replace(" ", "_")}
             one = config.change(plain, f"variants.{label}", [*words, "logger=off"])
             planned[label] = (one, build.build_module(one))
+            if one.config.init is not None:
+                _start_from(one.config.init, planned[label][1])
             build.build_generator(one)
     return planned
 

@@ -91,11 +91,12 @@ class WeightAverage(nn.Module):
         decay = min(self._decay, (1 + step) / (10 + step)) if self._warmup else self._decay
         if self._ramp is not None:
             decay = min(decay, 0.5 ** (1 / (self._ramp * (step - 1)))) if step > 1 else 0.0
-        mine: list[Tensor] = list(self.model.parameters())
-        theirs = [p.to(q.dtype) for p, q in zip(model.parameters(), mine, strict=True)]
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
-        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            average.copy_(buffer)
+        both = list(zip(self.model.parameters(), model.parameters(), strict=True))
+        mine: list[Tensor] = [average for average, p in both if p.requires_grad]
+        torch._foreach_lerp_(mine, [p.to(average.dtype) for average, p in both if p.requires_grad], 1 - decay)
+        frozen = [(average, p) for average, p in both if not p.requires_grad]
+        for average, theirs in [*frozen, *zip(self.model.buffers(), model.buffers(), strict=True)]:
+            average.copy_(theirs)
 
     def train(self, mode: bool = True) -> "WeightAverage":  # noqa: ARG002 - averaged weights are only ever evaluated
         """Stays in evaluation mode."""

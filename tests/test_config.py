@@ -103,7 +103,7 @@ def test_mistakes_in_experiments_name_the_file(tmp_path, text, message):
 
 def test_unknown_experiments_are_answered_with_the_known_ones():
     with pytest.raises(
-        UserError, match=r"unknown experiment 'ddpm_digit': did you mean ddpm_digits\?; there are ddpm_cifar"
+        UserError, match=r"unknown experiment 'ddpm_digit': did you mean ddpm_digits\?; there are ddpm_bedroom"
     ):
         load(exp="ddpm_digit")
 

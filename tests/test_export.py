@@ -57,6 +57,30 @@ def test_a_network_of_diffusers_gives_the_same_output_here(settings, tmp_path, c
         torch.testing.assert_close(ours.fraction, (theirs[:, 3:] + 1) / 2, rtol=1e-4, atol=1e-5)
 
 
+def test_files_from_before_version_0_18_are_read(tmp_path):
+    unet = pipeline(NARROW, tmp_path / "pipeline")
+    folder, old = tmp_path / "flat", {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    folder.mkdir()
+    state = {}
+    for name, value in unet.state_dict().items():
+        for new, former in old.items():
+            name = name.replace(f".{new}.", f".{former}.")
+        state[name] = value
+    torch.save(state, folder / "diffusion_pytorch_model.bin")
+    (tmp_path / "pipeline/unet/config.json").rename(folder / "config.json")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({k: v for k, v in config.items() if k not in ("dropout", "add_attention")})
+    )
+    (tmp_path / "pipeline/scheduler/scheduler_config.json").rename(folder / "scheduler_config.json")
+    x, t = torch.randn(1, 3, 32, 32), torch.tensor([500])
+    for path in (folder, folder / "diffusion_pytorch_model.bin"):
+        model = imported(path, tmp_path / "a.ckpt", "net.heads=4")
+        with torch.no_grad():
+            torch.testing.assert_close(model(x, t).eps, unet(x, t).sample, rtol=1e-4, atol=1e-5)
+        assert model.config["net"]["dropout"] == 0.1  # the recipe's, where config.json is silent
+
+
 @pytest.mark.parametrize("kind", ["ddpm", "ddim"])
 def test_fifty_steps_are_those_of_diffusers_schedulers(kind, tmp_path):
     unet = pipeline(NARROW, tmp_path / "pipeline")
@@ -145,6 +169,18 @@ def test_what_cannot_be_exported_is_named(words, message, ckpt, tmp_path, capsys
     assert not list(tmp_path.iterdir())
 
 
+def test_a_damaged_exported_folder_is_named(ckpt, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "exported"
+    export.main([f"ckpt={ckpt}", "format=safetensors", f"out={folder}"])
+    whole = (folder / "config.json").read_text()
+    for text in ("{", "[]", '{"config": "x", "global_step": 3}', whole.replace('"global_step": ', '"global_step": "x')):
+        (folder / "config.json").write_text(text)
+        assert "no exported checkpoint" in fails(sample, [f"ckpt={folder}", "n=1"], capsys, monkeypatch)
+    (folder / "config.json").write_text(whole)
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100])
+    assert "no exported checkpoint" in fails(sample, [f"ckpt={folder}", "n=1"], capsys, monkeypatch)
+
+
 def test_a_folder_with_files_is_not_written_over(ckpt, tmp_path, capsys, monkeypatch):
     (tmp_path / "notes.txt").write_text("mine")
     words = [f"ckpt={ckpt}", "format=safetensors", f"out={tmp_path}"]
@@ -160,6 +196,10 @@ def test_a_folder_with_files_is_not_written_over(ckpt, tmp_path, capsys, monkeyp
         ({"up_block_types": [U, U, U, U]}, "must have attention where the way down has"),
         ({"block_out_channels": [32, 48, 64, 64]}, "multiples of the first"),
         ({"sample_size": None}, "one sample_size"),
+        ({"block_out_channels": [0, 1]}, "makes no sense"),
+        ({"down_block_types": None}, "makes no sense"),
+        ({"in_channels": None, "out_channels": None}, "makes no sense"),
+        ({"norm_num_groups": "32"}, "net.groups must be a whole number"),
     ],
 )
 def test_networks_of_diffusers_that_ours_cannot_be_are_refused(change, message, tmp_path, capsys, monkeypatch):
@@ -176,3 +216,10 @@ def test_a_recipe_of_other_noise_levels_or_prediction_is_refused(tmp_path, capsy
     words = [f"path={tmp_path / 'pipeline'}", "exp=ddpm_cifar", f"out={tmp_path / 'a.ckpt'}"]
     assert "its scheduler" in fails(import_weights, [*words, "schedule=cosine"], capsys, monkeypatch)
     assert "add prediction=eps" in fails(import_weights, [*words, "prediction=v"], capsys, monkeypatch)
+    assert "add conditioning=time" in fails(import_weights, [*words, "images.range=[0,1]"], capsys, monkeypatch)
+    scheduler = tmp_path / "pipeline/scheduler/scheduler_config.json"
+    for broken in ({"trained_betas": "x"}, {"num_train_timesteps": "many"}, {"prediction_type": ["x"]}):
+        scheduler.write_text(json.dumps(broken))
+        assert "scheduler_config.json makes no sense" in fails(import_weights, words, capsys, monkeypatch)
+    scheduler.write_text("{")
+    assert "cannot be read as JSON" in fails(import_weights, words, capsys, monkeypatch)

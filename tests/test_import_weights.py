@@ -11,7 +11,8 @@ import torch
 from conftest import fails
 from test_formats import GOLDEN, golden_state
 
-from score_lightning import checkpoint, import_weights, sample
+from score_lightning import checkpoint, import_weights, sample, train
+from score_lightning.errors import UserError
 
 
 def optimizer():
@@ -162,6 +163,80 @@ def test_what_cannot_be_imported_is_named_and_leaves_nothing(damage, message, pu
     before = sorted(tmp_path.iterdir())
     assert message in fails(import_weights, [*words, f"out={tmp_path / 'out.ckpt'}"], capsys, monkeypatch)
     assert sorted(tmp_path.iterdir()) == before
+
+
+SMALL_SDE = ["net.channels=16", "net.multipliers=[1,2,2]", "net.blocks=1", "net.attention=[8]", "images.size=16"]
+
+
+@pytest.mark.parametrize("exp", ["ddpmpp_vp_cifar_continuous", "ddpmpp_subvp_cifar_continuous"])
+def test_continuous_networks_are_told_the_time_in_units_of_a_thousand(exp, tmp_path):
+    state, golden = golden_state(GOLDEN / "small/sde_ddpmpp.npz")
+    torch.save(state, tmp_path / "published.pth")
+    import_weights.main([f"path={tmp_path / 'published.pth'}", f"exp={exp}", f"out={tmp_path / 'a.ckpt'}", *SMALL_SDE])
+    with torch.no_grad():  # arg_0 is 777
+        eps = checkpoint.load(tmp_path / "a.ckpt")(golden["x"], golden["arg_0"] / 999).eps
+    torch.testing.assert_close(eps, golden["y"], rtol=1e-4, atol=1e-4)
+
+
+def test_edm_is_preconditioned_and_told_labels(tmp_path):
+    state, golden = golden_state(GOLDEN / "small/edm_ddpmpp.npz")
+    path, out = tmp_path / "edm.pt", tmp_path / "a.ckpt"
+    torch.save({f"model.{name}": value for name, value in state.items()}, path)
+    small = [word.replace("[1,2,2]", "[2,2]") for word in SMALL_SDE]
+    import_weights.main([f"path={path}", "exp=edm_cifar_labels", f"out={out}", *small])
+    model, n = checkpoint.load(out), 3.0
+    y, labels, c = golden["x"], golden["labels"], torch.tensor(n).log() / 4
+    with torch.no_grad():
+        raw = model.net(y / (n**2 + 0.25) ** 0.5, c.expand(2), labels)
+        x_0 = model(y, torch.tensor(n), labels).x_0
+    expected = 0.25 / (n**2 + 0.25) * y + n * 0.5 / (n**2 + 0.25) ** 0.5 * raw
+    torch.testing.assert_close(x_0, expected, rtol=1e-4, atol=1e-5)
+    assert train.main([f"init={out}", "exp=edm_cifar_labels", *small, "dry_run=true"]) is None
+    words = [f"init={out}", "exp=edm_cifar_labels", *small, "dry_run=true", "images.augment=0", "net.augmentation=9"]
+    train.main(words)  # the same network, no longer told anything
+
+
+def test_noise_levels_in_the_file_are_compared(tmp_path, capsys, monkeypatch):
+    state, _ = golden_state(GOLDEN / "small/ncsnv2_deeper.npz")
+    words = [
+        f"path={tmp_path / 'a.pth'}",
+        "exp=ncsnv2_church",
+        "net.channels=16",
+        "images.size=16",
+        f"out={tmp_path / 'a.ckpt'}",
+    ]
+    torch.save({**state, "sigmas": torch.logspace(1, -1, 5)}, tmp_path / "a.pth")
+    assert "its 5 noise levels go from 10 to 0.1" in fails(import_weights, words, capsys, monkeypatch)
+    import_weights.main([*words, "schedule.levels=5", "schedule.sigma_max=10", "schedule.sigma_min=0.1"])
+
+
+def test_starting_from_other_weights_lists_every_difference(published, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "imported.ckpt"
+    import_weights.main([f"path={published}", "exp=ddpm_cifar", f"out={out}", *SMALL])
+    words = [f"init={out}", "exp=ddpm_cifar", *SMALL, "labels.classes=10", "images.channels=1", "dry_run=true"]
+    monkeypatch.setattr("sys.argv", ["x", *words])
+    with pytest.raises(UserError) as error:
+        train.main(words)
+    assert str(error.value).splitlines()[1:] == [
+        "  net.conv_in.weight: (32, 3, 3, 3) in the file, (32, 1, 3, 3) in the network",
+        "  net.conv_out.bias: (3,) in the file, (1,) in the network",
+        "  net.conv_out.weight: (3, 32, 3, 3) in the file, (1, 32, 3, 3) in the network",
+        "  net.label.weight: none in the file, (11, 128) in the network",
+    ]
+    assert "start from it with init=" in fails(train, [f"resume={out}"], capsys, monkeypatch)
+
+
+def test_where_the_checkpoint_cannot_be_written_is_said_before_or_without_a_trace(
+    published, tmp_path, capsys, monkeypatch
+):
+    words = [f"path={published}", "exp=ddpm_cifar", *SMALL]
+    (tmp_path / "notes.txt").write_text("mine")
+    for out, message in [
+        (tmp_path, "must be a file to write"), (tmp_path / "notes.txt/a.ckpt", "cannot be written"),
+        ("", "must be a file to write"), (published, "the published file itself"),
+    ]:  # fmt: skip
+        assert message in fails(import_weights, [*words, f"out={out}"], capsys, monkeypatch)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.ckpt", "notes.txt"]
 
 
 def test_a_pickle_of_edm_is_refused_with_the_way_to_a_state_dict(tmp_path, capsys, monkeypatch):

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from score_lightning import sources
+from score_lightning.data import Batches
 from score_lightning.errors import UserError
 from score_lightning.images import LazyImageSet, Shape
 from score_lightning.large import ffhq, imagenet64, lsun
@@ -50,6 +52,27 @@ def test_lsun_is_read_from_its_lmdb_folders(tmp_path, monkeypatch):
     same(lazy, train)
     with pytest.raises(UserError, match=r"church_outdoor_train_lmdb has no data\.mdb"):
         lsun(Shape(8, 3), str(tmp_path))
+
+
+def test_lsun_is_read_by_workers_of_a_process_that_has_read_it(tmp_path, monkeypatch):
+    expected = write_lsun(tmp_path, "train", 6)
+    write_lsun(tmp_path, "val", 2)
+    monkeypatch.setattr(sources, "MEMORY_LIMIT", 0)
+    train, _ = lsun(Shape(8, 3), str(tmp_path), "tower")
+    same(train, expected)
+    order = [(0, [0, 1, 2]), (1, [3, 4, 5])]
+    batches = DataLoader(Batches(train), batch_size=None, sampler=order, num_workers=2)
+    for _ in range(2):
+        found = torch.cat([batch["images"] for batch in batches])
+        torch.testing.assert_close(found, torch.from_numpy(np.stack(expected)).permute(0, 3, 1, 2))
+        same(train, expected)
+
+
+def test_objects_of_lsun_have_one_folder(tmp_path):
+    write_lsun(tmp_path, "train", 8)
+    (tmp_path / "tower_train_lmdb").rename(tmp_path / "cat")
+    train, held = lsun(Shape(8, 3), str(tmp_path), "cat")
+    assert (len(train), len(held)) == (7, 1)
 
 
 def test_a_damaged_lmdb_is_named(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from score_lightning.errors import UserError
-from score_lightning.formats import names
+from score_lightning.formats import names, numbered
 from score_lightning.formats.files import Published, read
 from score_lightning.formats.names import Source, Sources
 from score_lightning.networks import NCSNpp, RefineNet, UNet
@@ -37,10 +37,10 @@ FORMATS = {
     "ncsn": Format((RefineNet,), names.refinenet, r"^normalizer\.embed\."),
     "ncsnv2": Format((RefineNet,), names.refinenet, r"^normalizer\.alpha"),
     "ddim": Format((UNet,), names.ddim, r"^temb\.dense\."),
-    "score_sde": Format((NCSNpp, UNet), names.score_sde, r"^all_modules\."),
-    "improved-diffusion": Format((UNet,), names.improved_diffusion, r"^input_blocks\."),
+    "score_sde": Format((NCSNpp, UNet), numbered.score_sde, r"^all_modules\."),
+    "improved-diffusion": Format((UNet,), numbered.improved_diffusion, r"^input_blocks\."),
     "diffusers": Format((UNet,), names.diffusers, r"^down_blocks\."),
-    "edm": Format((NCSNpp,), names.edm, r"^(model\.)?map_layer0\.", r"\.resample_filter$"),
+    "edm": Format((NCSNpp,), numbered.edm, r"^(model\.)?map_layer0\.", r"\.resample_filter$"),
 }
 
 
@@ -82,10 +82,14 @@ def _with_prefix(state: Mapping[str, Tensor], sources: Sources) -> dict[str, Ten
 
 def _by_name(net: nn.Module, published: Published, sources: Sources) -> Mapping[str, Tensor]:
     """The average by name; a list of it is in the order of the weights that are trained."""
-    if not isinstance(published.average, list):
-        return published.average or {}
     trained = {sources[name].name for name, parameter in net.named_parameters() if parameter.requires_grad}
-    order = [key for key in published.weights if key in trained]
+    if isinstance(published.average, dict):
+        average = _with_prefix(published.average, sources)
+        if not trained <= average.keys():
+            raise UserError(_some("missing in the file's average", sorted(trained - average.keys())))
+        return average
+    assert published.average is not None
+    order = [key for key in _with_prefix(published.weights, sources) if key in trained]
     if len(order) != len(published.average):
         raise UserError(
             f"the file's average has {len(published.average)} entries, its network {len(order)} that are trained"
@@ -109,7 +113,9 @@ def _take(net: nn.Module, state: Mapping[str, Tensor], sources: Sources, name: s
         except (RuntimeError, IndexError) as error:
             shapes.append(f"{source.name}, whose shape {tuple(found.shape)} does not fit ({error})")
             continue
-        if numbers.shape != value.shape:
+        if not found.is_floating_point():
+            shapes.append(f"{source.name}, of {found.dtype}")
+        elif numbers.shape != value.shape:
             shapes.append(f"{source.name}, of shape {tuple(found.shape)}, for one of {tuple(value.shape)}")
         taken[own] = numbers.to(torch.float32).contiguous()
     problems = [

@@ -41,7 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
     "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
     "block_out_channels": [224, 448, 672, 896], "layers_per_block": 2, "mid_block_scale_factor": 1,
-    "downsample_padding": 1, "downsample_type": "conv", "upsample_type": "conv", "dropout": 0.0, "act_fn": "silu",
+    "downsample_padding": 1, "downsample_type": "conv", "upsample_type": "conv", "act_fn": "silu",
     "attention_head_dim": 8, "norm_num_groups": 32, "attn_norm_num_groups": None, "norm_eps": 1e-5,
     "resnet_time_scale_shift": "default", "add_attention": True, "class_embed_type": None, "num_class_embeds": None,
 }  # fmt: skip
@@ -63,21 +63,22 @@ class Folder:
 
 
 def open_folder(path: Path) -> Folder:
-    """A pipeline's folder, with `unet/` and perhaps `scheduler/`, or the folder of the network alone.
+    """A pipeline's folder, with `unet/` and perhaps `scheduler/`, or that of the network alone, or its file of weights.
 
     Raises:
         UserError: when it is no such folder or a file in it cannot be read.
     """
+    given = [path] if path.is_file() else []
+    path = path.parent if given else path
     unet = path / "unet" if (path / "unet" / "config.json").is_file() else path
     if not (unet / "config.json").is_file():
         raise UserError(f"{path} is no folder of diffusers: it has neither unet/config.json nor config.json")
-    found = [unet / name for name in WEIGHTS if (unet / name).is_file()]
+    found = given or [unet / name for name in WEIGHTS if (unet / name).is_file()]
     if not found:
         raise UserError(f"{unet} has no weights: expected {' or '.join(WEIGHTS)}")
-    scheduler = path / "scheduler" / "scheduler_config.json"
-    return Folder(
-        found[0], {**DEFAULTS, **_read(unet / "config.json")}, _read(scheduler) if scheduler.is_file() else None
-    )
+    schedulers = [path / "scheduler" / "scheduler_config.json", path / "scheduler_config.json"]
+    scheduler = next((_read(file) for file in schedulers if file.is_file()), None)
+    return Folder(found[0], {**DEFAULTS, **_read(unet / "config.json")}, scheduler)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -91,11 +92,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def net_settings(unet: Mapping[str, Any], place: Path) -> dict[str, Any]:
-    """The keywords of our UNet for the settings of a UNet2DModel.
+    """The keywords of our UNet for the settings of a UNet2DModel; dropout only where they name it.
 
     Raises:
-        UserError: naming the setting that our UNet does not have.
+        UserError: naming the setting that our UNet does not have, or that makes no sense.
     """
+    try:
+        return _net_settings(unet, place)
+    except (TypeError, ArithmeticError, LookupError, AttributeError) as error:
+        raise UserError(f"{place}: config.json makes no sense: {error}") from error
+
+
+def _net_settings(unet: Mapping[str, Any], place: Path) -> dict[str, Any]:
     for key, accepted in FIXED.items():
         if unet[key] not in accepted:
             raise UserError(
@@ -119,11 +127,14 @@ def net_settings(unet: Mapping[str, Any], place: Path) -> dict[str, Any]:
         "multipliers": [width // widths[0] for width in widths],
         "blocks": unet["layers_per_block"],
         "attention": _attention(unet, size, place),
-        "dropout": unet["dropout"],
+        **({"dropout": unet["dropout"]} if "dropout" in unet else {}),
         "groups": unet["norm_num_groups"],
         "learned_variance": unet["out_channels"] == 2 * unet["in_channels"],
         "classes": unet["num_class_embeds"],
+        "heads": 1,
         "head_channels": unet["attention_head_dim"],
+        "attend_last": False,
+        "unit_range": False,
         "adaptive": adaptive,
         "symmetric": unet["downsample_padding"] == 1,
         "endpoint": unet["freq_shift"] == 1,
@@ -190,8 +201,18 @@ def levels(scheduler: Mapping[str, Any], place: Path) -> tuple[Tensor, str]:
     """(alpha (levels,) float64, least noise first; the prediction) of a scheduler_config.json.
 
     Raises:
-        UserError: when the scheduler's noise levels or prediction are not known here.
+        UserError: when the scheduler's noise levels or prediction are not known here, or make no sense.
     """
+    try:
+        return _levels(scheduler, place)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{place}: scheduler_config.json makes no sense: {reason}") from error
+
+
+def _levels(scheduler: Mapping[str, Any], place: Path) -> tuple[Tensor, str]:
+    if scheduler.get("rescale_betas_zero_snr") or scheduler.get("predict_epsilon") is False:
+        raise UserError(f"{place}: schedulers with rescale_betas_zero_snr, or predict_epsilon false, cannot be read")
     n, kind = scheduler.get("num_train_timesteps", 1000), scheduler.get("beta_schedule", "linear")
     first, last = scheduler.get("beta_start", 0.0001), scheduler.get("beta_end", 0.02)
     prediction = PREDICTIONS.get(scheduler.get("prediction_type", "epsilon"))

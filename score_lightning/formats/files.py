@@ -55,7 +55,7 @@ def read(path: Path) -> Published:
         raise UserError(f"there is no checkpoint {path}")
     try:
         if path.suffix == ".safetensors":
-            return Published(load_file(path))
+            return Published(_plain(load_file(path)))
         with torch.serialization.safe_globals(NUMBERS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other pickle protocols, whose failure is told below
             contents = torch.load(path, map_location="cpu", weights_only=True)
@@ -86,7 +86,7 @@ def _unpack(contents: Any, path: Path) -> Published:
     """By the shape of what was saved."""
     # NCSN, NCSNv2 and DDIM: [weights, optimizer, epoch, step, average], those of NCSN the first two only
     if isinstance(contents, Sequence) and contents and _is_state(contents[0]):
-        step = contents[3] if len(contents) > 3 and isinstance(contents[3], int) else 0
+        step = _step(contents[3]) if len(contents) > 3 else 0
         average = contents[4] if len(contents) > 4 and _is_state(contents[4]) else None
         return Published(_plain(contents[0]), average and _plain(average), step)
     if _is_state(contents):
@@ -95,16 +95,20 @@ def _unpack(contents: Any, path: Path) -> Published:
         # score_sde_pytorch: the average lies in a list; other trainers: under a name
         for key in ("model", "state_dict", "net"):
             if _is_state(contents.get(key)):
-                step = contents["step"] if isinstance(contents.get("step"), int) else 0
-                return Published(_plain(contents[key]), _average(contents.get("ema")), step)
+                return Published(_plain(contents[key]), _average(contents.get("ema")), _step(contents.get("step")))
         if _is_state(contents.get("ema")):
             return Published(_plain(contents["ema"]))
     raise UserError(f"{path} holds no weights: expected a state dict, or one with its optimizer, average and step")
 
 
+def _step(step: Any) -> int:
+    return int(step) if isinstance(step, int | np.integer) else 0
+
+
 def _average(ema: Any) -> dict[str, Tensor] | list[Tensor] | None:
-    if isinstance(ema, Mapping) and isinstance(ema.get("shadow_params"), list):
-        return [value.detach() for value in ema["shadow_params"]]
+    shadow = ema.get("shadow_params") if isinstance(ema, Mapping) else None
+    if isinstance(shadow, list) and all(isinstance(value, Tensor) for value in shadow):
+        return [value.detach() for value in shadow]
     return _plain(ema) if _is_state(ema) else None
 
 
@@ -120,7 +124,7 @@ def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the prefixes that wrappers of the network leave."""
     plain = {}
     for name, value in state.items():
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
+        while name.startswith(PREFIXES):
+            name = name.partition(".")[2]
         plain[name] = value.detach()
     return plain

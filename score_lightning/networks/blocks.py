@@ -87,8 +87,8 @@ class Style:
     Args:
         embedding: width of the conditioning's embedding.
         dropout: probability before the second convolution.
-        groups: groups of the group norms, at most.
-        group_size: channels in a group, at least.
+        groups: groups of the group norms.
+        group_size: channels in a group, at least, of which there may then be fewer; None for no such limit.
         eps: of the group norms.
         adaptive: whether the embedding scales and shifts the second norm's output (Nichol & Dhariwal 2021, Sec. 3.4);
             else it is added before that norm.
@@ -104,7 +104,7 @@ class Style:
     embedding: int
     dropout: float = 0.0
     groups: int = 32
-    group_size: int = 1
+    group_size: int | None = None
     eps: float = 1e-6
     adaptive: bool = False
     rescale: bool = False
@@ -114,7 +114,7 @@ class Style:
 
     def norm(self, channels: int) -> nn.GroupNorm:
         """The group norm of so many channels."""
-        groups = min(self.groups, channels // self.group_size)
+        groups = self.groups if self.group_size is None else min(self.groups, channels // self.group_size)
         if groups < 1 or channels % groups:
             raise ValueError(f"groups must divide channels, got {groups} and {channels}")
         return nn.GroupNorm(groups, channels, eps=self.eps)

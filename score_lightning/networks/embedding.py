@@ -40,5 +40,7 @@ class Fourier(nn.Module):
 
     def forward(self, c: Tensor) -> Tensor:
         """(B, width) from c (B,)."""
-        angles = 2 * math.pi * c.to(self.frequencies.dtype)[:, None] * self.frequencies
+        # angles are too large for half precision
+        dtype = torch.promote_types(self.frequencies.dtype, torch.float32)
+        angles = 2 * math.pi * c.to(dtype)[:, None] * self.frequencies.to(dtype)
         return torch.cat([angles.sin(), angles.cos()], 1)
