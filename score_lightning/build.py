@@ -57,23 +57,23 @@ def build_net(resolved: Resolved, device: str = "cpu") -> nn.Module:
         {"dim": c.points} if c.points else {"image_size": c.images.size, "image_channels": c.images.channels}
     )
     given |= {} if discrete.levels is None else {"levels": discrete.levels}
-    for key, keyword, value in [
-        ("labels.classes", "classes", c.labels.classes),
-        ("images.augment", "augmentation", augment.TOLD if c.images.augment > 0 else 0),
+    for keyword, value, key, what in [
+        ("classes", c.labels.classes, "labels.classes", "labels"),
+        ("augmentation", augment.TOLD if c.images.augment > 0 else None, "images.augment", "augmentations"),
     ]:
-        if value:
+        if value is not None:
             given[keyword] = value
-            _check_takes(c.net.get("name"), key, keyword)
+            _check_takes(c.net.get("name"), keyword, f"{key}: net {c.net.get('name')} cannot be told {what}")
     with torch.device(device):
         net: nn.Module = build_part(resolved, "net", given)
     return net
 
 
-def _check_takes(net: object, key: str, keyword: str) -> None:
-    """Refuses what a network cannot be told."""
+def _check_takes(net: object, keyword: str, reason: str) -> None:
+    """Refuses a network without a keyword."""
     taking = [name for name, constructor in TABLES["net"].items() if keyword in keyword_types(constructor)]
     if net in TABLES["net"] and net not in taking:
-        raise UserError(f"{key}: net {net} cannot be told {keyword}; {' and '.join(taking)} can")
+        raise UserError(f"{reason}; {' and '.join(taking)} can")
 
 
 def build_schedule(resolved: Resolved) -> schedules.Schedule:

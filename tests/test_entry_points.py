@@ -225,7 +225,7 @@ def test_two_processes_equal_one(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "exp=NAME is missing; experiments: ddpm_cifar"),
+        ([], "exp=NAME is missing; experiments: ddpm_bedroom"),
         (["exp=ddpm"], "unknown experiment 'ddpm'"),
         (["exp=ddpm_digits", "trainer.max_steps=0"], "trainer.max_steps must be at least 1, got 0"),
         (["exp=ddpm_digits", "net.chanels=3"], "did you mean channels?"),

@@ -57,7 +57,7 @@ def test_every_recipe_on_published_data_names_its_result():
             assert published, name
 
 
-# of the projects' configuration files: lr, eps, what a published loss is divided by to be a mean, clip, average, if that
+# of the projects' configuration files: lr, eps, what a published loss is divided by to be a mean, clip, average, if it
 # warms up, batch, steps, dropout, flips, lower end of pixels
 PLAIN, HALF_32 = 1, 3 * 32**2 / 2
 RECIPES = {

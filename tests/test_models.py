@@ -18,7 +18,8 @@ def test_every_prediction_inverts(schedule, prediction):
     x_0, eps = torch.randn(2, 4, 3, dtype=torch.float64)
     t = torch.tensor([0, 7, 150, 231])
     alpha, sigma = (a[:, None] for a in schedule(t))
-    output = {"score": -eps / sigma, "eps": eps, "x_0": x_0, "v": alpha * eps - sigma * x_0}[prediction]
+    outputs = {"score": -eps / sigma, "sigma_score": -eps, "eps": eps, "x_0": x_0, "v": alpha * eps - sigma * x_0}
+    output = outputs[prediction]
     x_t = perturb(x_0, *schedule(t), eps)
     estimate = ScoreModel(lambda x, c: output, schedule, prediction)(x_t, t)
     assert_close(estimate.eps, eps, rtol=1e-9, atol=1e-9)
@@ -51,7 +52,7 @@ def test_clipping_moves_x_0_into_range_and_keeps_the_estimate_consistent():
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown prediction 'noise'; choose one of score, eps, x_0, v"):
+    with pytest.raises(ValueError, match="unknown prediction 'noise'; choose one of score, sigma_score, eps, x_0, v"):
         ScoreModel(lambda x, c: x, SCHEDULES[0], "noise")
     with pytest.raises(ValueError, match="unknown conditioning"):
         ScoreModel(lambda x, c: x, SCHEDULES[0], "eps", "sigma")

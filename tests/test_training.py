@@ -18,7 +18,8 @@ IMAGES = torch.arange(2 * 1 * 4 * 4, dtype=torch.uint8).view(2, 1, 4, 4).repeat(
 
 
 def test_half_of_the_images_are_flipped_and_none_otherwise_changed():
-    augmented = Augmentation(PixelRange(), flip=True)(IMAGES, BatchNoise(0))
+    augmented, told = Augmentation(PixelRange(), flip=True)(IMAGES, BatchNoise(0))
+    assert told is None
     plain, mirrored = PixelRange().encode(IMAGES), PixelRange().encode(IMAGES.flip(3))
     flipped = (augmented == mirrored).flatten(1).all(1)
     assert torch.equal(flipped, ~(augmented == plain).flatten(1).all(1))
@@ -26,7 +27,7 @@ def test_half_of_the_images_are_flipped_and_none_otherwise_changed():
 
 
 def test_dequantization_stays_within_its_grey_level():
-    x = Augmentation(PixelRange(0.0, 1.0), dequantize=True)(IMAGES, BatchNoise(0))
+    x, _ = Augmentation(PixelRange(0.0, 1.0), dequantize=True)(IMAGES, BatchNoise(0))
     assert torch.equal((x * 256).floor().to(torch.uint8), IMAGES)
     assert x.mul(256).frac().mean().item() == pytest.approx(0.5, abs=0.02)
 
@@ -43,6 +44,30 @@ def test_average_equals_its_definition_with_and_without_warmup():
             expected = decay * expected + (1 - decay) * weight.detach()
             average.update(model, step)
         assert_close(average.model.net.conv_in.weight, expected)
+
+
+def test_the_half_life_of_the_average_grows_with_the_steps_as_in_edm():
+    model = build.build_model(config.load([], "ddpm_digits"))
+    average, weight = WeightAverage(model, 0.5 ** (1 / 3), warmup=False, ramp=0.05), model.net.conv_in.weight
+    expected = weight.detach().clone()
+    for step in range(1, 100):
+        with torch.no_grad():
+            weight += 0.01 * step
+        seen = step - 1  # EDM's code averages before it counts the batch
+        decay = 0.5 ** (1 / min(3, 0.05 * seen)) if seen else 0
+        expected = decay * expected + (1 - decay) * weight.detach()
+        average.update(model, step)
+        if step == 1:
+            assert_close(average.model.net.conv_in.weight, weight, rtol=0, atol=0)
+    assert_close(average.model.net.conv_in.weight, expected)
+
+
+def test_frozen_frequencies_are_copied_to_the_average():
+    model = build.build_model(config.load(["net.channels=16", "net.blocks=1"], "ncsnpp_ve_cifar_continuous"))
+    average = WeightAverage(model, 0.999)
+    model.net.fourier.frequencies.data.mul_(2)
+    average.update(model, 1)
+    assert_close(average.model.net.fourier.frequencies, model.net.fourier.frequencies, rtol=0, atol=0)
 
 
 def test_a_decay_of_zero_keeps_the_weights_themselves():
@@ -125,7 +150,7 @@ def test_drawing_a_batch_costs_under_2_percent_of_a_ddpm_cifar_step():
         batch = batches[next(order)]
         noise = BatchNoise(0, "train", batch["step"])
         module._objective.draw_t(module.model.schedule, noise.rand(4))
-        return module._augmentation(batch["images"], noise)
+        return module._augmentation(batch["images"], noise)[0]
 
     x_0 = draw()
 
