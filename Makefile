@@ -5,13 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup train eval sample experiments test lint clean
+.PHONY: help setup train eval sample experiments test chaos lint clean
 
 help:
 	@echo "make train EXP=ddpm_digits [ARGS='key=value ...']   train, with pictures and numbers at the end"
 	@echo "make eval CKPT=runs/.../last.ckpt [ARGS='n=1000']    metrics.json, samples.png, report.html"
 	@echo "make sample CKPT=runs/.../last.ckpt [ARGS='n=64']    samples.png, samples.npz"
-	@echo "make test | make lint                               the tests; ruff and mypy"
+	@echo "make test | make lint | make chaos                  the tests; ruff and mypy; kills trainings and compares"
 	@echo "make experiments                                    lists them: data, parameters, method, published result"
 
 setup: $(VENV)/.ready
@@ -36,7 +36,13 @@ experiments: setup
 	@$(BIN)/python -m score_lightning.experiments
 
 test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not alone" $(ARGS)
+	@$(BIN)/python -m pytest -m alone $(ARGS)
+
+chaos: setup
+	@$(BIN)/python tests/chaos.py $(ARGS)
+	@$(BIN)/python tests/chaos.py processes=2 $(ARGS)
+	@$(BIN)/python tests/chaos.py elastic=true
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -261,4 +261,5 @@ def build_module(resolved: Resolved) -> ScoreModule:
         c.seed,
         c.validation.levels,
         resolved.plain(),
+        c.trainer.skip_nonfinite,
     )

@@ -74,14 +74,6 @@ class SaveConfig(L.Callback):
             write_text(folder / "config.yaml", self._text)
 
 
-class SaveLast(Periodic):
-    """Writes checkpoints/last.ckpt."""
-
-    def run(self, trainer: L.Trainer, module: ScoreModule) -> None:  # noqa: ARG002
-        """Writes it; every rank takes part."""
-        trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
-
-
 class SampleGrid(Periodic):
     """Draws images 0 .. n - 1 with the averaged weights, the same noise every time, to samples/ and to every logger.
 

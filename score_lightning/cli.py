@@ -6,11 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from score_lightning.config import parse_word
-from score_lightning.errors import UserError
+from score_lightning.errors import Stopped, UserError
+
+GOES_ON = 75  # sysexits.h: a temporary failure, try again
 
 
 def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None:
-    """Runs an entry point with the words of the command line and exits: 0, 2 after a user's mistake, 130 if stopped."""
+    """Runs an entry point with the words of the command line and exits.
+
+    With 0; 2 after a user's mistake; 75 where a signal stopped a run that can go on; 130 after Ctrl-C. Of several
+    processes the first has the last word, since its launcher takes another one's code for a crash.
+    """
     words = sys.argv[1:]
     if any(word in ("--help", "-h", "help") for word in words):
         print(usage())
@@ -18,14 +24,24 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
     try:
         main(words)
     except UserError as error:
-        if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":  # the others have the same to say
+        if _first():  # the others have the same to say
             print(f"score_lightning: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stopped:
+        if not _first():
+            sys.exit(0)
+        print(f"stopped: {stopped}. The same command with resume=auto goes on", file=sys.stderr)
+        sys.exit(GOES_ON)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     finally:
         _leave_processes()
+
+
+def _first() -> bool:
+    """Whether this is the first of the processes."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0"))) == "0"
 
 
 def _leave_processes() -> None:

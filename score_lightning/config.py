@@ -41,6 +41,11 @@ class Resolved:
         return to_plain(self.config)
 
 
+def defaults() -> dict[str, Any]:
+    """All settings as they are where nobody sets them, as dicts, lists, strings and numbers."""
+    return OmegaConf.to_container(OmegaConf.structured(Config), throw_on_missing=False)  # type: ignore[return-value]
+
+
 def to_plain(config: Config) -> dict[str, Any]:
     """A configuration as dicts, lists, strings and numbers."""
     return OmegaConf.to_container(OmegaConf.structured(config), resolve=True)  # type: ignore[return-value]

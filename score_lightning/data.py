@@ -128,7 +128,8 @@ class ImageData(L.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """How many batches were trained on."""
         assert self.trainer is not None
-        return {"batches": self.trainer.fit_loop.epoch_loop.total_batch_idx + 1}
+        # those that were processed: between steps the next one is ready already
+        return {"batches": self.trainer.fit_loop.epoch_loop.batch_progress.total.processed}  # type: ignore[attr-defined]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on after the batches trained on."""

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 from score_lightning import config
 from score_lightning.build_evaluation import build_evaluator, build_features
-from score_lightning.callbacks import Evaluate, SampleGrid, SaveConfig, SaveLast
+from score_lightning.callbacks import Evaluate, SampleGrid, SaveConfig
 from score_lightning.config import Resolved
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluate import Evaluator
 from score_lightning.evaluation.reference import Reference
 from score_lightning.generate import Generator
+from score_lightning.logs import MetricsLog
 from score_lightning.parts import part_of
+from score_lightning.saving import AtomicCheckpoints, Checkpoints, KeepLog
 from score_lightning.sources import Split
 
 
@@ -30,9 +32,11 @@ def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> l
     """
     c = resolved.config
     callbacks: list[L.Callback] = [
+        # first: what the others do before a step belongs to the next checkpoint
+        Checkpoints(c.trainer.checkpoint_every, c.trainer.checkpoint_minutes, c.trainer.keep, c.trainer.log_every),
+        KeepLog(),
         SaveConfig(config.to_yaml(resolved.plain())),
         LearningRateMonitor("step"),
-        SaveLast(c.trainer.checkpoint_every),  # before what could fail
     ]
     if c.samples.n:
         callbacks.append(SampleGrid(generator, c.samples.n, c.seed, c.samples.every))
@@ -68,15 +72,15 @@ def _evaluator(resolved: Resolved, split: Split) -> Evaluator | None:
     return build_evaluator(resolved, features, reference, c.evaluation.n)
 
 
-def build_trainer(resolved: Resolved, callbacks: list[L.Callback]) -> L.Trainer:
-    """Lightning's trainer.
+def build_trainer(resolved: Resolved, callbacks: list[L.Callback], folder: Path | None = None) -> L.Trainer:
+    """Lightning's trainer, of a run that goes on in a folder or begins in the next one.
 
     Raises:
         UserError: when Lightning refuses the settings, or processes do not divide the batch size.
     """
     c, t = resolved.config, resolved.config.trainer
     _quiet()
-    folder = _new_folder(Path(c.out) / Path(c.exp).stem)
+    folder = folder or _new_folder(Path(c.out) / Path(c.exp).stem)
     try:
         trainer = L.Trainer(
             accelerator=t.accelerator,
@@ -86,6 +90,7 @@ def build_trainer(resolved: Resolved, callbacks: list[L.Callback]) -> L.Trainer:
             precision=t.precision,  # type: ignore[arg-type]
             logger=_loggers(resolved, folder),
             callbacks=callbacks,
+            plugins=[AtomicCheckpoints()],
             max_steps=t.max_steps,
             max_epochs=-1,
             accumulate_grad_batches=t.accumulate,
@@ -123,7 +128,7 @@ def _new_folder(parent: Path) -> Path:
 
 def _loggers(resolved: Resolved, folder: Path) -> list[Logger]:
     c = resolved.config
-    loggers: list[Logger] = [CSVLogger(folder.parent.parent, folder.parent.name, folder.name)]
+    loggers: list[Logger] = [MetricsLog(folder.parent.parent, folder.parent.name, folder.name)]
     mode = _wandb_mode(c.logger.wandb)
     if mode != "off":
         loggers.append(

@@ -73,6 +73,9 @@ class Trainer:
     workers: int = doc("processes that load images (pays where they do not fit in memory)", 0)
     log_every: int = doc("steps between logged training losses", 50)
     checkpoint_every: int = doc("steps between checkpoints", 1000)
+    checkpoint_minutes: float | None = doc("minutes between checkpoints, where those come sooner (null: none)", None)
+    keep: int = doc("last checkpoints that are kept", 2)
+    skip_nonfinite: int = doc("steps with a loss or gradient that is not finite that are skipped; the next stops", 0)
     progress: bool = doc("show progress bars", True)
 
 

@@ -22,7 +22,8 @@ def usage() -> str:
 
 Trains an experiment and writes runs/<experiment>/<version>/.
   dry_run=true                 print the resolved configuration and the number of parameters, and stop
-  resume=FILE                  go on from a checkpoint (exp may be left out: its own configuration)
+  resume=auto                  go on from the newest checkpoint of this experiment, in its run folder; begin if none
+  resume=FILE                  go on from a checkpoint in a new folder (exp may be left out: its own configuration)
   init=FILE                    start from the averaged weights of a checkpoint, imported ones too
 
 experiments: {", ".join(config.experiments())}
@@ -34,6 +35,11 @@ keys [default]:
 def main(words: Sequence[str]) -> None:
     """Trains what the words say."""
     own, rest = cli.take(words, OWN)
+    if own.get("resume") == "auto":
+        own |= _find_newest(own, rest)
+        if own.get("done"):
+            print(f"{own['done']} has done all its steps: trainer.max_steps=N adds more")
+            return
     resumed = _read_checkpoint(own.get("resume"))
     if resumed is not None and any(word.startswith("init=") for word in rest):
         raise UserError("resume goes on with a training's own weights: leave out init")
@@ -52,9 +58,35 @@ def main(words: Sequence[str]) -> None:
         print(f"parameters: {sum(p.numel() for p in module.model.parameters())}")
         return
     variants = _plan(resolved)
-    folder = _train(resolved, module, own.get("resume"))
+    folder = _train(resolved, module, own.get("resume"), own.get("folder"))
     if resolved.config.figure is not None:
         _draw(resolved, module, variants, folder)
+
+
+def _find_newest(own: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """resume and folder of the newest checkpoint of an experiment that can be read; none where none can.
+
+    Raises:
+        UserError: without an experiment.
+    """
+    if "exp" not in own:
+        raise UserError(f"resume=auto needs exp=NAME; experiments: {', '.join(config.experiments())}")
+    from score_lightning import checkpoint
+
+    c = config.load(words, own["exp"]).config
+    found = (Path(c.out) / Path(c.exp).stem).glob("*/checkpoints/*.ckpt")
+    by_file = {path.stat().st_ino: path for path in found if path.name.startswith(("step_", "last"))}
+    for path in sorted(by_file.values(), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            step = checkpoint.read(path)["global_step"]
+        except UserError as error:
+            print(f"passed over: {error}")
+            continue
+        if step >= c.trainer.max_steps:
+            return {"done": path}
+        print(f"going on from {path}")
+        return {"resume": str(path), "folder": path.parent.parent}
+    return {"resume": None, "folder": None}
 
 
 def _read_checkpoint(path: str | None) -> dict[str, Any] | None:
@@ -130,6 +162,8 @@ def _check(c: "Config") -> None:
         ("trainer.log_every", t.log_every, 1),
         ("trainer.checkpoint_every", t.checkpoint_every, 1),
         ("trainer.workers", t.workers, 0),
+        ("trainer.keep", t.keep, 1),
+        ("trainer.skip_nonfinite", t.skip_nonfinite, 0),
         ("validation.every", c.validation.every, 1),
         ("validation.levels", c.validation.levels, 1),
         ("validation.n", c.validation.n, c.validation.levels),
@@ -144,6 +178,8 @@ def _check(c: "Config") -> None:
     ]:
         if value < least:
             raise UserError(f"{key} must be at least {least}, got {value}")
+    if t.checkpoint_minutes is not None and not t.checkpoint_minutes > 0:
+        raise UserError(f"trainer.checkpoint_minutes must be positive, or null, got {t.checkpoint_minutes}")
     if c.evaluation.n < 2 and c.evaluation.n != 0:
         raise UserError(f"evaluation.n must be 0 (none) or at least 2, got {c.evaluation.n}")
     if not 0 <= c.labels.drop < 1:
@@ -163,14 +199,14 @@ def _check(c: "Config") -> None:
         raise UserError(f"logger.wandb must be auto, online, offline or off, got {c.logger.wandb!r}")
 
 
-def _train(resolved: config.Resolved, module: Any, resume: str | None) -> Path:
+def _train(resolved: config.Resolved, module: Any, resume: str | None, folder: Path | None = None) -> Path:
     from score_lightning import build, runs
     from score_lightning.callbacks import run_folder
 
     build.build_generator(resolved)  # a mistake in it would show only after the training
     generator = build.build_generator(resolved, "preview")
     split = build.build_images(resolved)
-    trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, generator))
+    trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, generator), folder)
     trainer.fit(module, build.build_data(resolved, split), ckpt_path=resume, weights_only=True)
     folder = run_folder(trainer)
     if trainer.is_global_zero:

@@ -14,10 +14,14 @@ from torchmetrics import Metric
 
 from score_lightning.augment import augment
 from score_lightning.conditional import NO_LABEL, Augmented, Labelled
+from score_lightning.errors import NotFinite
 from score_lightning.models import Model, ScoreModel
 from score_lightning.objectives import ImportanceSampled, Objective
 from score_lightning.pixels import Range
+from score_lightning.processes import Rank
 from score_lightning.randomness import BatchNoise, ImageNoise, derive_seed
+
+OVERFLOWS = 25  # steps in a row after which a gradient in float16 does not overflow for its scale
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,7 @@ class ScoreModule(L.LightningModule):
         seed: of times, noise and augmentation.
         validation_levels: noise levels at which the validation loss is reported, spread over the schedule.
         config: plain data that goes into every checkpoint.
+        skip_nonfinite: steps that are skipped because a loss or a gradient is not finite; the next one stops the run.
     """
 
     def __init__(
@@ -185,8 +190,11 @@ class ScoreModule(L.LightningModule):
         seed: int = 0,
         validation_levels: int = 10,
         config: dict[str, Any] | None = None,
+        skip_nonfinite: int = 0,
     ) -> None:
         super().__init__()
+        self._skip, self._overflows = skip_nonfinite, 0
+        self._last: tuple[Tensor, Tensor] | None = None  # times and losses of the last batch
         self.model, self.average = model, average
         self._objective, self._augmentation, self._adam = objective, augmentation, adam
         self._seed, self._config = seed, config or {}
@@ -206,9 +214,46 @@ class ScoreModule(L.LightningModule):
         if isinstance(self._objective, ImportanceSampled):
             everyones = self.all_gather((t, losses.detach()))
             self._objective.observe(*(part.flatten() for part in everyones))
+        self._last = (t, losses.detach())
         loss = losses.mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
+        """Skips a step whose gradient is not finite: without gradients Adam changes nothing.
+
+        Raises:
+            NotFinite: when no more steps may be skipped; the weights and their average are still those of before.
+        """
+        norms = torch._foreach_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if torch.isfinite(torch.stack(norms)).all():
+            self._overflows = 0
+            return
+        self._overflows += 1
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None and self._overflows <= OVERFLOWS:
+            return  # the scale of float16's gradients is found by trying; the scaler skips such a step itself
+        for p in self.model.parameters():
+            p.grad = None
+        message = f"step {self.trainer.global_step + 1}: {self._describe()}"
+        if self._skip == 0:
+            raise NotFinite(message)
+        self._skip -= 1
+        print(f"{message}; skipped, as {self._skip} more may be")
+
+    def _describe(self) -> str:
+        """What is not finite, and at which noise; every rank must ask."""
+        assert self._last is not None
+        t, losses = self._last
+        _, sigma = self.model.schedule(t)
+        bad = sigma.expand(losses.shape)[~torch.isfinite(losses)].tolist()
+        everyones = Rank(self.global_rank, self.trainer.world_size).gather(
+            (bad, sigma.min().item(), sigma.max().item())
+        )
+        found = sorted({f"{value:.4g}" for ranks_bad, _, _ in everyones for value in ranks_bad}, key=float)
+        if found:
+            return f"the loss is not finite at sigma = {', '.join(found)}"
+        lowest, highest = min(low for _, low, _ in everyones), max(high for _, _, high in everyones)
+        return f"the gradient is not finite, at sigma from {lowest:.4g} to {highest:.4g}"
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Averages the weights after every optimizer step."""

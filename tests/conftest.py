@@ -1,5 +1,6 @@
 """What tests share."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import torch
 from PIL import Image
 
 from score_lightning import cli, train
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the processor
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 SHARED = "needs the folder ../shared of real images beside the project"
 

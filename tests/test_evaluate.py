@@ -52,6 +52,7 @@ def test_metrics_of_real_images_are_good_and_of_noise_bad(digits):
     assert unseen["memorization_classifier"] == pytest.approx(0.5, abs=1e-9)
 
 
+@pytest.mark.alone
 def test_metrics_equal_torch_fidelitys_on_the_same_pictures_and_weights(inception_weights, tmp_path):
     import torch_fidelity
 
@@ -168,6 +169,7 @@ def test_the_reference_is_looked_at_once(monkeypatch):
     assert set(evaluator(batches(reals(30)), Rank()).metrics) == set(first)
 
 
+@pytest.mark.alone
 def test_memory_of_the_frechet_distance_does_not_grow_with_images():
     """Peak memory of a process for 20,000 images is that for 2,000 within 5 %."""
     code = """

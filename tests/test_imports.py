@@ -14,7 +14,7 @@ THEORY = {
     "perturbation", "schedules", "models", "objectives", "samplers", "ladder", "networks", "pixels", "randomness",
     "likelihood", "divergence", "conditional", "points", "augment",
 }  # fmt: skip
-ENTRY = {"train", "eval", "sample", "suggest_noise", "import_weights", "export", "experiments"}
+ENTRY = {"train", "eval", "sample", "suggest_noise", "import_weights", "export", "experiments", "sweep"}
 LAYERS = [
     THEORY,
     {
@@ -28,6 +28,8 @@ LAYERS = [
         "large",
         "data",
         "training",
+        "logs",
+        "saving",
         "processes",
         "generate",
         "tasks",

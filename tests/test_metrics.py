@@ -177,6 +177,7 @@ def test_memorization_equals_counting_pairs():
     assert memorization(fake, train, test) == pytest.approx((d[:, None] < e).double().mean().item())
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("singular", [False, True])
 def test_frechet_distance_is_faster_than_torch_fidelitys(singular):
     """Side by side on a small matrix, with a loose bound; docs/evaluation.md has the figures of 2048 features."""

@@ -1,5 +1,6 @@
 """What the README says is true: its commands are understood, its Python runs, its table is right."""
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -7,15 +8,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from score_lightning import build, cli, config, experiments, export, import_weights, sample, suggest_noise, train
+from score_lightning import (
+    build,
+    cli,
+    config,
+    experiments,
+    export,
+    import_weights,
+    sample,
+    suggest_noise,
+    sweep,
+    train,
+)
 from score_lightning import eval as evaluate
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 RECIPES = (ROOT / "docs/recipes.md").read_text()
+LONG = (ROOT / "docs/long_runs.md").read_text()
 SHELL = [
     line
-    for block in re.findall(r"```sh\n(.*?)```", README + RECIPES, re.S)
+    for block in re.findall(r"```sh\n(.*?)```", README + RECIPES + LONG, re.S)
     for line in block.replace("\\\n", "").splitlines()
 ]
 COMMANDS = [shlex.split(line, comments=True) for line in SHELL]
@@ -49,22 +62,30 @@ def test_python_of_the_evaluation_runs(capsys):
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_commands_are_understood(words):
     program, *rest = words
+    if program in ("sbatch", "NODES=2"):  # scripts that hand their words to train
+        script = next(word for word in rest if word.endswith(".sh"))
+        assert os.access(ROOT / script, os.X_OK)
+        assert '-m score_lightning.train "$@" resume=auto' in (ROOT / script).read_text()
+        return
     if program == "make":
         target, *given = rest
         values = dict(word.split("=", 1) for word in given)
         args = shlex.split(values.get("ARGS", ""))
         if target == "train":
-            config.load(args, values["EXP"])
+            config.load(cli.take(args, train.OWN)[1], values["EXP"])
         else:
             assert target == "eval"
             assert "CKPT" in values
         return
     assert (program, rest[0]) == ("python", "-m")
     entry = rest[1].removeprefix("score_lightning.")
+    if entry == "sweep":
+        assert sweep.plan(rest[2:])
+        return
     own, others = cli.take(rest[2:], ENTRIES[entry].OWN)
     exp = own.get("exp", "ddpm_digits_labels" if "labels" in " ".join(others) else "ddpm_digits")
-    same, sweep = evaluate.split_sweep(others)
-    for point in sweep:
+    same, points = evaluate.split_sweep(others)
+    for point in points:
         assert build.build_generator(config.load([*same, *point], exp))
 
 

@@ -140,6 +140,7 @@ def seconds(action, repetitions):
     return statistics.median(times)
 
 
+@pytest.mark.alone
 def test_drawing_a_batch_costs_under_2_percent_of_a_ddpm_cifar_step():
     module = build.build_module(config.load([], "ddpm_cifar"))
     optimizer = torch.optim.Adam(module.model.parameters(), fused=True)

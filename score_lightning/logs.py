@@ -1,0 +1,33 @@
+"""The log of a run: metrics.csv, whose rows a checkpoint keeps."""
+
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class MetricsLog(CSVLogger):
+    """Lightning's metrics.csv, with its rows at hand.
+
+    Attributes:
+        rows: all that was logged, each with its step.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.rows: list[dict[str, Any]] = []
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Adds a row; without Lightning's epoch, of which there is one here."""
+        plain = {k: v.item() if hasattr(v, "item") else v for k, v in metrics.items() if k != "epoch"}
+        super().log_metrics(plain, step)
+        self.rows.append({**plain, "step": step})
+
+    @rank_zero_only
+    def restore(self, rows: list[dict[str, Any]]) -> None:
+        """Begins with rows that were logged before, in the place of a file of them."""
+        self.rows = list(rows)
+        for row in rows:
+            super().log_metrics({name: value for name, value in row.items() if name != "step"}, row["step"])
+        self.save()

@@ -1,0 +1,198 @@
+"""Checkpoints during training: when they are written, that a kill leaves whole ones, and which is the newest.
+
+A checkpoint of step k is written when all that belongs to that step is done, its validation, pictures and evaluation,
+before the next step begins. So a run that goes on from it does and logs exactly what the uninterrupted run does.
+"""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import distributed
+
+from score_lightning.errors import NotFinite, Stopped, UserError
+from score_lightning.logs import MetricsLog
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoint files that are whole or not there: written beside their place, then moved to it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
+        """Writes a checkpoint.
+
+        Raises:
+            UserError: when it cannot be written, on a full disk say; the file that was there stays.
+        """
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except (OSError, RuntimeError) as error:
+            with suppress(OSError):
+                partial.unlink()
+            kept = f"; {path} is as it was" if path.exists() else ""
+            raise UserError(f"the checkpoint {path} cannot be written: {str(error).splitlines()[0]}{kept}") from error
+
+
+class Checkpoints(L.Callback):
+    """Writes checkpoints/step_*.ckpt, the last few of which are kept, and last.ckpt, the newest of them.
+
+    On SIGTERM or SIGUSR1 it writes one before the next step and stops the run with `Stopped`.
+
+    Args:
+        every: steps between checkpoints.
+        minutes: between checkpoints, if those come sooner; None for steps alone.
+        keep: how many are kept.
+        check: steps between looks at the clock.
+    """
+
+    def __init__(self, every: int, minutes: float | None = None, keep: int = 1, check: int = 50) -> None:
+        self._every, self._minutes, self._keep, self._check = every, minutes, keep, check
+        self._step, self._time = 0, time.monotonic()
+        self._signal: int | None = None
+        self._before: dict[int, Any] = {}
+        self._group: Any = None
+        self.folder = Path()
+
+    @property
+    def last(self) -> Path | None:
+        """The newest checkpoint of the run, None before the first."""
+        path = self.folder / "last.ckpt"
+        return path if path.exists() else None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Learns the run folder."""
+        assert trainer.log_dir is not None
+        self.folder = Path(trainer.log_dir) / "checkpoints"
+        if trainer.world_size > 1:
+            self._group = distributed.new_group(backend="gloo")  # asks the processes, never the GPUs
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Listens to signals, in Lightning's place."""
+        # between two steps the next batch is ready, which Lightning would count twice after a resume
+        total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+        total.ready = min(total.ready, total.started)
+        with suppress(ValueError):  # outside the main thread there are none
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+
+    def on_train_batch_start(self, trainer: L.Trainer, *place: Any) -> None:
+        """Writes the checkpoint of the step before, if one is due.
+
+        Raises:
+            Stopped: after a signal.
+        """
+        # Lightning counts one too many after a resume; it is the step that losses are logged with
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+        if place[-1] % trainer.accumulate_grad_batches:  # the number of the batch
+            return
+        number = self._agreed(trainer)
+        if number or self._due(trainer):
+            self.save(trainer)
+        if number:
+            raise Stopped(f"{signal.Signals(number).name} after step {trainer.global_step}: {self.last} is saved")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Writes the last checkpoint."""
+        self.save(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        """Names the last good checkpoint where numbers go wrong."""
+        if isinstance(exception, NotFinite):
+            where = f"the last good checkpoint is {self.last}" if self.last else "there is no checkpoint yet"
+            exception.args = (f"{exception}; {where}. A smaller optimizer.lr or optimizer.clip may help",)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Leaves signals as they were."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Writes a checkpoint of this step unless there is one; every rank takes part."""
+        step = trainer.global_step
+        if step == self._step:
+            return
+        self._step, self._time = step, time.monotonic()
+        for logger in trainer.loggers:
+            logger.save()
+        path = self.folder / f"step_{step:07d}.ckpt"
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            _link(path, self.folder / "last.ckpt")
+            for old in sorted(self.folder.glob("step_*.ckpt"))[: -self._keep]:
+                old.unlink()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step, whose checkpoint need not be written again."""
+        return {"step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from it."""
+        self._step = state_dict["step"]
+
+    def _note(self, number: int, frame: Any) -> None:  # noqa: ARG002
+        self._signal = number
+
+    def _agreed(self, trainer: L.Trainer) -> int:
+        """A signal that any rank has got, 0 for none; every rank must ask."""
+        mine = self._signal or 0
+        if trainer.world_size == 1:
+            return mine
+        numbers = torch.tensor(mine)
+        distributed.all_reduce(numbers, distributed.ReduceOp.MAX, self._group)
+        return int(numbers)
+
+    def _due(self, trainer: L.Trainer) -> bool:
+        step = trainer.global_step
+        if step == self._step or step == 0:
+            return False
+        if step % self._every == 0:
+            return True
+        if self._minutes is None or step % self._check:
+            return False
+        late = torch.tensor(int(time.monotonic() - self._time > 60 * self._minutes))
+        if trainer.world_size > 1:
+            distributed.broadcast(late, 0, self._group)
+        return bool(late)
+
+
+def _link(path: Path, name: Path) -> None:
+    """Makes a name another one of a file, or a copy of it where files cannot have two names; at once."""
+    partial = name.with_name(f".{name.name}.{os.getpid()}")
+    with suppress(FileNotFoundError):
+        partial.unlink()
+    try:
+        os.link(path, partial)
+    except OSError:
+        partial.write_bytes(path.read_bytes())
+    partial.replace(name)
+
+
+class KeepLog(L.Callback):
+    """Keeps what was logged in every checkpoint: a run that goes on has the whole log, and nothing twice."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Finds the log."""
+        self._logs = [logger for logger in trainer.loggers if isinstance(logger, MetricsLog)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows of the log."""
+        return {"rows": [row for log in self._logs for row in log.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from them."""
+        for log in self._logs:
+            log.restore(state_dict["rows"])

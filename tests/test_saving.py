@@ -1,0 +1,192 @@
+"""Runs that are killed, stopped or fill the disk, and go on."""
+
+import csv
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+import torch
+from chaos import chaos, differences
+from conftest import QUICK, fails, run
+from test_entry_points import assert_same_state, state
+
+from score_lightning import checkpoint, cli, train
+from score_lightning.errors import NotFinite, UserError
+from score_lightning.saving import AtomicCheckpoints, Checkpoints
+from score_lightning.training import ScoreModule
+
+BARE = ["evaluation.n=0", "samples.n=0", "trainer.checkpoint_every=1"]
+
+
+def steps_in(folder):
+    return sorted(int(path.stem[5:]) for path in (folder / "checkpoints").glob("step_*.ckpt"))
+
+
+def test_the_last_checkpoints_are_kept_and_last_is_the_newest(tmp_path):
+    folder = run(tmp_path, *BARE, "trainer.max_steps=5", "trainer.keep=2")
+    assert steps_in(folder) == [4, 5]
+    assert (folder / "checkpoints/last.ckpt").samefile(folder / "checkpoints/step_0000005.ckpt")
+    assert not list(folder.rglob(".*"))
+
+
+def test_auto_begins_goes_on_and_knows_its_end(tmp_path, capsys):
+    words = ["net.dropout=0.2", "evaluation.n=12", "samples.n=2", "samples.every=1", "evaluation.every=1"]
+    words += ["trainer.checkpoint_every=1", "validation.every=1"]
+    whole = run(tmp_path / "whole", *words, "trainer.max_steps=6")
+    for end in (2, 3, 6):
+        parts = run(tmp_path / "parts", *words, f"trainer.max_steps={end}", "resume=auto")
+    assert [path.name for path in parts.parent.iterdir()] == ["0"]
+    assert differences(whole, parts) == []
+    assert (whole / "metrics.json").read_text().count("fid_classifier") > 0
+    assert sorted(path.name for path in (whole / "samples").iterdir()) == sorted(
+        p.name for p in (parts / "samples").iterdir()
+    )
+    capsys.readouterr()
+    run(tmp_path / "parts", *words, "trainer.max_steps=6", "resume=auto")
+    assert "has done all its steps" in capsys.readouterr().out
+
+
+def test_a_truncated_checkpoint_is_named_and_passed_over(tmp_path, capsys):
+    whole = run(tmp_path / "a", *BARE, "trainer.max_steps=4")
+    folder = run(tmp_path / "b", *BARE, "trainer.max_steps=3")
+    newest = folder / "checkpoints/step_0000003.ckpt"
+    content = newest.read_bytes()
+    (folder / "checkpoints/last.ckpt").unlink()
+    newest.write_bytes(content[: len(content) // 2])
+    os.utime(newest)
+    run(tmp_path / "b", *BARE, "trainer.max_steps=4", "resume=auto")
+    printed = capsys.readouterr().out
+    assert f"passed over: {newest} is truncated" in printed
+    assert "going on from" in printed
+    assert "step_0000002.ckpt" in printed
+    assert_same_state(state(whole), state(folder))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signals_save_before_the_next_step_and_leave_with_75(number, tmp_path, monkeypatch, capsys):
+    whole = run(tmp_path / "a", *BARE, "trainer.max_steps=5", "trainer.checkpoint_every=100")
+    step = ScoreModule.training_step
+
+    def signalled(self, batch, batch_idx):
+        if self.trainer.global_step == 2:
+            os.kill(os.getpid(), number)
+        return step(self, batch, batch_idx)
+
+    words = [
+        "exp=ddpm_digits",
+        *QUICK,
+        *BARE,
+        "trainer.checkpoint_every=100",
+        "trainer.max_steps=5",
+        f"out={tmp_path / 'b'}",
+    ]
+    monkeypatch.setattr(ScoreModule, "training_step", signalled)
+    monkeypatch.setattr(sys, "argv", ["x", *words])
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(train.main, train.usage)
+    assert stopped.value.code == 75
+    assert signal.getsignal(number) == before
+    assert f"{number.name} after step 3" in capsys.readouterr().err
+    monkeypatch.setattr(ScoreModule, "training_step", step)
+    folder = run(tmp_path / "b", *BARE, "trainer.checkpoint_every=100", "trainer.max_steps=5", "resume=auto")
+    assert differences(whole, folder) == []
+
+
+def test_time_makes_a_checkpoint_due(tmp_path):
+    words = ["trainer.checkpoint_every=1000", "trainer.max_steps=6", "trainer.log_every=2", "trainer.keep=9"]
+    folder = run(tmp_path, *BARE, *words, "trainer.checkpoint_minutes=1e-9")
+    assert steps_in(folder) == [2, 4, 6]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    path, save = tmp_path / "last.ckpt", torch.save
+    AtomicCheckpoints().save_checkpoint({"a": torch.ones(3)}, path)
+
+    def full(_, file):
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"cannot be written: .*No space left on device; .* is as it was"):
+        AtomicCheckpoints().save_checkpoint({"a": torch.zeros(3)}, path)
+    monkeypatch.setattr(torch, "save", save)
+    assert torch.equal(torch.load(path)["a"], torch.ones(3))
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def poisoned(monkeypatch, at, parameter=False):
+    """From optimizer step `at` on, the loss of one image, or one gradient, is not a number."""
+    step = ScoreModule.training_step
+
+    def broken(self, batch, batch_idx):
+        loss = step(self, batch, batch_idx)
+        if self.trainer.global_step + 1 not in at:
+            return loss
+        if parameter:
+            self.model.net.conv_in.bias.register_hook(lambda g: g * float("nan"))
+            return loss
+        t, losses = self._last
+        losses = losses.clone()
+        losses[3] = float("nan")
+        self._last = (t, losses)
+        return loss * float("nan")
+
+    monkeypatch.setattr(ScoreModule, "training_step", broken)
+
+
+@pytest.mark.parametrize("parameter", [False, True], ids=["loss", "gradient"])
+def test_numbers_that_go_wrong_stop_the_run_before_the_weights(parameter, tmp_path, monkeypatch, capsys):
+    poisoned(monkeypatch, {3}, parameter)
+    words = ["exp=ddpm_digits", *QUICK, *BARE, "trainer.max_steps=5", f"out={tmp_path}"]
+    message = fails(train, words, capsys, monkeypatch)
+    folder = tmp_path / "ddpm_digits/0"
+    assert (
+        "step 3: the gradient is not finite, at sigma from" in message
+        if parameter
+        else "the loss is not finite at sigma = 0." in message
+    )
+    assert f"the last good checkpoint is {folder / 'checkpoints/last.ckpt'}" in message
+    assert steps_in(folder) == [1, 2]
+    assert all(
+        torch.isfinite(value).all() for value in state(folder)["state_dict"].values() if value.is_floating_point()
+    )
+
+
+def test_a_set_number_of_bad_steps_is_skipped(tmp_path, monkeypatch, capsys):
+    poisoned(monkeypatch, {2})
+    # a skipped step counts as one: step 2 of the optimizer is tried once
+    folder = run(tmp_path, *BARE, "trainer.max_steps=4", "trainer.skip_nonfinite=1", "trainer.keep=9")
+    assert "skipped, as 0 more may be" in capsys.readouterr().out
+    before, after = (torch.load(folder / f"checkpoints/step_000000{i}.ckpt", weights_only=True) for i in (1, 2))
+    for name, value in before["state_dict"].items():
+        if name.startswith("model."):
+            assert torch.equal(value, after["state_dict"][name]), name
+    poisoned(monkeypatch, {2, 3})
+    with pytest.raises(NotFinite, match="step 3"):
+        run(tmp_path, *BARE, "trainer.max_steps=4", "trainer.skip_nonfinite=1")
+
+
+def test_kills_at_random_moments_change_nothing(tmp_path):
+    hits, different = chaos(kills=1, processes=1, steps=50, base=tmp_path)
+    assert different == []
+    assert hits >= 1
+
+
+def test_the_log_is_whole_after_a_resume_in_another_folder(tmp_path):
+    first = run(tmp_path, *BARE, "trainer.max_steps=3")
+    second = run(tmp_path, *BARE, "trainer.max_steps=5", f"resume={first}/checkpoints/last.ckpt")
+    assert second.name == "1"
+    rows = [row["step"] for row in csv.DictReader((second / "metrics.csv").open()) if row["train/loss"]]
+    assert rows == ["0", "1", "2", "3", "4"]
+
+
+def test_auto_needs_an_experiment_and_checkpoints_need_no_link(tmp_path, capsys, monkeypatch):
+    assert "resume=auto needs exp=NAME" in fails(train, ["resume=auto"], capsys, monkeypatch)
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    folder = run(tmp_path, *BARE, "trainer.max_steps=2")
+    assert checkpoint.read(folder / "checkpoints/last.ckpt")["global_step"] == 2
+    assert Checkpoints(1).last is None
+    shutil.rmtree(folder)
