@@ -5,15 +5,17 @@ import netrc
 import os
 import warnings
 from pathlib import Path
+from uuid import uuid4
 
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from score_lightning import config
 from score_lightning.build_evaluation import build_evaluator, build_features
 from score_lightning.callbacks import Evaluate, SampleGrid, SaveConfig
 from score_lightning.config import Resolved
+from score_lightning.dashboard import IDENTITY, Dashboard, PatientWandb
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluate import Evaluator
 from score_lightning.evaluation.reference import Reference
@@ -37,6 +39,7 @@ def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> l
         KeepLog(),
         SaveConfig(config.to_yaml(resolved.plain())),
         LearningRateMonitor("step"),
+        Dashboard(c.trainer.log_every, c.logger.artifact),
     ]
     if c.samples.n:
         callbacks.append(SampleGrid(generator, c.samples.n, c.seed, c.samples.every))
@@ -132,7 +135,8 @@ def _loggers(resolved: Resolved, folder: Path) -> list[Logger]:
     mode = _wandb_mode(c.logger.wandb)
     if mode != "off":
         loggers.append(
-            WandbLogger(
+            PatientWandb(
+                id=_identity(folder),
                 name=f"{folder.parent.name}/{folder.name}",
                 project=c.logger.project,
                 save_dir=folder,
@@ -140,7 +144,18 @@ def _loggers(resolved: Resolved, folder: Path) -> list[Logger]:
                 config=resolved.plain(),
             )
         )
+    if c.logger.tensorboard:
+        try:
+            loggers.append(TensorBoardLogger(folder.parent.parent, folder.parent.name, folder.name))
+        except ModuleNotFoundError as error:
+            raise UserError("logger.tensorboard needs one more package: pip install tensorboard") from error
     return loggers
+
+
+def _identity(folder: Path) -> str:
+    """The run's at Weights & Biases: the one that its folder holds, or a new one."""
+    file = folder / IDENTITY
+    return file.read_text().strip() if file.is_file() else uuid4().hex[:8]
 
 
 def _wandb_mode(setting: str) -> str:

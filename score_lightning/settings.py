@@ -118,6 +118,8 @@ class Logger:
 
     wandb: str = doc("Weights & Biases: auto (online with a key, else offline), online, offline or off", "auto")
     project: str = doc("project at Weights & Biases", "score_lightning")
+    artifact: bool = doc("upload the last checkpoint at the end", False)
+    tensorboard: bool = doc("write TensorBoard's files, too", False)
 
 
 @dataclass

@@ -34,7 +34,8 @@ def command(out, words, processes=1):
 
 
 def start(out, words, processes=1):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SCORE_LIGHTNING_CACHE": str(Path(out).parent / "cache")}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    environment["SCORE_LIGHTNING_CACHE"] = str(Path(out).parent / "cache")
     log = Path(out).with_suffix(".log").open("ab")
     return subprocess.Popen(
         command(out, words, processes), env=environment, stdout=log, stderr=log, start_new_session=True
@@ -58,11 +59,11 @@ def kill(process, out, rng):
     log, begun = Path(out).with_suffix(".log"), time.monotonic()
     seen = log.stat().st_size
     while process.poll() is None and time.monotonic() - begun < 120:
-        # a line in the log says that it goes on, a new metric that it trains
-        if log.stat().st_size > seen or checkpoints.is_dir():
+        # a line in the log says that it goes on; the first training has a folder of checkpoints in the end
+        if log.stat().st_size > seen or (seen == 0 and checkpoints.is_dir()):
             break
         time.sleep(0.05)
-    time.sleep(rng.uniform(0, 6))
+    time.sleep(rng.uniform(0, 7))
     if rng.random() < 0.34:
         begun = time.monotonic()
         while process.poll() is None and time.monotonic() - begun < 10 and not list(checkpoints.glob(".*")):

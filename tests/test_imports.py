@@ -29,6 +29,7 @@ LAYERS = [
         "data",
         "training",
         "logs",
+        "dashboard",
         "saving",
         "processes",
         "generate",
