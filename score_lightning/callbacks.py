@@ -43,6 +43,10 @@ class Periodic(L.Callback):
         """Learns the run folder."""
         self.folder = run_folder(trainer)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Learns the step that a run goes on from, whose turn it was before."""
+        self._done = trainer.global_step
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: ScoreModule, *_: Any) -> None:  # type: ignore[override]
         """Runs when it is time; once per optimizer step, however many batches it accumulates."""
         step = trainer.global_step

@@ -1,5 +1,6 @@
 """What the entry points share: key=value words, --help, and one message with exit code 2 for a user's mistake."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,12 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
     except UserError as error:
         if _first():  # the others have the same to say
             print(f"score_lightning: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = f" ({error.filename})" if error.filename else ""
+        print(f"score_lightning: the disk is full{what}: nothing that was whole is lost", file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
         if not _first():

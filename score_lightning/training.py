@@ -218,8 +218,8 @@ class ScoreModule(L.LightningModule):
         loss = losses.mean()
         due = (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0
         # of all processes where it is logged; the processes ask each other at no other step
-        everyones = self.all_gather(loss.detach()).mean() if due and self.trainer.world_size > 1 else loss.detach()
-        self.log("train/loss", everyones, prog_bar=True)
+        everyones: Any = self.all_gather(loss.detach()) if due and self.trainer.world_size > 1 else loss.detach()
+        self.log("train/loss", everyones.mean(), prog_bar=True)
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002

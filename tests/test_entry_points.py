@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -210,6 +211,35 @@ def test_two_processes_equal_one(tmp_path):
     assert np.abs(grids[0] - grids[1]).max() <= 2
     rows = [list(csv.DictReader((folder / "metrics.csv").open())) for folder in (one, two)]
     assert len(rows[0]) == len(rows[1])
+
+
+def test_two_nodes_equal_one_process(tmp_path):
+    """Two processes as torchrun starts them on two machines; one run folder, one log, one set of files."""
+    words = ["trainer.accelerator=cpu", "optimizer.clip=null", "evaluation.n=0"]
+    one = run(tmp_path / "one", *words)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    program = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    place = ["--master-addr=localhost", f"--master-port={port}", "-m", "score_lightning.train", "exp=ddpm_digits"]
+    given = [*QUICK, *words, "trainer.num_nodes=2", "trainer.devices=1", f"out={tmp_path / 'two'}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    nodes = [
+        subprocess.Popen([*program, f"--node-rank={i}", *place, *given], env=environment, stderr=subprocess.PIPE)
+        for i in range(2)
+    ]
+    for node in nodes:
+        _, errors = node.communicate(timeout=180)
+        assert node.returncode == 0, errors.decode()[-2000:]
+    (two,) = (tmp_path / "two/ddpm_digits").iterdir()
+    for name, value in state(one)["state_dict"].items():
+        assert_close(state(two)["state_dict"][name], value, rtol=0, atol=2e-5)
+    names = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) for folder in (one, two)]
+    assert names[0] == names[1]
+    rows = [list(csv.DictReader((folder / "metrics.csv").open())) for folder in (one, two)]
+    for a, b in zip(*rows, strict=True):
+        for key, value in a.items():
+            assert b[key] == value or float(b[key]) == pytest.approx(float(value), rel=1e-4), key
 
 
 @pytest.mark.parametrize(

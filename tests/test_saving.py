@@ -1,6 +1,9 @@
 """Runs that are killed, stopped or fill the disk, and go on."""
 
+import builtins
 import csv
+import errno
+import io
 import os
 import shutil
 import signal
@@ -66,7 +69,10 @@ def test_a_truncated_checkpoint_is_named_and_passed_over(tmp_path, capsys):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_signals_save_before_the_next_step_and_leave_with_75(number, tmp_path, monkeypatch, capsys):
-    whole = run(tmp_path / "a", *BARE, "trainer.max_steps=5", "trainer.checkpoint_every=100")
+    # an evaluation was due at the step that it goes on from, and the batch after that is no step yet
+    words = ["trainer.checkpoint_every=100", "trainer.max_steps=5", "trainer.accumulate=2"]
+    words += ["evaluation.n=12", "evaluation.every=3", "samples.n=0", "net.dropout=0.1"]
+    whole = run(tmp_path / "a", *words)
     step = ScoreModule.training_step
 
     def signalled(self, batch, batch_idx):
@@ -74,16 +80,8 @@ def test_signals_save_before_the_next_step_and_leave_with_75(number, tmp_path, m
             os.kill(os.getpid(), number)
         return step(self, batch, batch_idx)
 
-    words = [
-        "exp=ddpm_digits",
-        *QUICK,
-        *BARE,
-        "trainer.checkpoint_every=100",
-        "trainer.max_steps=5",
-        f"out={tmp_path / 'b'}",
-    ]
     monkeypatch.setattr(ScoreModule, "training_step", signalled)
-    monkeypatch.setattr(sys, "argv", ["x", *words])
+    monkeypatch.setattr(sys, "argv", ["x", "exp=ddpm_digits", *QUICK, *words, f"out={tmp_path / 'b'}"])
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as stopped:
         cli.run(train.main, train.usage)
@@ -91,7 +89,7 @@ def test_signals_save_before_the_next_step_and_leave_with_75(number, tmp_path, m
     assert signal.getsignal(number) == before
     assert f"{number.name} after step 3" in capsys.readouterr().err
     monkeypatch.setattr(ScoreModule, "training_step", step)
-    folder = run(tmp_path / "b", *BARE, "trainer.checkpoint_every=100", "trainer.max_steps=5", "resume=auto")
+    folder = run(tmp_path / "b", *words, "resume=auto")
     assert differences(whole, folder) == []
 
 
@@ -115,6 +113,31 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", save)
     assert torch.equal(torch.load(path)["a"], torch.ones(3))
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("what", ["samples/", "metrics.json", "metrics.csv"])
+def test_a_full_disk_is_said_and_the_checkpoint_before_is_whole(what, tmp_path, monkeypatch, capsys):
+    words = [
+        "trainer.max_steps=4",
+        "trainer.checkpoint_every=1",
+        "samples.every=3",
+        "evaluation.every=3",
+        "evaluation.n=12",
+    ]
+    opened, folder = io.open, tmp_path / "ddpm_digits/0"
+
+    def full(file, mode="r", *args, **kwargs):
+        begun = (folder / "checkpoints/step_0000002.ckpt").exists()
+        if begun and any(c in mode for c in "wax+") and what in str(file):
+            raise OSError(errno.ENOSPC, "No space left on device", str(file))
+        return opened(file, mode, *args, **kwargs)
+
+    for module in (io, builtins):
+        monkeypatch.setattr(module, "open", full)
+    message = fails(train, ["exp=ddpm_digits", *QUICK, *words, f"out={tmp_path}"], capsys, monkeypatch)
+    monkeypatch.undo()
+    assert "disk is full" in message or "No space left" in message
+    assert checkpoint.read(folder / "checkpoints/last.ckpt")["global_step"] == 2
 
 
 def poisoned(monkeypatch, at, parameter=False):
