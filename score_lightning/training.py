@@ -216,11 +216,16 @@ class ScoreModule(L.LightningModule):
             self._objective.observe(*(part.flatten() for part in everyones))
         self._last = (t, losses.detach())
         loss = losses.mean()
-        due = (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0
-        # of all processes where it is logged; the processes ask each other at no other step
-        everyones: Any = self.all_gather(loss.detach()) if due and self.trainer.world_size > 1 else loss.detach()
-        self.log("train/loss", everyones.mean(), prog_bar=True)
+        self.log("train/loss", self._of_all(loss.detach()), prog_bar=True)
         return loss
+
+    def _of_all(self, loss: Tensor) -> Tensor:
+        """The mean over all processes where it is logged; they ask each other at no other step."""
+        trainer: Any = self.trainer
+        if trainer.world_size == 1 or (trainer.global_step + 1) % trainer.log_every_n_steps:
+            return loss
+        everyones: Any = self.all_gather(loss)
+        return everyones.mean()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
         """Skips a step whose gradient is not finite: without gradients Adam changes nothing.
