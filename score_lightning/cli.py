@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from score_lightning.config import parse_word
-from score_lightning.errors import Stopped, UserError
+from score_lightning.errors import NotFinite, Stopped, UserError
 
 GOES_ON = 75  # sysexits.h: a temporary failure, try again
 
@@ -25,6 +25,8 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
     try:
         main(words)
     except UserError as error:
+        if isinstance(error, NotFinite) and not _first():
+            sys.exit(0)  # all processes found it
         if _first():  # the others have the same to say
             print(f"score_lightning: {error}", file=sys.stderr)
         sys.exit(2)

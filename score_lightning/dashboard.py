@@ -56,11 +56,13 @@ class Dashboard(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Says which values are the best, and keeps the run's identity."""
+        self._folder = Path(str(trainer.log_dir))  # which rank 0 tells the others: all must ask
         for logger in _wandb(trainer):
             run = logger.experiment
             for name, best in (("val/loss", "min"), ("eval/fid_*", "min"), ("eval/kid_*", "min"), ("eval/is_*", "max")):
                 run.define_metric(name, step_metric="trainer/global_step", summary=best)
-            (Path(str(trainer.log_dir)) / IDENTITY).write_text(f"{run.id}\n")
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / IDENTITY).write_text(f"{run.id}\n")
         if trainer.is_global_zero and pl_module.device.type == "cuda":
             self._peak = get_available_flops(pl_module.device, _dtype(trainer))
 
@@ -105,7 +107,7 @@ class Dashboard(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """Uploads the checkpoint where that was asked for."""
-        path = Path(str(trainer.log_dir)) / "checkpoints" / "last.ckpt"
+        path = self._folder / "checkpoints" / "last.ckpt"
         for logger in _wandb(trainer) if self._artifact and path.is_file() else []:
             logger.experiment.log_artifact(str(path), name=f"checkpoint-{logger.experiment.id}", type="model")
 
@@ -134,5 +136,5 @@ def _dtype(trainer: L.Trainer) -> torch.dtype:
 def training_flops(model: ScoreModel, shape: Sequence[int]) -> float:
     """Floating-point operations of a forward and a backward pass for one image of a shape; nothing is computed."""
     copied = copy.deepcopy(model).to("meta").requires_grad_(True)
-    x, t = torch.zeros(1, *shape, device="meta"), model.schedule.times(1)
+    x, t = torch.zeros(1, *shape, device="meta"), copied.schedule.times(1).to("meta")
     return float(measure_flops(copied, lambda: copied(x, t).eps, lambda eps: eps.square().mean()))

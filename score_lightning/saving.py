@@ -63,7 +63,6 @@ class Checkpoints(L.Callback):
         self._every, self._minutes, self._keep, self._check = every, minutes, keep, check
         self._step, self._time = 0, time.monotonic()
         self._signal: int | None = None
-        self._before: dict[int, Any] = {}
         self._group: Any = None
         self.folder = Path()
 
@@ -77,16 +76,29 @@ class Checkpoints(L.Callback):
         """Learns the run folder."""
         assert trainer.log_dir is not None
         self.folder = Path(trainer.log_dir) / "checkpoints"
+        if trainer.is_global_zero:
+            for partial in self.folder.glob(".*.ckpt.*"):  # of a write that was killed
+                partial.unlink()
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")  # asks the processes, never the GPUs
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Listens to signals, in Lightning's place."""
+        """Listens to signals, in Lightning's place.
+
+        Raises:
+            UserError: when the processes go on from different steps.
+        """
+        if trainer.world_size > 1:
+            steps: list[Any] = [None] * trainer.world_size
+            distributed.all_gather_object(steps, trainer.global_step, self._group)
+            if len(set(steps)) > 1:
+                raise UserError(f"the processes go on from different steps, {steps}: all must see one folder of runs")
         # between two steps the next batch is ready, which Lightning would count twice after a resume
         total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
         total.ready = min(total.ready, total.started)
         with suppress(ValueError):  # outside the main thread there are none
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            for number in SIGNALS:  # Lightning puts back what was there before, after the training
+                signal.signal(number, self._note)
 
     def on_train_batch_start(self, trainer: L.Trainer, *place: Any) -> None:
         """Writes the checkpoint of the step before, if one is due.
@@ -114,12 +126,6 @@ class Checkpoints(L.Callback):
             where = f"the last good checkpoint is {self.last}" if self.last else "there is no checkpoint yet"
             exception.args = (f"{exception}; {where}. A smaller optimizer.lr or optimizer.clip may help",)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Leaves signals as they were."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
     def save(self, trainer: L.Trainer) -> None:
         """Writes a checkpoint of this step unless there is one; every rank takes part."""
         step = trainer.global_step
@@ -132,8 +138,10 @@ class Checkpoints(L.Callback):
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
             _link(path, self.folder / "last.ckpt")
-            for old in sorted(self.folder.glob("step_*.ckpt"))[: -self._keep]:
-                old.unlink()
+            steps = sorted(self.folder.glob("step_*.ckpt"))
+            # later ones could not be read when this run went on
+            for other in [*steps[: max(0, steps.index(path) + 1 - self._keep)], *steps[steps.index(path) + 1 :]]:
+                other.unlink()
 
     def state_dict(self) -> dict[str, Any]:
         """The step, whose checkpoint need not be written again."""

@@ -78,9 +78,13 @@ def _find_newest(own: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
     by_file = {path.stat().st_ino: path for path in found if path.name.startswith(("step_", "last"))}
     for path in sorted(by_file.values(), key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:
-            step = checkpoint.read(path)["global_step"]
+            contents = checkpoint.read(path)
         except UserError as error:
             print(f"passed over: {error}")
+            continue
+        step, seed = contents["global_step"], contents["config"].get("seed")
+        if seed != c.seed:
+            print(f"passed over: {path} has seed {seed}, not {c.seed}")
             continue
         if step >= c.trainer.max_steps:
             return {"done": path}
@@ -138,6 +142,9 @@ def _check_resumed(c: "Config", module: Any, path: str, resumed: dict[str, Any])
     step = resumed.get("global_step", 0)
     if step >= c.trainer.max_steps:
         raise UserError(f"{path} has done {step} steps: trainer.max_steps must be more, got {c.trainer.max_steps}")
+    before = resumed["config"].get("trainer", {}).get("accumulate", c.trainer.accumulate)
+    if before != c.trainer.accumulate:
+        raise UserError(f"{path} accumulates {before} batches: resume with trainer.accumulate={before}")
     have = {name: value.shape for name, value in resumed["state_dict"].items()}
     need = {name: value.shape for name, value in module.state_dict().items()}
     differing = sorted(name for name in have.keys() | need.keys() if have.get(name) != need.get(name))

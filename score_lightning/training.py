@@ -212,8 +212,9 @@ class ScoreModule(L.LightningModule):
         labels = self._augmentation.labels(batch["labels"], noise) if self.model.classes else None
         losses = self._objective(told(self.model, labels, augmentation), x_0, t, noise.randn_like)
         if isinstance(self._objective, ImportanceSampled):
-            everyones = self.all_gather((t, losses.detach()))
-            self._objective.observe(*(part.flatten() for part in everyones))
+            times, everyones = (part.flatten() for part in self.all_gather((t, losses.detach())))
+            finite = torch.isfinite(everyones)
+            self._objective.observe(times[finite], everyones[finite])
         self._last = (t, losses.detach())
         loss = losses.mean()
         self.log("train/loss", self._of_all(loss.detach()), prog_bar=True)
@@ -246,7 +247,8 @@ class ScoreModule(L.LightningModule):
         if self._skip == 0:
             raise NotFinite(message)
         self._skip -= 1
-        print(f"{message}; skipped, as {self._skip} more may be")
+        if self.trainer.is_global_zero:
+            print(f"{message}; skipped, as {self._skip} more may be")
 
     def _describe(self) -> str:
         """What is not finite, and at which noise; every rank must ask."""

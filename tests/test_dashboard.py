@@ -3,14 +3,16 @@
 import os
 import signal
 import struct
+import subprocess
+import sys
 
 import pytest
 import torch
-from conftest import run
+from conftest import QUICK, run
 from torch.utils.flop_counter import FlopCounterMode
 
 from score_lightning import build, config
-from score_lightning.dashboard import IDENTITY, Dashboard, training_flops
+from score_lightning.dashboard import IDENTITY, training_flops
 from score_lightning.errors import Stopped
 from score_lightning.training import ScoreModule
 
@@ -114,8 +116,9 @@ def test_no_connection_and_a_wrong_key_never_stop_a_run(tmp_path, monkeypatch, c
     assert list(folder.glob("wandb/offline-run-*/*.wandb"))
 
 
-def test_flops_are_those_of_forward_and_backward():
-    resolved = config.load([], "ddpm_digits")
+@pytest.mark.parametrize("prediction", ["eps", "v", "score", "edm"])
+def test_flops_are_those_of_forward_and_backward(prediction):
+    resolved = config.load([f"prediction={prediction}"], "ddpm_digits")
     model = build.build_model(resolved)
     counter = FlopCounterMode(display=False)
     with counter:
@@ -123,7 +126,16 @@ def test_flops_are_those_of_forward_and_backward():
     assert training_flops(model, (1, 8, 8)) == counter.get_total_flops()
 
 
-def test_speed_is_no_part_of_the_log(tmp_path):
-    folder = run(tmp_path, "evaluation.n=0", "samples.n=0")
-    assert "speed" not in (folder / "metrics.csv").read_text()
-    assert Dashboard(1)._flops is None
+def test_two_processes_are_one_run(tmp_path):
+    words = ["trainer.accelerator=cpu", "trainer.devices=2", "evaluation.n=0", "samples.n=0", "logger=offline"]
+    # without what W&B tells processes of its own
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    environment |= {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"}
+    program = [sys.executable, "-m", "score_lightning.train", "exp=ddpm_digits", *QUICK, *words, f"out={tmp_path}"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "ddpm_digits").iterdir()
+    assert len(list(folder.glob("wandb/offline-run-*"))) == 1
+    identities, steps, _ = kept(folder)
+    assert identities == {(folder / IDENTITY).read_text().strip()}
+    assert [number for number, items in steps if "train/loss" in items] == [0, 1, 2, 3]

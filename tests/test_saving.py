@@ -5,7 +5,6 @@ import csv
 import errno
 import io
 import os
-import shutil
 import signal
 import sys
 
@@ -17,7 +16,8 @@ from test_entry_points import assert_same_state, state
 
 from score_lightning import checkpoint, cli, train
 from score_lightning.errors import NotFinite, UserError
-from score_lightning.saving import AtomicCheckpoints, Checkpoints
+from score_lightning.objectives import ImportanceSampled
+from score_lightning.saving import AtomicCheckpoints
 from score_lightning.training import ScoreModule
 
 BARE = ["evaluation.n=0", "samples.n=0", "trainer.checkpoint_every=1"]
@@ -62,6 +62,7 @@ def test_a_truncated_checkpoint_is_named_and_passed_over(tmp_path, capsys):
     run(tmp_path / "b", *BARE, "trainer.max_steps=4", "resume=auto")
     printed = capsys.readouterr().out
     assert f"passed over: {newest} is truncated" in printed
+    assert steps_in(folder) == [3, 4]
     assert "going on from" in printed
     assert "step_0000002.ckpt" in printed
     assert_same_state(state(whole), state(folder))
@@ -211,5 +212,27 @@ def test_auto_needs_an_experiment_and_checkpoints_need_no_link(tmp_path, capsys,
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
     folder = run(tmp_path, *BARE, "trainer.max_steps=2")
     assert checkpoint.read(folder / "checkpoints/last.ckpt")["global_step"] == 2
-    assert Checkpoints(1).last is None
-    shutil.rmtree(folder)
+    (folder / "checkpoints/.step_0000009.ckpt.1").write_bytes(b"of a write that was killed")
+    with pytest.raises(UserError, match="accumulates 1 batches"):
+        run(tmp_path, *BARE, "trainer.max_steps=3", "trainer.accumulate=2", "resume=auto")
+    run(tmp_path, *BARE, "trainer.max_steps=3", "resume=auto")
+    assert not list(folder.glob("checkpoints/.*"))
+    capsys.readouterr()
+    other = run(tmp_path, *BARE, "trainer.max_steps=2", "seed=1", "resume=auto")
+    assert "has seed 0, not 1" in capsys.readouterr().out
+    assert other.name == "1"
+
+
+def test_a_loss_that_is_not_finite_never_reaches_importance_sampling(tmp_path, monkeypatch):
+    observe = ImportanceSampled.observe
+
+    def checked(self, t, losses):
+        assert torch.isfinite(losses).all()
+        return observe(self, t, losses)
+
+    monkeypatch.setattr(ImportanceSampled, "observe", checked)
+    call = ImportanceSampled.__call__
+    monkeypatch.setattr(ImportanceSampled, "__call__", lambda self, *args: call(self, *args) / 0)
+    words = ["objective=variational_bound", "objective.importance=true", "trainer.max_steps=2"]
+    with pytest.raises(NotFinite):
+        run(tmp_path, *BARE, *words)
