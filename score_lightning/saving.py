@@ -114,7 +114,8 @@ class Checkpoints(L.Callback):
         if number or self._due(trainer):
             self.save(trainer)
         if number:
-            raise Stopped(f"{signal.Signals(number).name} after step {trainer.global_step}: {self.last} is saved")
+            saved = f"{self.last} is saved" if self.last else "nothing was trained yet"
+            raise Stopped(f"{signal.Signals(number).name} after step {trainer.global_step}: {saved}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """Writes the last checkpoint."""

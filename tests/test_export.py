@@ -221,5 +221,7 @@ def test_a_recipe_of_other_noise_levels_or_prediction_is_refused(tmp_path, capsy
     for broken in ({"trained_betas": "x"}, {"num_train_timesteps": "many"}, {"prediction_type": ["x"]}):
         scheduler.write_text(json.dumps(broken))
         assert "scheduler_config.json makes no sense" in fails(import_weights, words, capsys, monkeypatch)
+    scheduler.write_text(json.dumps({"prediction_type": "flow", "beta_schedule": "squaredcos_cap_v2"}))
+    assert "prediction_type must be one of epsilon" in fails(import_weights, words, capsys, monkeypatch)
     scheduler.write_text("{")
     assert "cannot be read as JSON" in fails(import_weights, words, capsys, monkeypatch)

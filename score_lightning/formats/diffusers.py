@@ -13,7 +13,8 @@ from score_lightning.errors import UserError
 from score_lightning.models import ScoreModel
 from score_lightning.networks import UNet
 from score_lightning.networks.blocks import Attention
-from score_lightning.schedules import cosine
+from score_lightning.schedules import cosine, linear_beta
+from score_lightning.schedules.discrete import from_betas
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
@@ -216,17 +217,17 @@ def _levels(scheduler: Mapping[str, Any], place: Path) -> tuple[Tensor, str]:
     n, kind = scheduler.get("num_train_timesteps", 1000), scheduler.get("beta_schedule", "linear")
     first, last = scheduler.get("beta_start", 0.0001), scheduler.get("beta_end", 0.02)
     prediction = PREDICTIONS.get(scheduler.get("prediction_type", "epsilon"))
-    if scheduler.get("trained_betas") is not None:
-        beta = torch.tensor(scheduler["trained_betas"], dtype=torch.float64)
-    elif kind == "linear":
-        beta = torch.linspace(first, last, n, dtype=torch.float64)
-    elif kind == "squaredcos_cap_v2":
-        return cosine(n)(torch.arange(n))[0], str(prediction)
-    else:
-        raise UserError(f"{place}: noise levels {kind!r} are not among linear, squaredcos_cap_v2 and trained_betas")
     if prediction is None:
         raise UserError(f"{place}: prediction_type must be one of {', '.join(PREDICTIONS)}")
-    return (1 - beta).cumprod(0).sqrt(), prediction
+    if scheduler.get("trained_betas") is not None:
+        schedule = from_betas(torch.tensor(scheduler["trained_betas"], dtype=torch.float64))
+    elif kind == "linear":
+        schedule = linear_beta(first, last, n)
+    elif kind == "squaredcos_cap_v2":
+        schedule = cosine(n)
+    else:
+        raise UserError(f"{place}: noise levels {kind!r} are not among linear, squaredcos_cap_v2 and trained_betas")
+    return schedule(torch.arange(schedule.levels))[0], prediction
 
 
 def scheduler_config(model: ScoreModel, variance: str, clip: bool, place: str) -> dict[str, Any]:

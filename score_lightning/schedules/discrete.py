@@ -188,7 +188,7 @@ def linear_beta(beta_min: float, beta_max: float, levels: int) -> Discrete:
     _check_levels(levels)
     if not 0 < beta_min <= beta_max < 1:
         raise ValueError(f"linear_beta needs 0 < beta_min <= beta_max < 1, got {beta_min}, {beta_max}")
-    return _from_betas(torch.linspace(beta_min, beta_max, levels, dtype=torch.float64))
+    return from_betas(torch.linspace(beta_min, beta_max, levels, dtype=torch.float64))
 
 
 def cosine(levels: int, offset: float = 0.008, beta_max: float = 0.999) -> Discrete:
@@ -202,10 +202,11 @@ def cosine(levels: int, offset: float = 0.008, beta_max: float = 0.999) -> Discr
     _check_levels(levels)
     t = torch.arange(levels + 1, dtype=torch.float64) / levels
     f = ((t + offset) / (1 + offset) * math.pi / 2).cos() ** 2
-    return _from_betas((1 - f[1:] / f[:-1]).clamp(max=beta_max))
+    return from_betas((1 - f[1:] / f[:-1]).clamp(max=beta_max))
 
 
-def _from_betas(beta: Tensor) -> Discrete:
+def from_betas(beta: Tensor) -> Discrete:
+    """alpha_t^2 = prod (1 - beta), of beta (levels,), least noise first (Ho et al. 2020, Eq. 4)."""
     log_alpha2 = torch.log1p(-beta).cumsum(0)
     # expm1: 1 - exp(x) loses the digits of the smallest noise levels
     return Discrete((log_alpha2 / 2).exp(), (-torch.expm1(log_alpha2)).sqrt())
