@@ -10,6 +10,7 @@ from uuid import uuid4
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from score_lightning import config
 from score_lightning.build_evaluation import build_evaluator, build_features
@@ -35,7 +36,7 @@ def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> l
     c = resolved.config
     callbacks: list[L.Callback] = [
         # first: what the others do before a step belongs to the next checkpoint
-        Checkpoints(c.trainer.checkpoint_every, c.trainer.checkpoint_minutes, c.trainer.keep, c.trainer.log_every),
+        Checkpoints(c.trainer.checkpoint_every, c.trainer.checkpoint_minutes, c.trainer.log_every),
         KeepLog(),
         SaveConfig(config.to_yaml(resolved.plain())),
         LearningRateMonitor("step"),
@@ -93,7 +94,7 @@ def build_trainer(resolved: Resolved, callbacks: list[L.Callback], folder: Path 
             precision=t.precision,  # type: ignore[arg-type]
             logger=_loggers(resolved, folder),
             callbacks=callbacks,
-            plugins=[AtomicCheckpoints()],
+            plugins=[AsyncCheckpointIO(AtomicCheckpoints(t.keep))],
             max_steps=t.max_steps,
             max_epochs=-1,
             accumulate_grad_batches=t.accumulate,

@@ -4,6 +4,7 @@ A checkpoint of step k is written when all that belongs to that step is done, it
 before the next step begins. So a run that goes on from it does and logs exactly what the uninterrupted run does.
 """
 
+import json
 import os
 import signal
 import time
@@ -23,7 +24,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoint files that are whole or not there: written beside their place, then moved to it."""
+    """Checkpoint files that are whole or not there: written beside their place, then moved to it.
+
+    After step_*.ckpt is written it is last.ckpt, too, and older ones go.
+
+    Args:
+        keep: how many step_*.ckpt are kept.
+    """
+
+    def __init__(self, keep: int = 1) -> None:
+        self._keep = keep
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
         """Writes a checkpoint.
@@ -40,27 +50,36 @@ class AtomicCheckpoints(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
+            if path.name.startswith("step_"):
+                self._make_last(path)
         except (OSError, RuntimeError) as error:
             with suppress(OSError):
                 partial.unlink()
             kept = f"; {path} is as it was" if path.exists() else ""
             raise UserError(f"the checkpoint {path} cannot be written: {str(error).splitlines()[0]}{kept}") from error
 
+    def _make_last(self, path: Path) -> None:
+        _link(path, path.with_name("last.ckpt"))
+        steps = sorted(path.parent.glob("step_*.ckpt"))
+        number = steps.index(path) + 1
+        # later ones could not be read when this run went on
+        for other in [*steps[: max(0, number - self._keep)], *steps[number:]]:
+            other.unlink()
+
 
 class Checkpoints(L.Callback):
-    """Writes checkpoints/step_*.ckpt, the last few of which are kept, and last.ckpt, the newest of them.
+    """Has checkpoints/step_*.ckpt written, while the training goes on.
 
     On SIGTERM or SIGUSR1 it writes one before the next step and stops the run with `Stopped`.
 
     Args:
         every: steps between checkpoints.
         minutes: between checkpoints, if those come sooner; None for steps alone.
-        keep: how many are kept.
         check: steps between looks at the clock.
     """
 
-    def __init__(self, every: int, minutes: float | None = None, keep: int = 1, check: int = 50) -> None:
-        self._every, self._minutes, self._keep, self._check = every, minutes, keep, check
+    def __init__(self, every: int, minutes: float | None = None, check: int = 50) -> None:
+        self._every, self._minutes, self._check = every, minutes, check
         self._step, self._time = 0, time.monotonic()
         self._signal: int | None = None
         self._group: Any = None
@@ -114,6 +133,7 @@ class Checkpoints(L.Callback):
         if number or self._due(trainer):
             self.save(trainer)
         if number:
+            _wait(trainer)
             saved = f"{self.last} is saved" if self.last else "nothing was trained yet"
             raise Stopped(f"{signal.Signals(number).name} after step {trainer.global_step}: {saved}")
 
@@ -124,25 +144,25 @@ class Checkpoints(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
         """Names the last good checkpoint where numbers go wrong."""
         if isinstance(exception, NotFinite):
+            with suppress(UserError):  # which the end of the training raises
+                _wait(trainer)
             where = f"the last good checkpoint is {self.last}" if self.last else "there is no checkpoint yet"
             exception.args = (f"{exception}; {where}. A smaller optimizer.lr or optimizer.clip may help",)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Writes a checkpoint of this step unless there is one; every rank takes part."""
+        """Begins to write a checkpoint of this step unless there is one; every rank takes part.
+
+        Raises:
+            UserError: when the one before could not be written.
+        """
         step = trainer.global_step
         if step == self._step:
             return
         self._step, self._time = step, time.monotonic()
         for logger in trainer.loggers:
             logger.save()
-        path = self.folder / f"step_{step:07d}.ckpt"
-        trainer.save_checkpoint(path)
-        if trainer.is_global_zero:
-            _link(path, self.folder / "last.ckpt")
-            steps = sorted(self.folder.glob("step_*.ckpt"))
-            # later ones could not be read when this run went on
-            for other in [*steps[: max(0, steps.index(path) + 1 - self._keep)], *steps[steps.index(path) + 1 :]]:
-                other.unlink()
+        _wait(trainer)
+        trainer.save_checkpoint(self.folder / f"step_{step:07d}.ckpt")
 
     def state_dict(self) -> dict[str, Any]:
         """The step, whose checkpoint need not be written again."""
@@ -178,6 +198,15 @@ class Checkpoints(L.Callback):
         return bool(late)
 
 
+def _wait(trainer: L.Trainer) -> None:
+    """Until what was to be written is.
+
+    Raises:
+        UserError: when it could not be.
+    """
+    trainer.strategy.checkpoint_io.teardown()
+
+
 def _link(path: Path, name: Path) -> None:
     """Makes a name another one of a file, or a copy of it where files cannot have two names; at once."""
     partial = name.with_name(f".{name.name}.{os.getpid()}")
@@ -199,9 +228,9 @@ class KeepLog(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows of the log."""
-        return {"rows": [row for log in self._logs for row in log.rows]}
+        return {"rows": json.dumps([row for log in self._logs for row in log.rows])}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from them."""
         for log in self._logs:
-            log.restore(state_dict["rows"])
+            log.restore(json.loads(state_dict["rows"]))

@@ -67,7 +67,7 @@ def offline(monkeypatch):
     ]
     import wandb
 
-    wandb.finish()
+    wandb.teardown()  # waits until all is written
 
 
 def test_a_stopped_run_is_one_run_whose_steps_grow(offline, tmp_path, monkeypatch):
@@ -83,10 +83,10 @@ def test_a_stopped_run_is_one_run_whose_steps_grow(offline, tmp_path, monkeypatc
     monkeypatch.setattr(ScoreModule, "training_step", signalled)
     with pytest.raises(Stopped):
         run(tmp_path, *offline)
-    wandb.finish()
+    wandb.teardown()  # waits until all is written
     monkeypatch.setattr(ScoreModule, "training_step", step)
     folder = run(tmp_path, *offline, "resume=auto")
-    wandb.finish()
+    wandb.teardown()  # waits until all is written
     identities, steps, defined = kept(folder)
     assert identities == {(folder / IDENTITY).read_text().strip()}
     assert len(list(folder.glob("wandb/offline-run-*"))) == 2
@@ -109,7 +109,7 @@ def test_no_connection_and_a_wrong_key_never_stop_a_run(tmp_path, monkeypatch, c
     monkeypatch.setenv("WANDB_BASE_URL", "http://localhost:9")  # nobody is there
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "5")
     folder = run(tmp_path, "logger=online", "evaluation.n=0", "samples.n=0")
-    wandb.finish()
+    wandb.teardown()  # waits until all is written
     assert (folder / "checkpoints/last.ckpt").is_file()
     printed = capsys.readouterr()
     assert "0000000000" not in printed.out + printed.err + (folder / "config.yaml").read_text()

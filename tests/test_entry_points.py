@@ -183,7 +183,7 @@ def test_wandb_is_written_offline_without_a_key(tmp_path, monkeypatch):
     folder = run(tmp_path, "logger.wandb=auto", "samples.n=4", "evaluation.n=0")
     import wandb
 
-    wandb.finish()
+    wandb.teardown()  # waits until all is written
     (record,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     contents = record.read_bytes()
     for key in (b"train/loss", b"val/loss", b"val_level/0000", b"lr-Adam", b"max_steps"):
