@@ -7,14 +7,17 @@ from typing import Any
 import lightning as L
 import torch
 
+from score_lightning.dashboard import PICTURES, away, show
 from score_lightning.evaluation.evaluate import Evaluator
 from score_lightning.evaluation.metrics import InOrder
 from score_lightning.evaluation.outputs import describe_run
-from score_lightning.evaluation.pictures import save_samples
+from score_lightning.evaluation.pictures import save_rows, save_samples
 from score_lightning.evaluation.report import write_metrics, write_text
-from score_lightning.generate import Generator
+from score_lightning.generate import Generator, trajectory
 from score_lightning.processes import Rank, metric_device
 from score_lightning.training import ScoreModule
+
+WAYS = 6  # images that are drawn on their way from noise
 
 
 def rank_of(trainer: L.Trainer) -> Rank:
@@ -53,7 +56,8 @@ class Periodic(L.Callback):
         due = step >= trainer.max_steps or (self._every is not None and step % self._every == 0)
         if step > self._done and due:
             self._done = step
-            self.run(trainer, pl_module)
+            with away(trainer):
+                self.run(trainer, pl_module)
 
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
         """What happens."""
@@ -81,6 +85,8 @@ class SaveConfig(L.Callback):
 class SampleGrid(Periodic):
     """Draws images 0 .. n - 1 with the averaged weights, the same noise every time, to samples/ and to every logger.
 
+    The first of them also on their way from noise.
+
     Args:
         generator: how images are made.
         n: images in a grid.
@@ -99,12 +105,13 @@ class SampleGrid(Periodic):
         for batch in self._generator(module.average.model, self._n, self._seed, rank):
             images.update(batch.images, batch.indices)
         drawn = images.compute().cpu()
-        if trainer.is_global_zero:
-            name = f"step_{trainer.global_step:07d}"
-            path = save_samples(drawn, self.folder / "samples" / f"{name}.png")
-            for logger in trainer.loggers:
-                if hasattr(logger, "log_image"):
-                    logger.log_image("samples", [str(path)], step=trainer.global_step, caption=[f"step {name[5:]}"])
+        if not trainer.is_global_zero:
+            return
+        grid, ways = (self.folder / "samples" / f"{name}_{trainer.global_step:07d}.png" for name in PICTURES.values())
+        show(trainer, "samples/grid", save_samples(drawn, grid))
+        if drawn.ndim == 4:
+            states = trajectory(self._generator, module.average.model, min(self._n, WAYS), self._seed)
+            show(trainer, "samples/trajectory", save_rows(states, ways))
 
 
 class Evaluate(Periodic):

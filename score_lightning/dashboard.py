@@ -1,43 +1,33 @@
-"""What Weights & Biases (or TensorBoard) shows of a run beyond its numbers; a lost connection never stops one."""
+"""What Weights & Biases (or TensorBoard) shows of a run beyond its numbers."""
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
-from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.throughput import get_available_flops, measure_flops
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from PIL import Image
 
+from score_lightning.errors import Stopped
+from score_lightning.logs import MetricsLog
 from score_lightning.models import ScoreModel
+from score_lightning.wandb_logger import STEP, PatientWandb
 
 IDENTITY = "wandb_id.txt"
 """The file of a run folder that holds the run's identity at Weights & Biases."""
 
-
-class PatientWandb(WandbLogger):
-    """A W&B logger that goes on offline where the server cannot be reached or refuses the key."""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The run."""
-        try:
-            return super().experiment
-        except Exception as error:  # wandb raises almost anything here
-            if self._offline:
-                raise
-            reason = str(error).splitlines()[0]
-            print(f"Weights & Biases is not reached ({reason}): the run is logged offline; `wandb sync` sends it later")
-            self._offline = True
-            return super().experiment
+PICTURES = {"samples/grid": "step", "samples/trajectory": "trajectory"}
+"""Keys of pictures, and how the names of their files begin."""
 
 
 class Dashboard(L.Callback):
-    """Best values in the summary, the loss by noise level as a chart, images per second, the run's identity.
+    """Best values in the summary, images per second, the run's identity, what W&B lost of a run that was killed.
 
     Model FLOP utilization is the share of the device's peak that the network's forward and backward passes take; it is
     there for devices whose peak Lightning knows. Nothing of it goes into metrics.csv, which is the same in every run.
@@ -58,16 +48,25 @@ class Dashboard(L.Callback):
         """Says which values are the best, and keeps the run's identity."""
         self._folder = Path(str(trainer.log_dir))  # which rank 0 tells the others: all must ask
         for logger in _wandb(trainer):
-            run = logger.experiment
-            for name, best in (("val/loss", "min"), ("eval/fid_*", "min"), ("eval/kid_*", "min"), ("eval/is_*", "max")):
-                run.define_metric(name, step_metric="trainer/global_step", summary=best)
+            logger.do(_define)
             self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / IDENTITY).write_text(f"{run.id}\n")
+            (self._folder / IDENTITY).write_text(f"{logger.version}\n")
         if trainer.is_global_zero and pl_module.device.type == "cuda":
             self._peak = get_available_flops(pl_module.device, _dtype(trainer))
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Gives W&B what it lost of a run that goes on."""
+        rows = [row for log in trainer.loggers if isinstance(log, MetricsLog) for row in log.rows]
+        pictures = [
+            (key, int(path.stem.rpartition("_")[2]), path)
+            for key, begin in PICTURES.items()
+            for path in sorted((self._folder / "samples").glob(f"{begin}_*.png"))
+        ]
+        for logger in _wandb(trainer):
+            logger.restore(rows, [picture for picture in pictures if picture[1] <= trainer.global_step])
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Logs the speed since the last time, without validations."""
+        """Logs the speed since the last time, of training alone."""
         step, loggers = trainer.global_step, _others(trainer)
         if not loggers or step % self._every or step == self._mark[0]:
             return
@@ -91,30 +90,58 @@ class Dashboard(L.Callback):
         self._since = time.monotonic()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Draws the loss by noise level."""
-        self._away += time.monotonic() - self._since
-        rows = [
-            [float(name.rsplit("/", 1)[1]), value.item()]
-            for name, value in sorted(trainer.callback_metrics.items())
-            if name.startswith("val_level/")
-        ]
-        for logger in _wandb(trainer) if rows else []:
-            import wandb
+        """Lets it go on."""
+        self.away(time.monotonic() - self._since)
 
-            table = wandb.Table(data=rows, columns=["time", "loss"])
-            chart = wandb.plot.line(table, "time", "loss", title="validation loss by time")
-            logger.experiment.log({"val/by_level": chart, "trainer/global_step": trainer.global_step})
+    def away(self, seconds: float) -> None:
+        """Does not count seconds in which nothing was trained."""
+        self._away += seconds
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """Uploads the checkpoint where that was asked for."""
         path = self._folder / "checkpoints" / "last.ckpt"
         for logger in _wandb(trainer) if self._artifact and path.is_file() else []:
-            logger.experiment.log_artifact(str(path), name=f"checkpoint-{logger.experiment.id}", type="model")
+            name = f"checkpoint-{logger.version}"
+            logger.do(lambda run, name=name: run.log_artifact(str(path), name=name, type="model"))  # type: ignore[misc]
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        """Says that a run will go on."""
+        for logger in _wandb(trainer) if isinstance(exception, Stopped) else []:
+            logger.do(lambda run: run.mark_preempting())
 
 
-def _wandb(trainer: L.Trainer) -> list[WandbLogger]:
+@contextmanager
+def away(trainer: L.Trainer) -> Iterator[None]:
+    """What is done inside is no training: its time does not count for the speed."""
+    begun = time.monotonic()
+    yield
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Dashboard):
+            callback.away(time.monotonic() - begun)
+
+
+def show(trainer: L.Trainer, key: str, path: Path) -> None:
+    """Shows a picture to every logger, on the first rank."""
+    step = trainer.global_step
+    for logger in trainer.loggers if trainer.is_global_zero else []:
+        if isinstance(logger, PatientWandb):
+            logger.log_image(key, [str(path)], step=step, caption=[f"step {step}"])
+        elif isinstance(logger, TensorBoardLogger):
+            with Image.open(path) as picture:
+                logger.experiment.add_image(key, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+
+
+def _define(run: Any) -> None:
+    """The best values, and what the first look leaves out: numbers that are in a chart already."""
+    for name, best in (("val/loss", "min"), ("eval/fid_*", "min"), ("eval/kid_*", "min"), ("eval/is_*", "max")):
+        run.define_metric(name, step_metric=STEP, summary=best)
+    run.define_metric("val_level/*", step_metric=STEP, hidden=True)
+    run.define_metric(STEP, hidden=True)
+
+
+def _wandb(trainer: L.Trainer) -> list[PatientWandb]:
     """The W&B loggers, on the first rank."""
-    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)] if trainer.is_global_zero else []
+    return [logger for logger in trainer.loggers if isinstance(logger, PatientWandb)] if trainer.is_global_zero else []
 
 
 def _others(trainer: L.Trainer) -> list[Any]:

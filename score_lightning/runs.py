@@ -16,7 +16,7 @@ from score_lightning import config
 from score_lightning.build_evaluation import build_evaluator, build_features
 from score_lightning.callbacks import Evaluate, SampleGrid, SaveConfig
 from score_lightning.config import Resolved
-from score_lightning.dashboard import IDENTITY, Dashboard, PatientWandb
+from score_lightning.dashboard import IDENTITY, Dashboard
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluate import Evaluator
 from score_lightning.evaluation.reference import Reference
@@ -25,6 +25,7 @@ from score_lightning.logs import MetricsLog
 from score_lightning.parts import part_of
 from score_lightning.saving import AtomicCheckpoints, Checkpoints, KeepLog
 from score_lightning.sources import Split
+from score_lightning.wandb_logger import PatientWandb
 
 
 def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> list[L.Callback]:
@@ -141,7 +142,7 @@ def _loggers(resolved: Resolved, folder: Path) -> list[Logger]:
                 name=f"{folder.parent.name}/{folder.name}",
                 project=c.logger.project,
                 save_dir=folder,
-                offline=mode == "offline",
+                mode=mode,
                 config=resolved.plain(),
             )
         )
@@ -167,7 +168,7 @@ def _wandb_mode(setting: str) -> str:
         return setting
     mode = os.environ.get("WANDB_MODE")
     if mode:
-        return "off" if mode == "disabled" else mode
+        return {"disabled": "off", "dryrun": "offline"}.get(mode, mode)
     return "online" if keyed else "offline"
 
 

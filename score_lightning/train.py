@@ -269,7 +269,7 @@ def _summary(trainer: "L.Trainer", folder: Path, points: bool) -> str:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Evaluate):
             lines += [f"  {name:28} {value:.4f}" for name, value in callback.named.items()]
-    pictures = sorted((folder / "samples").glob("*.png"))
+    pictures = sorted((folder / "samples").glob("step_*.png"))
     lines += [f"  pictures: {pictures[-1]}"] if pictures else []
     checkpoint = folder / "checkpoints" / "last.ckpt"
     return "\n".join(

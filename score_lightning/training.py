@@ -290,7 +290,7 @@ class ScoreModule(L.LightningModule):
         fused = "mixed" not in self.trainer.precision
         optimizer = torch.optim.Adam(self.model.parameters(), a.lr, a.betas, a.eps, a.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, a.factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/lr"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration, as plain data."""

@@ -60,6 +60,14 @@ def run(out, *words, exp="ddpm_digits"):
     return max((Path(out) / exp).iterdir(), key=lambda p: int(p.name))
 
 
+def finish_wandb():
+    """Waits until all is written."""
+    import wandb
+
+    wandb.finish()
+    wandb.teardown()
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """The run folder of a short training."""

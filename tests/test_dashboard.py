@@ -1,54 +1,39 @@
 """What Weights & Biases keeps of a run, read back from its offline record."""
 
+import csv
 import os
 import signal
-import struct
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from conftest import QUICK, run
+from chaos import finish, folder_of, start
+from conftest import QUICK, finish_wandb, run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.flop_counter import FlopCounterMode
 
 from score_lightning import build, config
 from score_lightning.dashboard import IDENTITY, training_flops
 from score_lightning.errors import Stopped
 from score_lightning.training import ScoreModule
-
-
-def records(path):
-    """The records of a .wandb file: parts in blocks of 32 KiB, each with checksum, length and kind."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, place, parts = path.read_bytes(), 7, b""
-    assert data[:4] == b":W&B"
-    while place + 7 <= len(data):
-        if 32768 - place % 32768 < 7:
-            place += 32768 - place % 32768
-            continue
-        length, kind = struct.unpack("<HB", data[place + 4 : place + 7])
-        if kind == 0:
-            break
-        parts = (parts if kind in (3, 4) else b"") + data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):
-            record = Record()
-            record.ParseFromString(parts)
-            yield record
+from score_lightning.wandb_logger import FLUSH, PatientWandb, read_line, read_records
 
 
 def kept(folder):
     """(identities, steps of each record with its keys, names of summary metrics) of all offline records of a run."""
     identities, steps, defined = set(), [], {}
     for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
-        for record in records(path):
+        for record in read_records(path):
             if record.HasField("run"):
                 identities.add(record.run.run_id)
             if record.HasField("metric"):
                 defined[record.metric.name or record.metric.glob_name] = record.metric
-            if record.HasField("history"):
-                items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+            items = read_line(record)
+            if items:
                 steps.append((int(float(items.get("trainer/global_step", -1))), items))
     return identities, steps, defined
 
@@ -65,14 +50,10 @@ def offline(monkeypatch):
         "evaluation.n=12",
         "trainer.log_every=2",
     ]
-    import wandb
-
-    wandb.teardown()  # waits until all is written
+    finish_wandb()
 
 
 def test_a_stopped_run_is_one_run_whose_steps_grow(offline, tmp_path, monkeypatch):
-    import wandb
-
     step = ScoreModule.training_step
 
     def signalled(self, batch, batch_idx):
@@ -83,33 +64,34 @@ def test_a_stopped_run_is_one_run_whose_steps_grow(offline, tmp_path, monkeypatc
     monkeypatch.setattr(ScoreModule, "training_step", signalled)
     with pytest.raises(Stopped):
         run(tmp_path, *offline)
-    wandb.teardown()  # waits until all is written
+    finish_wandb()
     monkeypatch.setattr(ScoreModule, "training_step", step)
     folder = run(tmp_path, *offline, "resume=auto")
-    wandb.teardown()  # waits until all is written
+    finish_wandb()
     identities, steps, defined = kept(folder)
     assert identities == {(folder / IDENTITY).read_text().strip()}
     assert len(list(folder.glob("wandb/offline-run-*"))) == 2
     order = [number for number, items in steps if "train/loss" in items]
     assert order == sorted(order) == [1, 3, 5]
     keys = {key for _, items in steps for key in items}
-    assert {"train/loss", "val/loss", "val_level/0000", "lr-Adam", "eval/fid_classifier_12"} <= keys
+    assert {"train/loss", "val/loss", "val_level/0000", "train/lr", "eval/fid_classifier_12"} <= keys
     assert any(key.startswith("val/by_level") for key in keys)
-    assert {"speed/images_per_second", "samples"} <= {key.split("/_")[0] for key in keys}
-    assert len(list(folder.glob("wandb/offline-run-*/files/media/images/samples_*.png"))) == 2
+    assert {"speed/images_per_second", "samples/grid", "samples/trajectory", "eval/table"} <= keys
+    for kind in ("grid", "trajectory"):
+        assert len(list(folder.glob(f"wandb/offline-run-*/files/media/images/samples/{kind}_*.png"))) == 2
+    lines = [int(items["_step"]) for _, items in steps]
+    assert lines == list(range(len(lines)))
     assert defined["val/loss"].summary.min
     assert defined["eval/is_*"].summary.max
 
 
 def test_no_connection_and_a_wrong_key_never_stop_a_run(tmp_path, monkeypatch, capsys):
-    import wandb
-
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://localhost:9")  # nobody is there
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "5")
     folder = run(tmp_path, "logger=online", "evaluation.n=0", "samples.n=0")
-    wandb.teardown()  # waits until all is written
+    finish_wandb()
     assert (folder / "checkpoints/last.ckpt").is_file()
     printed = capsys.readouterr()
     assert "0000000000" not in printed.out + printed.err + (folder / "config.yaml").read_text()
@@ -139,3 +121,94 @@ def test_two_processes_are_one_run(tmp_path):
     identities, steps, _ = kept(folder)
     assert identities == {(folder / IDENTITY).read_text().strip()}
     assert [number for number, items in steps if "train/loss" in items] == [0, 1, 2, 3]
+
+
+def logged(folder):
+    """(step, name, value) of all numbers in metrics.csv."""
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return sorted((int(row["step"]), k, float(v)) for row in rows for k, v in row.items() if v and k != "step")
+
+
+def test_two_processes_that_are_killed_twice_leave_one_whole_record(tmp_path):
+    words = ["logger.wandb=offline", "trainer.max_steps=60", "trainer.checkpoint_every=15"]
+    for least in (15, 30):
+        process, log = start(tmp_path / "killed", words, 2), tmp_path / "killed.log"
+        checkpoints = tmp_path / "killed/ddpm_digits/0/checkpoints"
+        while process.poll() is None and not (checkpoints / f"step_{least:07d}.ckpt").exists():
+            time.sleep(0.05)
+        assert process.poll() is None, log.read_text()
+        time.sleep(FLUSH + 0.5)  # so that steps after the checkpoint are in the record
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    finish(tmp_path / "killed", words, 2)
+    folder = folder_of(tmp_path / "killed")
+    identities, steps, _ = kept(folder)
+    assert identities == {(folder / IDENTITY).read_text().strip()}
+    assert len(list(folder.glob("wandb/offline-run-*"))) == 3
+    names = {name for _, name, _ in logged(folder)}
+    found = [(step, key, float(items[key])) for step, items in steps for key in items.keys() & names]
+    assert sorted(found) == logged(folder)  # everything, once
+    for key in ("samples/grid", "samples/trajectory", "eval/table"):
+        assert [step for step, items in steps if key in items] == [40, 60]
+    assert [step for step, items in steps if "val/by_level_table" in items] == [19, 39, 59]
+    assert {path.name for path in (folder / "samples").iterdir()} == {
+        f"{kind}_00000{step}.png" for kind in ("step", "trajectory") for step in (40, 60)
+    }
+    lines = [int(items["_step"]) for _, items in steps]
+    assert lines == sorted(set(lines))
+
+
+class Refuses(BaseHTTPRequestHandler):
+    """A server that knows no key."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(401)
+        self.end_headers()
+        self.wfile.write(b'{"errors": [{"message": "permission denied"}]}')
+
+    do_GET = do_POST  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_refused_key_is_said_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuses)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+    folder = run(tmp_path, "logger=online", "evaluation.n=0", "samples.n=0")
+    finish_wandb()
+    server.shutdown()
+    assert "Weights & Biases is not reached" in capsys.readouterr().out
+    assert "train/loss" in {key for _, items in kept(folder)[1] for key in items}
+
+
+def test_a_connection_that_breaks_later_never_stops_a_run(offline, tmp_path, monkeypatch, capsys):
+    log = PatientWandb._log
+
+    def breaks(self, values, step):
+        if step >= 2:
+            raise BrokenPipeError("the service is gone")
+        log(self, values, step)
+
+    monkeypatch.setattr(PatientWandb, "_log", breaks)
+    folder = run(tmp_path, *offline)
+    assert capsys.readouterr().out.count("the service is gone") == 1
+    assert (folder / "checkpoints/last.ckpt").is_file()
+    finish_wandb()
+    monkeypatch.setattr(PatientWandb, "_log", log)
+    run(tmp_path, *offline, "trainer.max_steps=8", "resume=auto")
+    finish_wandb()
+    order = [number for number, items in kept(folder)[1] if "train/loss" in items]
+    assert order == [1, 3, 5, 7]  # what was lost is made up for
+
+
+def test_tensorboard_has_numbers_and_pictures(tmp_path):
+    folder = run(tmp_path, "logger=tensorboard", "evaluation.n=0")
+    found = EventAccumulator(str(folder)).Reload().Tags()
+    assert {"train/loss", "val/loss", "train/lr"} <= set(found["scalars"])
+    assert set(found["images"]) == {"samples/grid", "samples/trajectory"}

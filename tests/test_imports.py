@@ -29,6 +29,7 @@ LAYERS = [
         "data",
         "training",
         "logs",
+        "wandb_logger",
         "dashboard",
         "saving",
         "processes",
