@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from score_lightning.dashboard import PICTURES, away, show
 from score_lightning.evaluation.evaluate import Evaluator
@@ -14,15 +15,10 @@ from score_lightning.evaluation.outputs import describe_run
 from score_lightning.evaluation.pictures import save_rows, save_samples
 from score_lightning.evaluation.report import write_metrics, write_text
 from score_lightning.generate import Generator, trajectory
-from score_lightning.processes import Rank, metric_device
+from score_lightning.processes import rank_of
 from score_lightning.training import ScoreModule
 
 WAYS = 6  # images that are drawn on their way from noise
-
-
-def rank_of(trainer: L.Trainer) -> Rank:
-    """This process among those of the trainer."""
-    return Rank(trainer.global_rank, trainer.world_size, metric_device(trainer.strategy.root_device))
 
 
 def run_folder(trainer: L.Trainer) -> Path:
@@ -77,9 +73,10 @@ class SaveConfig(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """Writes it."""
         folder = run_folder(trainer)
-        if trainer.is_global_zero:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "config.yaml", self._text)
+        with rank_of(trainer).agreeing():
+            if trainer.is_global_zero:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_text(folder / "config.yaml", self._text)
 
 
 class SampleGrid(Periodic):
@@ -105,8 +102,11 @@ class SampleGrid(Periodic):
         for batch in self._generator(module.average.model, self._n, self._seed, rank):
             images.update(batch.images, batch.indices)
         drawn = images.compute().cpu()
-        if not trainer.is_global_zero:
-            return
+        with rank.agreeing():
+            if rank.number == 0:
+                self._draw(drawn, trainer, module)
+
+    def _draw(self, drawn: Tensor, trainer: L.Trainer, module: ScoreModule) -> None:
         grid, ways = (self.folder / "samples" / f"{name}_{trainer.global_step:07d}.png" for name in PICTURES.values())
         show(trainer, "samples/grid", save_samples(drawn, grid))
         if drawn.ndim == 4:
@@ -143,19 +143,22 @@ class Evaluate(Periodic):
         rank, show = rank_of(trainer), trainer.progress_bar_callback is not None and trainer.is_global_zero
         batches = self._generator(module.average.model, self._n, self._seed, rank, show)
         self.metrics = self._evaluator(batches, rank, progress=show).metrics
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics({f"eval/{k}": v for k, v in self.named.items()}, step=trainer.global_step)
-            device, size = trainer.strategy.root_device, self._generator.batch_size
-            run = describe_run(self._n, self._evaluator, rank, device, size)
-            evaluations = self._generator.evaluations(module.average.model)
-            settings = {"step": trainer.global_step, "seeds": [self._seed], "evaluations_per_image": evaluations}
-            settings |= {**self._settings, **run}
-            write_metrics(self.folder, self.metrics, settings)
+        with rank.agreeing():
+            if rank.number == 0:
+                self._write(trainer, module)
         distance = self.named.get(self._monitor, math.inf)
         if distance < self._best:
             self._best = distance
             trainer.save_checkpoint(self.folder / "checkpoints" / "best_fid.ckpt")
+
+    def _write(self, trainer: L.Trainer, module: ScoreModule) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({f"eval/{k}": v for k, v in self.named.items()}, step=trainer.global_step)
+        device, size = trainer.strategy.root_device, self._generator.batch_size
+        run = describe_run(self._n, self._evaluator, rank_of(trainer), device, size)
+        evaluations = self._generator.evaluations(module.average.model)
+        settings = {"step": trainer.global_step, "seeds": [self._seed], "evaluations_per_image": evaluations}
+        write_metrics(self.folder, self.metrics, {**settings, **self._settings, **run})
 
     @property
     def named(self) -> dict[str, float]:

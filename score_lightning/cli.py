@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from score_lightning.config import parse_word
-from score_lightning.errors import NotFinite, Stopped, UserError
+from score_lightning.errors import Agreed, Stopped, UserError, explain
 
 GOES_ON = 75  # sysexits.h: a temporary failure, try again
 
@@ -25,16 +25,15 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
     try:
         main(words)
     except UserError as error:
-        if isinstance(error, NotFinite) and not _first():
-            sys.exit(0)  # all processes found it
-        if _first():  # the others have the same to say
+        if isinstance(error, Agreed) and not _first():
+            sys.exit(0)
+        if _first() or _connected():  # before, all have the same to say
             print(f"score_lightning: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        what = f" ({error.filename})" if error.filename else ""
-        print(f"score_lightning: the disk is full{what}: nothing that was whole is lost", file=sys.stderr)
+        print(f"score_lightning: {explain(error)}", file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
         if not _first():
@@ -53,11 +52,16 @@ def _first() -> bool:
     return os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0"))) == "0"
 
 
+def _connected() -> bool:
+    """Whether this process is connected with others."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
+
+
 def _leave_processes() -> None:
     """Ends the connection between processes: its threads, if they live on, can abort the interpreter as it exits."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+    if _connected():
+        sys.modules["torch.distributed"].destroy_process_group()
 
 
 def take(

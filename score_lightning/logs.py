@@ -1,5 +1,6 @@
 """The log of a run: metrics.csv, whose rows a checkpoint keeps."""
 
+from contextlib import suppress
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
@@ -21,7 +22,8 @@ class MetricsLog(CSVLogger):
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Adds a row; without Lightning's epoch, of which there is one here."""
         plain = {k: v.item() if hasattr(v, "item") else v for k, v in metrics.items() if k != "epoch"}
-        super().log_metrics(plain, step)
+        with suppress(OSError):  # a full disk is told when a checkpoint is due
+            super().log_metrics(plain, step)
         self.rows.append({**plain, "step": step})
 
     @rank_zero_only

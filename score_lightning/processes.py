@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from score_lightning.errors import UserError
+from score_lightning.errors import Agreed, UserError, explain
+
+if TYPE_CHECKING:
+    import lightning as L
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Rank:
 
     @contextmanager
     def agreeing(self) -> Iterator[None]:
-        """Raises a UserError that is raised inside on any rank on every rank, where the others would wait for it.
+        """Raises a mistake, or a failure to write, of any rank on every rank, where the others would wait for it.
 
         Every rank must enter, and nothing inside may wait for another rank.
         """
@@ -32,9 +35,11 @@ class Rank:
             yield
         except UserError as error:
             mine = str(error)
+        except OSError as error:
+            mine = explain(error)
         found = [message for message in self.gather(mine) if message is not None]
         if found:
-            raise UserError(found[0])
+            raise Agreed(found[0])
 
     def gather(self, mine: Any) -> list[Any]:
         """What every rank has, by rank; every rank must ask."""
@@ -51,6 +56,11 @@ class Rank:
         box = [mine]
         torch.distributed.broadcast_object_list(box, device=torch.device(self.device))
         return box[0]
+
+
+def rank_of(trainer: "L.Trainer") -> Rank:
+    """This process among those of the trainer."""
+    return Rank(trainer.global_rank, trainer.world_size, metric_device(trainer.strategy.root_device))
 
 
 def metric_device(device: torch.device) -> torch.device:

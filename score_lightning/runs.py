@@ -10,7 +10,6 @@ from uuid import uuid4
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from score_lightning import config
 from score_lightning.build_evaluation import build_evaluator, build_features
@@ -23,7 +22,7 @@ from score_lightning.evaluation.reference import Reference
 from score_lightning.generate import Generator
 from score_lightning.logs import MetricsLog
 from score_lightning.parts import part_of
-from score_lightning.saving import AtomicCheckpoints, Checkpoints, KeepLog
+from score_lightning.saving import AtomicCheckpoints, BehindTraining, Checkpoints, KeepLog
 from score_lightning.sources import Split
 from score_lightning.wandb_logger import PatientWandb
 
@@ -95,7 +94,7 @@ def build_trainer(resolved: Resolved, callbacks: list[L.Callback], folder: Path 
             precision=t.precision,  # type: ignore[arg-type]
             logger=_loggers(resolved, folder),
             callbacks=callbacks,
-            plugins=[AsyncCheckpointIO(AtomicCheckpoints(t.keep))],
+            plugins=[BehindTraining(AtomicCheckpoints(t.keep))],
             max_steps=t.max_steps,
             max_epochs=-1,
             accumulate_grad_batches=t.accumulate,

@@ -15,10 +15,12 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import distributed
 
 from score_lightning.errors import NotFinite, Stopped, UserError
 from score_lightning.logs import MetricsLog
+from score_lightning.processes import rank_of
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -56,7 +58,9 @@ class AtomicCheckpoints(TorchCheckpointIO):
             with suppress(OSError):
                 partial.unlink()
             kept = f"; {path} is as it was" if path.exists() else ""
-            raise UserError(f"the checkpoint {path} cannot be written: {str(error).splitlines()[0]}{kept}") from error
+            # torch tells that the file is too short, and not why
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise UserError(f"the checkpoint {path} cannot be written: {str(cause).splitlines()[0]}{kept}") from error
 
     def _make_last(self, path: Path) -> None:
         _link(path, path.with_name("last.ckpt"))
@@ -65,6 +69,15 @@ class AtomicCheckpoints(TorchCheckpointIO):
         # later ones could not be read when this run went on
         for other in [*steps[: max(0, number - self._keep)], *steps[number:]]:
             other.unlink()
+
+
+class BehindTraining(AsyncCheckpointIO):
+    """Writes checkpoints while the training goes on; its `teardown` waits for them and raises what failed."""
+
+    def save_checkpoint(self, *args: Any, **options: Any) -> None:
+        """Begins to write one; an earlier one that failed is left to `teardown`, which every process awaits."""
+        with suppress(UserError):
+            super().save_checkpoint(*args, **options)
 
 
 class Checkpoints(L.Callback):
@@ -133,13 +146,16 @@ class Checkpoints(L.Callback):
         if number or self._due(trainer):
             self.save(trainer)
         if number:
-            _wait(trainer)
+            with rank_of(trainer).agreeing():
+                _wait(trainer)
             saved = f"{self.last} is saved" if self.last else "nothing was trained yet"
             raise Stopped(f"{signal.Signals(number).name} after step {trainer.global_step}: {saved}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """Writes the last checkpoint."""
         self.save(trainer)
+        with rank_of(trainer).agreeing():
+            _wait(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
         """Names the last good checkpoint where numbers go wrong."""
@@ -159,9 +175,10 @@ class Checkpoints(L.Callback):
         if step == self._step:
             return
         self._step, self._time = step, time.monotonic()
-        for logger in trainer.loggers:
-            logger.save()
-        _wait(trainer)
+        with rank_of(trainer).agreeing():
+            for logger in trainer.loggers:
+                logger.save()
+            _wait(trainer)
         trainer.save_checkpoint(self.folder / f"step_{step:07d}.ckpt")
 
     def state_dict(self) -> dict[str, Any]:

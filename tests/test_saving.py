@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -139,6 +140,38 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_whole(what, tmp_path, 
     monkeypatch.undo()
     assert "disk is full" in message or "No space left" in message
     assert checkpoint.read(folder / "checkpoints/last.ckpt")["global_step"] == 2
+
+
+FULL_DISK = """
+import sys
+import torch
+from score_lightning import cli, train
+
+save = torch.save
+
+def full(contents, file):
+    if "step_0000003" in file.name:
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+    save(contents, file)
+
+if __name__ == "__main__":
+    torch.save = full
+    cli.run(train.main, train.usage)
+"""
+
+
+def test_a_full_disk_of_the_first_of_two_processes_is_said_once(tmp_path):
+    script = tmp_path / "full.py"
+    script.write_text(FULL_DISK)
+    words = [*QUICK, *BARE, "trainer.max_steps=20", "trainer.devices=2", "trainer.accelerator=cpu", f"out={tmp_path}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    program = [sys.executable, str(script), "exp=ddpm_digits", *words]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("No space left on device") == 1
+    assert "Traceback" not in done.stderr
+    assert checkpoint.read(tmp_path / "ddpm_digits/0/checkpoints/last.ckpt")["global_step"] == 2
 
 
 def poisoned(monkeypatch, at, parameter=False):
