@@ -25,9 +25,9 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
     try:
         main(words)
     except UserError as error:
-        if isinstance(error, Agreed) and not _first():
+        if isinstance(error, Agreed) and not is_first():
             sys.exit(0)
-        if _first() or _connected():  # before, all have the same to say
+        if is_first() or _connected():  # before, all have the same to say
             print(f"score_lightning: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
@@ -36,7 +36,7 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
         print(f"score_lightning: {explain(error)}", file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
-        if not _first():
+        if not is_first():
             sys.exit(0)
         print(f"stopped: {stopped}. The same command with resume=auto goes on", file=sys.stderr)
         sys.exit(GOES_ON)
@@ -47,7 +47,7 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
         _leave_processes()
 
 
-def _first() -> bool:
+def is_first() -> bool:
     """Whether this is the first of the processes."""
     return os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0"))) == "0"
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from score_lightning.images import ImageSet
 from score_lightning.randomness import generator
+from score_lightning.signals import ignore_signals
 
 
 class TrainingOrder(Sampler[tuple[int, list[int]]]):
@@ -147,4 +148,5 @@ class ImageData(L.LightningDataModule):
             num_workers=self._workers,
             pin_memory=pinned,
             persistent_workers=self._workers > 0,
+            worker_init_fn=ignore_signals,
         )

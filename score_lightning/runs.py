@@ -4,6 +4,8 @@ import logging
 import netrc
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,6 +16,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from score_lightning import config
 from score_lightning.build_evaluation import build_evaluator, build_features
 from score_lightning.callbacks import Evaluate, SampleGrid, SaveConfig
+from score_lightning.cli import is_first
 from score_lightning.config import Resolved
 from score_lightning.dashboard import IDENTITY, Dashboard
 from score_lightning.errors import UserError
@@ -84,50 +87,67 @@ def build_trainer(resolved: Resolved, callbacks: list[L.Callback], folder: Path 
     """
     c, t = resolved.config, resolved.config.trainer
     _quiet()
-    folder = folder or _new_folder(Path(c.out) / Path(c.exp).stem)
-    try:
-        trainer = L.Trainer(
-            accelerator=t.accelerator,
-            devices=int(t.devices) if t.devices.lstrip("-").isdigit() else t.devices,
-            num_nodes=t.num_nodes,
-            strategy=t.strategy,
-            precision=t.precision,  # type: ignore[arg-type]
-            logger=_loggers(resolved, folder),
-            callbacks=callbacks,
-            plugins=[BehindTraining(AtomicCheckpoints(t.keep))],
-            max_steps=t.max_steps,
-            max_epochs=-1,
-            accumulate_grad_batches=t.accumulate,
-            gradient_clip_val=c.optimizer.clip,
-            val_check_interval=min(c.validation.every, t.max_steps) * t.accumulate,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            log_every_n_steps=min(t.log_every, t.max_steps),
-            enable_progress_bar=t.progress,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-    except (
-        ValueError,
-        TypeError,
-        RuntimeError,
-        ImportError,
-        L.fabric.utilities.exceptions.MisconfigurationException,
-    ) as e:
-        raise UserError(f"Lightning refuses the settings of trainer: {e}") from e
-    if t.batch_size % trainer.world_size:
-        raise UserError(f"trainer.batch_size={t.batch_size} must be a multiple of the {trainer.world_size} processes")
-    if c.validation.n < trainer.world_size:
-        raise UserError(f"validation.n={c.validation.n} must be at least the number of processes, {trainer.world_size}")
-    return trainer
+    with nullcontext(folder) if folder else _new_folder(Path(c.out) / Path(c.exp).stem) as place:
+        try:
+            trainer = L.Trainer(
+                accelerator=t.accelerator,
+                devices=int(t.devices) if t.devices.lstrip("-").isdigit() else t.devices,
+                num_nodes=t.num_nodes,
+                strategy=t.strategy,
+                precision=t.precision,  # type: ignore[arg-type]
+                logger=_loggers(resolved, place),
+                callbacks=callbacks,
+                plugins=[BehindTraining(AtomicCheckpoints(t.keep))],
+                max_steps=t.max_steps,
+                max_epochs=-1,
+                accumulate_grad_batches=t.accumulate,
+                gradient_clip_val=c.optimizer.clip,
+                val_check_interval=min(c.validation.every, t.max_steps) * t.accumulate,
+                check_val_every_n_epoch=None,
+                num_sanity_val_steps=0,
+                log_every_n_steps=min(t.log_every, t.max_steps),
+                enable_progress_bar=t.progress,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+            )
+        except (
+            ValueError,
+            TypeError,
+            RuntimeError,
+            ImportError,
+            L.fabric.utilities.exceptions.MisconfigurationException,
+        ) as e:
+            raise UserError(f"Lightning refuses the settings of trainer: {e}") from e
+        ranks = trainer.world_size
+        if t.batch_size % ranks:
+            raise UserError(f"trainer.batch_size={t.batch_size} must be a multiple of the {ranks} processes")
+        if c.validation.n < ranks:
+            raise UserError(f"validation.n={c.validation.n} must be at least the number of processes, {ranks}")
+        return trainer
 
 
-def _new_folder(parent: Path) -> Path:
-    """The next unused version folder below a parent; not yet made."""
+@contextmanager
+def _new_folder(parent: Path) -> Iterator[Path]:
+    """The next version folder below a parent, made by the first process; gone again where what follows fails."""
     if any(p.exists() and not p.is_dir() for p in (parent, *parent.parents)):
         raise UserError(f"{parent} cannot be a folder of runs: a file is in the way (out=…)")
-    taken = [int(p.name) for p in parent.glob("*") if p.name.isdigit()]
-    return parent / str(max(taken, default=-1) + 1)
+    version = max((int(p.name) for p in parent.glob("*") if p.name.isdigit()), default=-1) + 1
+    if not is_first():
+        yield parent / str(version)  # the first one tells the others which it is
+        return
+    while True:
+        try:
+            (parent / str(version)).mkdir(parents=True)
+            break
+        except FileExistsError:  # of another training that begins now
+            version += 1
+    try:
+        yield parent / str(version)
+    except UserError:
+        for path in (parent / str(version), parent):
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def _loggers(resolved: Resolved, folder: Path) -> list[Logger]:

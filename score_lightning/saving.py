@@ -4,6 +4,7 @@ A checkpoint of step k is written when all that belongs to that step is done, it
 before the next step begins. So a run that goes on from it does and logs exactly what the uninterrupted run does.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -21,8 +22,7 @@ from torch import distributed
 from score_lightning.errors import NotFinite, Stopped, UserError
 from score_lightning.logs import MetricsLog
 from score_lightning.processes import rank_of
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+from score_lightning.signals import SIGNALS
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -96,6 +96,7 @@ class Checkpoints(L.Callback):
         self._step, self._time = 0, time.monotonic()
         self._signal: int | None = None
         self._group: Any = None
+        self._lock: int | None = None
         self.folder = Path()
 
     @property
@@ -105,12 +106,18 @@ class Checkpoints(L.Callback):
         return path if path.exists() else None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Learns the run folder."""
+        """Learns the run folder.
+
+        Raises:
+            UserError: when another training writes to it.
+        """
         assert trainer.log_dir is not None
         self.folder = Path(trainer.log_dir) / "checkpoints"
-        if trainer.is_global_zero:
-            for partial in self.folder.glob(".*.ckpt.*"):  # of a write that was killed
-                partial.unlink()
+        with rank_of(trainer).agreeing():
+            if trainer.is_global_zero:
+                self._lock = _lock(self.folder.parent)
+                for partial in self.folder.glob(".*.ckpt.*"):  # of a write that was killed
+                    partial.unlink()
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")  # asks the processes, never the GPUs
 
@@ -158,7 +165,8 @@ class Checkpoints(L.Callback):
             _wait(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
-        """Names the last good checkpoint where numbers go wrong."""
+        """Leaves the folder to others, and names the last good checkpoint where numbers go wrong."""
+        self._leave()
         if isinstance(exception, NotFinite):
             with suppress(UserError):  # which the end of the training raises
                 _wait(trainer)
@@ -180,6 +188,15 @@ class Checkpoints(L.Callback):
                 logger.save()
             _wait(trainer)
         trainer.save_checkpoint(self.folder / f"step_{step:07d}.ckpt")
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Leaves the folder to others."""
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def state_dict(self) -> dict[str, Any]:
         """The step, whose checkpoint need not be written again."""
@@ -213,6 +230,23 @@ class Checkpoints(L.Callback):
         if trainer.world_size > 1:
             distributed.broadcast(late, 0, self._group)
         return bool(late)
+
+
+def _lock(folder: Path) -> int:
+    """Keeps other trainings out of a run folder while this process lives, where the file system knows locks.
+
+    Raises:
+        UserError: when another one is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"another training is writing to {folder}: wait for its end, or stop it") from error
+    except OSError:
+        pass
+    return opened
 
 
 def _wait(trainer: L.Trainer) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from score_lightning import cli, config
 from score_lightning.errors import UserError
+from score_lightning.signals import stop_at_signals
 
 if TYPE_CHECKING:
     import lightning as L
@@ -34,6 +35,11 @@ keys [default]:
 
 def main(words: Sequence[str]) -> None:
     """Trains what the words say."""
+    with stop_at_signals():
+        _main(words)
+
+
+def _main(words: Sequence[str]) -> None:
     own, rest = cli.take(words, OWN)
     if own.get("resume") == "auto":
         own |= _find_newest(own, rest)

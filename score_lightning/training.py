@@ -193,7 +193,7 @@ class ScoreModule(L.LightningModule):
         skip_nonfinite: int = 0,
     ) -> None:
         super().__init__()
-        self._skip, self._overflows = skip_nonfinite, 0
+        self._skip, self._skipped, self._overflows = skip_nonfinite, 0, 0
         self._last: tuple[Tensor, Tensor] | None = None  # times and losses of the last batch
         self.model, self.average = model, average
         self._objective, self._augmentation, self._adam = objective, augmentation, adam
@@ -244,11 +244,11 @@ class ScoreModule(L.LightningModule):
         for p in self.model.parameters():
             p.grad = None
         message = f"step {self.trainer.global_step + 1}: {self._describe()}"
-        if self._skip == 0:
+        if self._skipped >= self._skip:
             raise NotFinite(message)
-        self._skip -= 1
+        self._skipped += 1
         if self.trainer.is_global_zero:
-            print(f"{message}; skipped, as {self._skip} more may be")
+            print(f"{message}; skipped, as {self._skip - self._skipped} more may be")
 
     def _describe(self) -> str:
         """What is not finite, and at which noise; every rank must ask."""
@@ -293,8 +293,13 @@ class ScoreModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/lr"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the configuration, as plain data."""
+        """Adds the configuration, as plain data, and how many steps were skipped."""
         checkpoint["config"] = self._config
+        checkpoint["skipped"] = self._skipped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with what was skipped before."""
+        self._skipped = checkpoint.get("skipped", 0)
 
 
 def read_losses(path: Path) -> list[tuple[int, float]]:

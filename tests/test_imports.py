@@ -19,6 +19,7 @@ LAYERS = [
     THEORY,
     {
         "errors",
+        "signals",
         "settings",
         "signatures",
         "config",

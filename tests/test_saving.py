@@ -3,11 +3,14 @@
 import builtins
 import csv
 import errno
+import fcntl
 import io
 import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +18,7 @@ from chaos import chaos, differences
 from conftest import QUICK, fails, run
 from test_entry_points import assert_same_state, state
 
-from score_lightning import checkpoint, cli, train
+from score_lightning import build, checkpoint, cli, train
 from score_lightning.errors import NotFinite, UserError
 from score_lightning.objectives import ImportanceSampled
 from score_lightning.saving import AtomicCheckpoints
@@ -165,7 +168,7 @@ def test_a_full_disk_of_the_first_of_two_processes_is_said_once(tmp_path):
     script = tmp_path / "full.py"
     script.write_text(FULL_DISK)
     words = [*QUICK, *BARE, "trainer.max_steps=20", "trainer.devices=2", "trainer.accelerator=cpu", f"out={tmp_path}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     program = [sys.executable, str(script), "exp=ddpm_digits", *words]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
@@ -223,7 +226,9 @@ def test_a_set_number_of_bad_steps_is_skipped(tmp_path, monkeypatch, capsys):
             assert torch.equal(value, after["state_dict"][name]), name
     poisoned(monkeypatch, {2, 3})
     with pytest.raises(NotFinite, match="step 3"):
-        run(tmp_path, *BARE, "trainer.max_steps=4", "trainer.skip_nonfinite=1")
+        run(tmp_path / "b", *BARE, "trainer.max_steps=4", "trainer.skip_nonfinite=1")
+    with pytest.raises(NotFinite, match="step 3"):  # what was skipped before a resume counts
+        run(tmp_path / "b", *BARE, "trainer.max_steps=4", "trainer.skip_nonfinite=1", "resume=auto")
 
 
 def test_kills_at_random_moments_change_nothing(tmp_path):
@@ -269,3 +274,61 @@ def test_a_loss_that_is_not_finite_never_reaches_importance_sampling(tmp_path, m
     words = ["objective=variational_bound", "objective.importance=true", "trainer.max_steps=2"]
     with pytest.raises(NotFinite):
         run(tmp_path, *BARE, *words)
+
+
+def test_signals_before_the_first_step_leave_with_75(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build, "build_images", lambda *_: os.kill(os.getpid(), signal.SIGUSR1) or time.sleep(1))
+    monkeypatch.setattr(sys, "argv", ["x", "exp=ddpm_digits", *QUICK, f"out={tmp_path}"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(train.main, train.usage)
+    assert stopped.value.code == 75
+    assert "SIGUSR1 while nothing was trained" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_workers_leave_signals_to_the_run(tmp_path):
+    words = [*QUICK, *BARE, "trainer.max_steps=100000", "trainer.workers=2", f"out={tmp_path}"]
+    program = [
+        sys.executable,
+        "-m",
+        "score_lightning.train",
+        "exp=ddpm_digits",
+        *words,
+        "trainer.checkpoint_every=9999",
+    ]
+    process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    samples = tmp_path / "ddpm_digits/0/metrics.csv"
+    while process.poll() is None and not samples.exists():
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 75, error
+    assert "Traceback" not in error
+    assert steps_in(tmp_path / "ddpm_digits/0")
+
+
+def test_one_training_writes_to_a_folder(tmp_path, monkeypatch, capsys):
+    folder = run(tmp_path, *BARE, "trainer.max_steps=2")
+    opened = os.open(folder, os.O_RDONLY)
+    fcntl.flock(opened, fcntl.LOCK_EX)
+    words = ["exp=ddpm_digits", *QUICK, *BARE, "trainer.max_steps=3", f"out={tmp_path}", "resume=auto"]
+    assert f"another training is writing to {folder}" in fails(train, words, capsys, monkeypatch)
+    os.close(opened)
+    run(tmp_path, *BARE, "trainer.max_steps=3", "resume=auto")
+    assert steps_in(folder)[-1] == 3
+
+
+def test_a_folder_is_claimed_and_given_back(tmp_path, monkeypatch, capsys):
+    mkdir = Path.mkdir
+
+    def raced(self, *args, **options):
+        if self.name == "0" and not self.exists():
+            mkdir(self, *args, **options)  # by another training, just now
+        mkdir(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", raced)
+        assert run(tmp_path, *BARE, "trainer.max_steps=1").name == "1"
+    words = ["exp=ddpm_digits", *QUICK, "trainer.precision=7", f"out={tmp_path / 'new'}"]
+    assert "Lightning refuses" in fails(train, words, capsys, monkeypatch)
+    assert not list((tmp_path / "new").iterdir())

@@ -1,0 +1,35 @@
+"""The signals with which a machine asks a run to save its state and stop."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+from typing import Any
+
+from score_lightning.errors import Stopped
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@contextmanager
+def stop_at_signals() -> Iterator[None]:
+    """Raises Stopped where a signal comes while there is nothing to save, before the first step and after the last."""
+
+    def stop(number: int, frame: Any) -> None:  # noqa: ARG001
+        raise Stopped(f"{signal.Signals(number).name} while nothing was trained")
+
+    if current_thread() is not main_thread():  # others get no signals
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_signals(worker: int = 0) -> None:  # noqa: ARG001
+    """Leaves signals that are sent to all processes of a run to the one that saves it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
