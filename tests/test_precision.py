@@ -1,0 +1,37 @@
+"""Every network trains in mixed precision, with losses close to those of float32 and weights in float32."""
+
+import pytest
+import torch
+from conftest import run
+
+from score_lightning.training import read_losses
+
+SMALL = {
+    "ddpm": ("ddpm_digits", ["net.channels=16", "net.attention=[4]"]),
+    "iddpm": ("ddpm_digits", ["net.learned_variance=true", "objective=hybrid", "net.channels=16"]),
+    "ncsn": ("ncsn_digits", []),
+    "ncsnpp": ("ddpm_digits", ["net=ncsnpp", "net.channels=16", "net.multipliers=[1,2]", "net.blocks=1", "net.attention=[4]"]),
+    "edm": (
+        "ddpm_digits",
+        ["net=ncsnpp", "net.channels=16", "net.multipliers=[1,2]", "net.blocks=1", "net.attention=[4]",
+         "schedule=edm", "prediction=edm", "conditioning=log_sigma", "sampler=heun", "preview=heun",
+         "objective.weight=edm", "objective.times=log_normal"],
+    ),
+    "mlp": ("toy_two_moons", []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_network_trains_in_mixed_precision(name, tmp_path):
+    exp, words = SMALL[name]
+    words = [*words, "trainer.max_steps=6", "samples.n=0", "evaluation.n=0", "trainer.log_every=1"]
+    full, mixed = (
+        run(tmp_path / kind, *words, f"trainer.precision={kind}", exp=exp)
+        for kind in ("32-true", "bf16-mixed")  # 16-mixed is for GPUs alone
+    )
+    one, other = ([loss for _, loss in read_losses(folder / "metrics.csv")] for folder in (full, mixed))
+    assert len(other) == 6
+    assert one != other
+    assert other == pytest.approx(one, rel=0.1)
+    state = torch.load(mixed / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
