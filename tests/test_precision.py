@@ -6,15 +6,15 @@ from conftest import run
 
 from score_lightning.training import read_losses
 
+NCSNPP = ["net=ncsnpp", "net.channels=16", "net.multipliers=[1,2]", "net.blocks=1", "net.attention=[4]"]
 SMALL = {
     "ddpm": ("ddpm_digits", ["net.channels=16", "net.attention=[4]"]),
     "iddpm": ("ddpm_digits", ["net.learned_variance=true", "objective=hybrid", "net.channels=16"]),
     "ncsn": ("ncsn_digits", []),
-    "ncsnpp": ("ddpm_digits", ["net=ncsnpp", "net.channels=16", "net.multipliers=[1,2]", "net.blocks=1", "net.attention=[4]"]),
+    "ncsnpp": ("ddpm_digits", NCSNPP),
     "edm": (
         "ddpm_digits",
-        ["net=ncsnpp", "net.channels=16", "net.multipliers=[1,2]", "net.blocks=1", "net.attention=[4]",
-         "schedule=edm", "prediction=edm", "conditioning=log_sigma", "sampler=heun", "preview=heun",
+        [*NCSNPP, "schedule=edm", "prediction=edm", "conditioning=log_sigma", "sampler=heun", "preview=heun",
          "objective.weight=edm", "objective.times=log_normal"],
     ),
     "mlp": ("toy_two_moons", []),
