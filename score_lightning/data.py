@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from score_lightning.images import ImageSet
@@ -16,8 +17,8 @@ from score_lightning.randomness import generator
 from score_lightning.signals import ignore_signals
 
 
-class TrainingOrder(Sampler[tuple[int, list[int]]]):
-    """(step, indices) of this rank's share of each global batch: an endless stream of shuffled passes over the data.
+class TrainingOrder(Sampler[tuple[int, Tensor]]):
+    """(step, indices int64) of this rank's share of each global batch: shuffled passes over the data without end.
 
     Batch `step` is a function of (seed, step) alone, so a run resumed at a step, on any number of processes, sees the
     same global batches.
@@ -40,22 +41,23 @@ class TrainingOrder(Sampler[tuple[int, list[int]]]):
         """Batches of the whole run, those before `start` included: Lightning counts them as done when it resumes."""
         return self._steps
 
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         share = self._batch_size // self._ranks
-        order, current = torch.empty(0), -1
+        order, current = torch.empty(0, dtype=torch.int64), -1
         for step in range(self._start, self._steps):
-            row = []
-            first = step * self._batch_size + self._rank * share
-            for place in range(first, first + share):
-                if place // self._images != current:
-                    current = place // self._images
+            parts, place = [], step * self._batch_size + self._rank * share
+            end = place + share
+            while place < end:
+                current, before = place // self._images, current
+                if current != before:
                     order = torch.randperm(self._images, generator=generator(self._seed, "order", current))
-                row.append(int(order[place % self._images]))
-            yield step, row
+                parts.append(order[place % self._images :][: end - place])
+                place += len(parts[-1])
+            yield step, torch.cat(parts)
 
 
-class ValidationOrder(Sampler[tuple[int, list[int]]]):
-    """(number of the batch, numbers of its triples): every so-manieth triple goes to a rank.
+class ValidationOrder(Sampler[tuple[int, Tensor]]):
+    """(number of the batch, numbers of its triples, int64): every so-manieth triple goes to a rank.
 
     Args:
         n: number of triples.
@@ -65,13 +67,12 @@ class ValidationOrder(Sampler[tuple[int, list[int]]]):
 
     def __init__(self, n: int, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
         share = max(1, batch_size // ranks)
-        mine = range(rank, n, ranks)
-        self._batches = [list(mine[i : i + share]) for i in range(0, len(mine), share)]
+        self._batches = torch.arange(rank, n, ranks).split(share)
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         return iter(enumerate(self._batches))
 
 
@@ -81,12 +82,11 @@ class Batches(Dataset[dict[str, Any]]):
     def __init__(self, images: ImageSet) -> None:
         self._images = images
 
-    def __getitem__(self, place: tuple[int, list[int]]) -> dict[str, Any]:
+    def __getitem__(self, place: tuple[int, Tensor]) -> dict[str, Any]:
         step, numbers = place
-        index = torch.tensor(numbers)
-        own = index % len(self._images)
+        own = numbers % len(self._images)
         labels = {} if self._images.labels is None else {"labels": self._images.labels[own]}
-        return {"images": self._images[own], **labels, "step": step, "numbers": index}
+        return {"images": self._images[own], **labels, "step": step, "numbers": numbers}
 
 
 class ImageData(L.LightningDataModule):
@@ -139,7 +139,7 @@ class ImageData(L.LightningDataModule):
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loader(self, images: ImageSet, order: Sampler[tuple[int, list[int]]]) -> DataLoader[Any]:
+    def _loader(self, images: ImageSet, order: Sampler[tuple[int, Tensor]]) -> DataLoader[Any]:
         pinned = torch.cuda.is_available()
         return DataLoader(
             Batches(images),

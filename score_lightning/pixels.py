@@ -27,8 +27,9 @@ class PixelRange:
             dequantize: uniform numbers u on [0, 1) of the same shape; then x = (255 x + u) / 256 in [0, 1) first, as
                 NCSN's code does.
         """
-        x = images.float() / 255 if dequantize is None else (images.float() + dequantize) / 256
-        return x * (self.high - self.low) + self.low
+        grey = images.to(torch.float32, copy=True)  # then in its place
+        x = grey.div_(255) if dequantize is None else grey.add_(dequantize).div_(256)
+        return x.mul_(self.high - self.low).add_(self.low)
 
     def decode(self, x: Tensor) -> Tensor:
         """uint8 images, clamped and rounded to the nearest grey level, from x in [low, high]; black where x is NaN."""

@@ -46,7 +46,8 @@ class Augmentation:
         """float32 (B, C, H, W) from uint8 images of that shape, and (B, K), what the network is told of it, or None."""
         if self.flip:
             flipped = noise.rand(len(images)) < 0.5
-            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+            both = torch.cat([images, images.flip(3)])
+            images = both.index_select(0, torch.arange(len(images), device=images.device) + len(images) * flipped)
         x_0 = self.pixels.encode(images, noise.rand(*images.shape) if self.dequantize else None)
         return augment(x_0, noise, self.geometric) if self.geometric > 0 else (x_0, None)
 

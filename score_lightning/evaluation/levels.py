@@ -20,8 +20,7 @@ def level_losses(
     """
     device = next(model.parameters()).device
     losses = LevelLosses(len(loss.times)).to(device)
-    for _, numbers in ValidationOrder(n, batch_size, rank.number, rank.count):
-        index = torch.tensor(numbers)
+    for _, index in ValidationOrder(n, batch_size, rank.number, rank.count):
         place = index % len(images)
         labels = None if images.labels is None else images.labels[place].to(device)
         losses.update(*loss(model, images[place].to(device), index.to(device), labels))
