@@ -79,7 +79,8 @@ def _find_newest(own: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"resume=auto needs exp=NAME; experiments: {', '.join(config.experiments())}")
     from score_lightning import checkpoint
 
-    c = config.load(words, own["exp"]).config
+    resolved = config.load(words, own["exp"])
+    c = resolved.config
     found = (Path(c.out) / Path(c.exp).stem).glob("*/checkpoints/*.ckpt")
     by_file = {path.stat().st_ino: path for path in found if path.name.startswith(("step_", "last"))}
     for path in sorted(by_file.values(), key=lambda path: path.stat().st_mtime_ns, reverse=True):
@@ -96,7 +97,11 @@ def _find_newest(own: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
             return {"done": path}
         print(f"going on from {path}")
         return {"resume": str(path), "folder": path.parent.parent}
-    return {"resume": None, "folder": None}
+    # one that was killed before its first checkpoint begins again in its own folder
+    text = config.to_yaml(resolved.plain())
+    begun = [path.parent for path in (Path(c.out) / Path(c.exp).stem).glob("*/config.yaml") if path.read_text() == text]
+    empty = [folder for folder in begun if not list(folder.glob("checkpoints/*.ckpt"))]
+    return {"resume": None, "folder": empty[0] if empty else None}
 
 
 def _read_checkpoint(path: str | None) -> dict[str, Any] | None:

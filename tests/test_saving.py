@@ -55,6 +55,18 @@ def test_auto_begins_goes_on_and_knows_its_end(tmp_path, capsys):
     assert "has done all its steps" in capsys.readouterr().out
 
 
+def test_auto_begins_again_where_it_was_killed_before_its_first_checkpoint(tmp_path):
+    whole = run(tmp_path / "a", *BARE, "trainer.max_steps=2")
+    folder = run(tmp_path / "b", *BARE, "trainer.max_steps=2", "resume=auto")
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    assert run(tmp_path / "b", *BARE, "trainer.max_steps=2", "resume=auto") == folder
+    assert differences(whole, folder) == []
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    assert run(tmp_path / "b", *BARE, "trainer.max_steps=2", "resume=auto", "seed=1").name == "1"
+
+
 def test_a_truncated_checkpoint_is_named_and_passed_over(tmp_path, capsys):
     whole = run(tmp_path / "a", *BARE, "trainer.max_steps=4")
     folder = run(tmp_path / "b", *BARE, "trainer.max_steps=3")
