@@ -135,7 +135,8 @@ def _write(folder: Path, images: Tensor) -> tuple[Path, list[str]]:
 @contextmanager
 def _one_core() -> Iterator[None]:
     """Everything on one core, where the system can be told."""
-    threads, cores = torch.get_num_threads(), getattr(os, "sched_getaffinity", lambda _: set())(0)
+    threads = torch.get_num_threads()
+    cores: set[int] = getattr(os, "sched_getaffinity", lambda _: set())(0)
     torch.set_num_threads(1)
     try:
         if cores:

@@ -21,7 +21,7 @@ def run(settings: Settings) -> list[Table]:
 def _tables(size: Size, settings: Settings) -> list[Table]:
     device = settings.device
     found = list(peers.available(size, device))
-    nets: dict[str, Any] = {"score_lightning": ours.build_model(size).net.to(device).eval()}
+    nets: dict[str, Any] = {"score_lightning": ours.build_model(size).to(device).eval().net}
     nets |= {peer.name: peer.forward for peer in found}
     for peer in found:
         peer.net.eval()

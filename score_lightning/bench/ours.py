@@ -5,6 +5,7 @@ Built of the theory and the Lightning module alone, so that it runs where packag
 
 import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -16,14 +17,14 @@ from score_lightning.models import ScoreModel
 from score_lightning.networks import UNet
 from score_lightning.objectives import Denoising
 from score_lightning.pixels import PixelRange
-from score_lightning.schedules import cosine, linear_beta
+from score_lightning.schedules import Schedule, cosine, linear_beta
 from score_lightning.training import AdamSettings, Augmentation, ScoreModule, WeightAverage
 
-SCHEDULES = {"linear_beta": linear_beta, "cosine": cosine}
+SCHEDULES: dict[str, Callable[..., Schedule]] = {"linear_beta": linear_beta, "cosine": cosine}
 
 
 def build_model(size: Size) -> ScoreModel:
-    """The model of an experiment."""
+    """The model of an experiment, as `build.build_model` builds it."""
     c = size.resolved.config
     net = UNet(c.images.size, c.images.channels, **_keywords(c.net))
     schedule = SCHEDULES[c.schedule["name"]](**_keywords(c.schedule))
@@ -38,7 +39,7 @@ def build_module(size: Size, device: str = "cpu") -> ScoreModule:
     adam = AdamSettings(
         o.lr, (o.betas[0], o.betas[1]), o.eps, o.weight_decay, o.warmup, c.trainer.max_steps if o.decay else None
     )
-    augmentation = Augmentation(PixelRange(*c.images.range), c.images.flip)
+    augmentation = Augmentation(PixelRange(*c.images.range), c.images.flip, drop=c.labels.drop)
     average = WeightAverage(model, c.ema.decay, c.ema.warmup, c.ema.ramp)
     return ScoreModule(model, Denoising(**_keywords(c.objective)), augmentation, adam, average).to(device)
 

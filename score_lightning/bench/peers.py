@@ -81,9 +81,10 @@ def diffusers(size: Size, device: str) -> Peer:
     from score_lightning.formats.diffusers import unet_config
 
     ours: Any = build_model(size).net
-    net = UNet2DModel(**{key: value for key, value in unet_config(ours).items() if not key.startswith("_")}).to(device)
+    unet: Any = UNet2DModel(**{key: value for key, value in unet_config(ours).items() if not key.startswith("_")})
+    net = unet.to(device)
     schedule = "linear" if size.resolved.config.schedule["name"] == "linear_beta" else "squaredcos_cap_v2"
-    scheduler = DDPMScheduler(1000, beta_schedule=schedule)
+    scheduler: Any = DDPMScheduler(1000, beta_schedule=schedule)
 
     def loss(x_0: Tensor) -> Tensor:
         noise, t = torch.randn_like(x_0), torch.randint(1000, (len(x_0),), device=x_0.device)

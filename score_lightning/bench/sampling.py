@@ -30,18 +30,19 @@ def run(settings: Settings) -> list[Table]:
 
 def _table(size: Size, settings: Settings) -> Table:
     model = ours.build_model(size).to(settings.device).eval()
+    net: Any = model.net
     steps = 4 if settings.quick else 10 if size.exp == "ddpm_cifar" else 50
     x, t = ours.inputs(size, settings.device)
     projects = {
         "score_lightning": _ours(model, x, steps),
-        "diffusers": _diffusers(model.net, x, steps),
-        "azula": _azula(model.net, x, steps),
+        "diffusers": _diffusers(net, x, steps),
+        "azula": _azula(net, x, steps),
     }
     limit = 2 if size.exp == "ddpm_cifar" else 10
     rows = []
     for project, cases in projects.items():
         for name, (function, evaluations) in cases.items():
-            overhead = _overhead(function, evaluations, model.net, (x, t), settings)
+            overhead = _overhead(function, evaluations, net, (x, t), settings)
             own = project == "score_lightning"
             bounds = (Bound("overhead in %", overhead.median, limit),) if own else ()
             low, high = overhead.quartiles

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,7 +32,8 @@ class Settings:
         return 1 if self.quick else usual
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """A training step in two halves: loss and gradients, then clipping, optimizer and average."""
 
     compute: Callable[[], None]

@@ -4,6 +4,8 @@ Each project's own loss, clipping and average, with Adam, on images that are in 
 which it flips and scales; the others are given scaled ones. The same network, operation by operation, is diffusers'.
 """
 
+from collections.abc import Callable
+
 from score_lightning.bench import machine, ours, peers
 from score_lightning.bench.settings import Settings, Size, Step, sizes
 from score_lightning.bench.tables import Bound, Row, Table, timed
@@ -19,8 +21,9 @@ def run(settings: Settings) -> list[Table]:
     for size in sizes(settings):
         built, notes, same = _build(size, settings.device)
         steps = {(precision, name): step for precision in PRECISIONS for name, step in built[precision].items()}
+        functions: dict[str, Callable[[], None]] = {" ".join(key): step for key, step in steps.items()}
         repeats = settings.repeats(7 if size.exp == "ddpm_cifar" else 15)
-        found = alternate({" ".join(key): step for key, step in steps.items()}, repeats, 0 if settings.quick else 2)
+        found = alternate(functions, repeats, 0 if settings.quick else 2)
         timings = {key: found[" ".join(key)] for key in steps}
         for precision, title in PRECISIONS.items():
             rows = [

@@ -138,7 +138,10 @@ class Table:
 def read(table: Mapping[str, Any]) -> Table:
     """The table of `plain`."""
     rows = [
-        Row(**{key: v for key, v in row.items() if key != "ratio"} | {"bounds": tuple(Bound(**b) for b in row["bounds"])})
+        Row(
+            **{key: v for key, v in row.items() if key != "ratio"}
+            | {"bounds": tuple(Bound(**b) for b in row["bounds"])}
+        )
         for row in table["rows"]
     ]
     return Table(**{**table, "rows": rows, "curves": [Curves(**c) for c in table["curves"]]})
