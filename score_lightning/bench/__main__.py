@@ -38,7 +38,7 @@ Measures this project beside what its users would take instead, and writes docs/
   device=cpu|cuda              on a GPU {", ".join(ON_GPU)}, into benchmarks_gpu.md [cpu]
   out=DIR                      where the page goes [docs]
   digits=FILE mnist=FILE       checkpoints of ddpm_digits and ddpm_mnist, for quality
-  n=N                          images at each point of quality [1000]
+  n=N                          images at each point of quality, for mnist a quarter of them [1000]
 
 suites:
 {suites}"""

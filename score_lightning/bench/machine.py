@@ -30,10 +30,13 @@ def describe(device: str) -> dict[str, str]:
     if device == "cuda":
         gpu = torch.cuda.get_device_properties(0)
         found["GPU"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+    missing = []
     for package in PACKAGES:
-        with suppress(PackageNotFoundError):
+        try:
             found[package] = version(package)
-    return found
+        except PackageNotFoundError:
+            missing.append(package)
+    return found | ({"not installed, and left out": ", ".join(missing)} if missing else {})
 
 
 def has_matrix_units(device: str) -> bool:

@@ -14,6 +14,7 @@ from score_lightning.bench.fresh import ask
 from score_lightning.bench.settings import Settings, Size, sizes
 from score_lightning.bench.tables import Bound, LeftOut, Row, Table
 from score_lightning.bench.timing import alternate
+from score_lightning.bench.trainer import configure, fit
 from score_lightning.cli import take
 
 BATCH = 16  # of each process
@@ -50,8 +51,6 @@ def _ask(processes: int, settings: Settings) -> float:
 
 def measure(processes: int, quick: bool) -> float:
     """Seconds of a step."""
-    from score_lightning.bench.trainer import configure, fit
-
     first = sizes(Settings(quick=quick))[0]
     size = Size(first.title, first.exp, first.words, processes * (2 if quick else BATCH))
     words = [f"trainer.devices={processes}", "trainer.accelerator=cpu"]

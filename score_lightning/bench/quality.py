@@ -31,6 +31,7 @@ SOLVERS = {
     "euler_maruyama": ["sampler=euler_maruyama", "sampler.clip=true", "continuous=true"],
 }
 EVALUATIONS = (4, 6, 8, 10, 15, 25, 50)
+FEWER = (6, 10, 15)  # of a network that takes long
 FEW = 15  # evaluations that must do
 METRICS = {"is_classifier": "inception score", "fid_classifier": "Fréchet distance"}
 
@@ -57,14 +58,15 @@ def run(settings: Settings) -> list[Table]:
 
 
 def _tables(name: str, path: str, settings: Settings) -> Iterator[Table]:
-    n = 64 if settings.quick else settings.n
+    n = 64 if settings.quick else settings.n if name == "digits" else settings.n // 4
     model, resolved, _ = open_changed(path, [f"evaluation.n={n}", "evaluation.metrics=[is,fid]", "features=classifier"])
     model.to(settings.device)
     reference = build_reference(resolved, None)
     evaluator = build_evaluator(resolved, build_features(resolved, reference), reference, n)
     full = ["sampler=ancestral", *(["sampler.steps=4"] if settings.quick else [])]
     base = _point(model, resolved, evaluator, "ancestral, all levels", full, n)
-    points = list(_points(model, resolved, evaluator, n, settings.quick))
+    counts = (4,) if settings.quick else EVALUATIONS if name == "digits" else FEWER
+    points = list(_points(model, resolved, evaluator, n, counts))
     for metric, title in METRICS.items():
         rows = [_row(point, base, metric) for point in [base, *points]]
         if metric == "is_classifier":
@@ -83,9 +85,11 @@ def _place(point: Point) -> int:
     return point.evaluations
 
 
-def _points(model: ScoreModel, resolved: Resolved, evaluator: Evaluator, n: int, quick: bool) -> Iterator[Point]:
+def _points(
+    model: ScoreModel, resolved: Resolved, evaluator: Evaluator, n: int, counts: Sequence[int]
+) -> Iterator[Point]:
     for solver, words in SOLVERS.items():
-        for wanted in (4,) if quick else EVALUATIONS:
+        for wanted in counts:
             each = 2 if solver in ("heun", "predictor_corrector") else 1
             steps = max(2, (wanted + each - 1) // each)
             yield _point(model, resolved, evaluator, solver, [*words, f"sampler.steps={steps}"], n)

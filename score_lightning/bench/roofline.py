@@ -77,7 +77,8 @@ def _as_is(_: ScoreModule) -> None:
 
 
 def _channels_first(module: ScoreModule) -> None:
-    module.model.to(memory_format=torch.contiguous_format)
+    for model in (module.model, module.average.model):
+        model.to(memory_format=torch.contiguous_format)
 
 
 def _compile(module: ScoreModule) -> None:

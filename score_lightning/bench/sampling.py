@@ -31,7 +31,7 @@ def run(settings: Settings) -> list[Table]:
 def _table(size: Size, settings: Settings) -> Table:
     model = ours.build_model(size).to(settings.device).eval()
     net: Any = model.net
-    steps = 4 if settings.quick else 10 if size.exp == "ddpm_cifar" else 50
+    steps = 4 if settings.quick else 6 if size.exp == "ddpm_cifar" else 50
     x, t = ours.inputs(size, settings.device)
     projects = {
         "score_lightning": _ours(model, x, steps),
@@ -62,7 +62,7 @@ def _overhead(
             for _ in range(evaluations):
                 net(*inputs)
 
-    found = alternate({"forwards": forwards, "sampler": function}, settings.repeats(7), 0 if settings.quick else 1)
+    found = alternate({"forwards": forwards, "sampler": function}, settings.repeats(5), 0 if settings.quick else 1)
     pairs = zip(found["sampler"].seconds, found["forwards"].seconds, strict=True)
     return Timing(tuple(100 * (sampler / bare - 1) for sampler, bare in pairs))
 

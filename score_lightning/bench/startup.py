@@ -8,12 +8,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from score_lightning.bench.settings import Settings
 from score_lightning.bench.tables import Bound, Table, timed
 from score_lightning.bench.timing import alternate
 
-IMPORTS = "import torch, lightning, torchmetrics, omegaconf, wandb"
+PACKAGES = ("torch", "lightning", "torchmetrics", "omegaconf", "wandb")
 WORDS = (
     "exp=ddpm_digits", "trainer.max_steps=1", "trainer.progress=false", "validation.n=10", "samples.n=0",
     "evaluation.n=0", "logger=off",
@@ -22,10 +23,13 @@ WORDS = (
 
 def run(settings: Settings) -> list[Table]:
     """One table."""
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(name=package)
     with tempfile.TemporaryDirectory() as out:
         train = ["-m", "score_lightning.train"]
         functions = {
-            "the imports alone": _command("-c", IMPORTS),
+            "the imports alone": _command("-c", f"import {', '.join(PACKAGES)}"),
             "train, one step": _command(*train, *WORDS, f"out={out}"),
             "train --help": _command(*train, "--help"),
         }

@@ -66,7 +66,7 @@ def fit(resolved: Resolved, images: torch.Tensor) -> float:
 
 
 def _rows(size: Size, settings: Settings) -> list[Row]:
-    steps = 4 if settings.quick else 12 if size.exp == "ddpm_cifar" else 200
+    steps = 4 if settings.quick else 12 if size.exp == "ddpm_cifar" else 100
     images = size.images(max(1000, size.batch))
     with tempfile.TemporaryDirectory() as out:
         resolved = configure(size, steps, Path(out), f"trainer.accelerator={settings.device.replace('cuda', 'gpu')}")
@@ -74,7 +74,7 @@ def _rows(size: Size, settings: Settings) -> list[Row]:
             "the bare step": lambda: _bare(size, resolved, steps, settings.device),
             "Lightning's loop": lambda: fit(resolved, images),
         }
-        found = alternate(functions, settings.repeats(5), 0)
+        found = alternate(functions, settings.repeats(3 if size.exp == "ddpm_cifar" else 7), 0)
     bare, loop = (found[name] for name in functions)
     # of each pair, since the machine may be faster in one than in the next
     overhead = Timing(tuple(100 * (b / a - 1) for a, b in zip(bare.seconds, loop.seconds, strict=True))).median
