@@ -130,4 +130,5 @@ def test_missing_packages_and_failures_stop_one_suite_only(tmp_path, monkeypatch
 def test_mistakes_are_answered(capsys, monkeypatch):
     assert "did you mean steps?" in fails(bench, ["only=step"], capsys, monkeypatch)
     assert "did you mean quick?" in fails(bench, ["quik=true"], capsys, monkeypatch)
+    assert "no such checkpoint" in fails(bench, ["digits=none.ckpt"], capsys, monkeypatch)
     assert "cpu or cuda" in fails(bench, ["device=gpu"], capsys, monkeypatch)

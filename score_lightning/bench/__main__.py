@@ -7,7 +7,7 @@ from typing import Any
 
 from score_lightning import cli
 from score_lightning.config import suggest
-from score_lightning.errors import UserError
+from score_lightning.errors import Stopped, UserError
 
 OWN = {"only": str, "quick": bool, "device": str, "out": str, "digits": str, "mnist": str, "n": int}
 SUITES = {
@@ -56,6 +56,9 @@ def main(words: Sequence[str]) -> None:
         raise UserError(f"unknown key {key}{suggest(key, OWN)}; there are {', '.join(OWN)}")
     device = own.get("device", "cpu")
     names = _chosen(own.get("only"), device)
+    for key in ("digits", "mnist"):
+        if key in own and not Path(own[key]).exists():
+            raise UserError(f"{key}={own[key]}: there is no such checkpoint")
 
     import torch
 
@@ -109,6 +112,8 @@ def _measure(name: str, settings: Any) -> dict[str, Any]:
         left_out = str(reason)
     except ModuleNotFoundError as error:
         left_out = f"the package {error.name} is not installed"
+    except (Stopped, UserError):
+        raise
     except Exception as error:  # whatever goes wrong on a machine never seen before
         traceback.print_exc()
         left_out = f"it failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
