@@ -110,7 +110,7 @@ def _machines(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _picture(table: Table) -> str:
-    return re.sub(r"\W+", "_", table.title.lower()).strip("_") + ".png"
+    return re.sub(r"\W+", "_", table.title.lower().replace("é", "e"), flags=re.ASCII).strip("_") + ".png"
 
 
 def draw(table: Table, folder: Path) -> None:

@@ -51,7 +51,8 @@ def configure(size: Size, steps: int, out: Path, *words: str) -> Resolved:
     return load(
         [
             *size.words, f"trainer.max_steps={steps}", f"trainer.batch_size={size.batch}", "trainer.progress=false",
-            "trainer.precision=32-true", "samples.n=0", "evaluation.n=0", "validation.n=10", "logger=off", f"out={out}", *words,
+            "trainer.precision=32-true", "samples.n=0", "evaluation.n=0", "validation.n=10", "logger=off",
+            f"out={out}", *words,
         ],
         size.exp,
     )  # fmt: skip
