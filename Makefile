@@ -5,13 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup train eval sample experiments test chaos lint clean
+.PHONY: help setup train eval sample experiments test chaos lint bench bench-gpu clean
 
 help:
 	@echo "make train EXP=ddpm_digits [ARGS='key=value ...']   train, with pictures and numbers at the end"
 	@echo "make eval CKPT=runs/.../last.ckpt [ARGS='n=1000']    metrics.json, samples.png, report.html"
 	@echo "make sample CKPT=runs/.../last.ckpt [ARGS='n=64']    samples.png, samples.npz"
 	@echo "make test | make lint | make chaos                  the tests; ruff and mypy; kills trainings and compares"
+	@echo "make bench | make bench-gpu [ARGS='only=steps']    measures it beside other projects: docs/benchmarks.md"
 	@echo "make experiments                                    lists them: data, parameters, method, published result"
 
 setup: $(VENV)/.ready
@@ -48,6 +49,10 @@ lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+bench bench-gpu: setup
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	@$(BIN)/python -m score_lightning.bench $(if $(findstring gpu,$@),device=cuda) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

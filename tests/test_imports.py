@@ -14,7 +14,7 @@ THEORY = {
     "perturbation", "schedules", "models", "objectives", "samplers", "ladder", "networks", "pixels", "randomness",
     "likelihood", "divergence", "conditional", "points", "augment",
 }  # fmt: skip
-ENTRY = {"train", "eval", "sample", "suggest_noise", "import_weights", "export", "experiments", "sweep"}
+ENTRY = {"train", "eval", "sample", "suggest_noise", "import_weights", "export", "experiments", "sweep", "bench"}
 LAYERS = [
     THEORY,
     {

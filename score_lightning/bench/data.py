@@ -1,0 +1,148 @@
+"""Images per second and core: batches of uint8 images in memory or decoded from files, flipped and scaled to float32.
+
+All on one core. The peer does the same with torchvision's transforms, image by image, under torch's DataLoader.
+"""
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from score_lightning.bench.settings import Settings
+from score_lightning.bench.tables import Bound, Row, Table, rate
+from score_lightning.bench.timing import alternate
+from score_lightning.data import ImageData
+from score_lightning.images import ImageFiles, ImageSet, LazyImageSet, Shape, list_pictures
+from score_lightning.pixels import PixelRange
+from score_lightning.randomness import BatchNoise
+from score_lightning.training import Augmentation
+
+BATCH = 128
+AUGMENTATION = Augmentation(PixelRange(), flip=True)
+
+
+def run(settings: Settings) -> list[Table]:
+    """A table of images in memory, one of files."""
+    n = BATCH if settings.quick else 40 * BATCH
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=draws)
+    with _one_core(), tempfile.TemporaryDirectory() as folder:
+        files, names = _write(Path(folder), images[: n if settings.quick else 1024])
+        memory = {"score_lightning": _ours(ImageSet(images)), "torchvision": _torchvision(_Arrays(images))}
+        disk = {
+            "score_lightning: folder of PNGs": _ours(LazyImageSet(_files(files))),
+            "score_lightning: zip of PNGs": _ours(LazyImageSet(_files(files.with_suffix(".zip")))),
+            "torchvision: folder of PNGs": _torchvision(_Files(files, names)),
+        }
+        return [
+            _table("Images in memory, 32 x 32 x 3", memory, n, settings, 80_000),
+            _table("Images decoded from files, 32 x 32 x 3", disk, len(names), settings),
+        ]
+
+
+def _table(
+    title: str, functions: dict[str, Callable[[], None]], n: int, settings: Settings, least: float | None = None
+) -> Table:
+    def row(name: str, timing: Any) -> Row:
+        own = name.startswith("score_lightning")
+        bounds = (Bound("images/s", n / timing.median, least, least=True),) if own and least else ()
+        return rate(name, timing, n, peer=not own, bounds=bounds)
+
+    found = alternate(functions, settings.repeats(7), 0 if settings.quick else 1)
+    return Table(title, "images per second and core", [row(*item) for item in found.items()], more=True)
+
+
+def _ours(images: ImageSet) -> Callable[[], None]:
+    data = ImageData(images, images, BATCH, len(images) // BATCH, 10, seed=0)
+
+    def load() -> None:
+        for batch in data.train_dataloader():
+            AUGMENTATION(batch["images"], BatchNoise(0, "train", batch["step"]))
+
+    return load
+
+
+def _torchvision(images: Dataset[Tensor]) -> Callable[[], None]:
+    loader = DataLoader(images, BATCH, shuffle=True)
+
+    def load() -> None:
+        for _ in loader:
+            pass
+
+    return load
+
+
+def _transform() -> Any:
+    from torchvision import transforms
+
+    half = (0.5, 0.5, 0.5)
+    return transforms.Compose(
+        [transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize(half, half)]
+    )
+
+
+class _Arrays(Dataset[Tensor]):
+    """Images in memory as torchvision's CIFAR-10 holds them: arrays, each made a picture and transformed."""
+
+    def __init__(self, images: Tensor) -> None:
+        self._arrays, self._transform = images.permute(0, 2, 3, 1).contiguous().numpy(), _transform()
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._transform(Image.fromarray(self._arrays[index]))
+
+
+class _Files(Dataset[Tensor]):
+    """Pictures of a folder as torchvision's ImageFolder reads them."""
+
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        self._paths, self._transform = [folder / name for name in names], _transform()
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Any:
+        with Image.open(self._paths[index]) as image:
+            return self._transform(image.convert("RGB"))
+
+
+def _files(root: Path) -> ImageFiles:
+    return ImageFiles(root, list_pictures(root), Shape(32, 3))
+
+
+def _write(folder: Path, images: Tensor) -> tuple[Path, list[str]]:
+    """A folder of PNGs and a zip of them beside it; what they are called."""
+    root = folder / "pictures"
+    root.mkdir()
+    names = [f"{i:05d}.png" for i in range(len(images))]
+    with zipfile.ZipFile(root.with_suffix(".zip"), "w") as archive:
+        for name, image in zip(names, images, strict=True):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(root / name)
+            archive.write(root / name, name)
+    return root, names
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """Everything on one core, where the system can be told."""
+    threads = torch.get_num_threads()
+    cores: set[int] = getattr(os, "sched_getaffinity", lambda _: set())(0)
+    torch.set_num_threads(1)
+    try:
+        if cores:
+            os.sched_setaffinity(0, {min(cores)})
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if cores:
+            os.sched_setaffinity(0, cores)

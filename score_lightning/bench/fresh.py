@@ -1,0 +1,21 @@
+"""Measurements in processes of their own, which have nothing in memory and nothing loaded."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def ask(module: str, words: Sequence[str], env: Mapping[str, str] | None = None) -> Any:
+    """What `python -m score_lightning.bench.<module>` prints last, read as JSON.
+
+    Raises:
+        RuntimeError: with the end of what it said when it fails.
+    """
+    command = [sys.executable, "-m", f"score_lightning.bench.{module}", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[1:])}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])

@@ -1,0 +1,65 @@
+"""What a measurement depends on: processor, threads, versions, date."""
+
+import os
+import platform
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = (
+    "score_lightning", "torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "diffusers", "azula",
+    "denoising-diffusion-pytorch", "ema-pytorch",
+)  # fmt: skip
+MATRIX_FLAGS = ("amx_bf16", "avx512_bf16")
+
+
+def describe(device: str) -> dict[str, str]:
+    """Name -> value of all that numbers depend on."""
+    found = {
+        "processor": _field("model name") or platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "bf16 in the processor": ", ".join(_flags()) or "none",
+        "threads": str(torch.get_num_threads()),
+        "memory": f"{total_memory('cpu') / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    if device == "cuda":
+        gpu = torch.cuda.get_device_properties(0)
+        found["GPU"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+    missing = []
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            missing.append(package)
+    return found | ({"not installed, and left out": ", ".join(missing)} if missing else {})
+
+
+def has_matrix_units(device: str) -> bool:
+    """Whether bfloat16 is multiplied in hardware."""
+    return torch.cuda.get_device_capability()[0] >= 8 if device == "cuda" else bool(_flags())
+
+
+def total_memory(device: str) -> int:
+    """Bytes of memory."""
+    if device == "cuda":
+        return torch.cuda.get_device_properties(0).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _flags() -> list[str]:
+    return [flag for flag in MATRIX_FLAGS if flag in _field("flags").split()]
+
+
+def _field(name: str) -> str:
+    """A field of the first processor; empty where the system does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return value.strip()
+    return ""

@@ -1,0 +1,90 @@
+"""Peak memory of training, each batch size in a process of its own.
+
+On a CPU the peak of the process less what it had after all imports, on a GPU what torch allocated there at most.
+"""
+
+import json
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from score_lightning.bench import ours, peers
+from score_lightning.bench.fresh import ask
+from score_lightning.bench.machine import total_memory
+from score_lightning.bench.settings import Settings, Size, sizes
+from score_lightning.bench.tables import Curves, Row, Table
+from score_lightning.cli import take
+
+OURS = "score_lightning"
+BATCHES = (1, 4, 16, 64, 128)
+
+
+def run(settings: Settings) -> list[Table]:
+    """One table, with its curve."""
+    rows: list[Row] = []
+    lines: dict[str, list[tuple[float, float]]] = {}
+    batches = (1, 2) if settings.quick else BATCHES
+    size = sizes(settings)[0]
+    names = [OURS, *(peer.name for peer in peers.available(size, "cpu") if peer.same)]
+    limit = 0.8 * total_memory(settings.device) / 2**30
+    notes = []
+    for batch in batches:
+        for name in names:
+            points = lines.setdefault(name, [])
+            expected = points[-1][1] * batch / points[-1][0] if points else 0.0
+            if expected > limit:
+                notes.append(f"{name} at {batch} images would need up to {expected:.0f} GiB, more than is there.")
+                continue
+            peak = _ask(name, batch, settings)
+            points.append((batch, peak))
+            rows.append(Row(f"{name}, batch {batch}", peak, note=f"{1024 * peak / batch:.0f} MiB an image"))
+    curves = Curves("batch size", "GiB", lines, log_y=True)
+    title = f"Peak memory of training, {size.title}, float32"
+    return [Table(title, "GiB", rows, note=" ".join(notes), curves=[curves])]
+
+
+def _ask(name: str, batch: int, settings: Settings) -> float:
+    words = [f"project={name}", f"batch={batch}", f"device={settings.device}", f"quick={str(settings.quick).lower()}"]
+    return float(ask("memory", words))
+
+
+def measure(name: str, size: Size, device: str) -> float:
+    """GiB at the most in three steps; Adam's state is there from the second on."""
+    _train(name, Size("digits", "ddpm_digits", (), 2), "cpu")  # what is loaded at the first use is no part of it
+    before = _resident("VmRSS")
+    _train(name, size, device)
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return (_resident("VmHWM") - before) / 2**30
+
+
+def _train(name: str, size: Size, device: str) -> None:
+    if name == OURS:
+        step = ours.build_step(size, "32-true", device)
+    else:
+        peer = next(peer for peer in peers.available(size, device) if peer.name == name)
+        step = peers.build_step(peer, size, "32-true", device)
+    for _ in range(3):
+        step()
+
+
+def _resident(what: str) -> int:
+    """Bytes in memory: now (VmRSS) or at the most (VmHWM); where the system does not tell, at the most.
+
+    The peak that getrusage knows is also that of the process that started this one.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(what):
+                return 1024 * int(line.split()[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+if __name__ == "__main__":
+    own, _ = take(sys.argv[1:], {"project": str, "batch": int, "device": str, "quick": bool})
+    first = sizes(Settings(own["device"], own["quick"]))[0]
+    print(json.dumps(measure(own["project"], Size(first.title, first.exp, first.words, own["batch"]), own["device"])))

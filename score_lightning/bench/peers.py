@@ -1,0 +1,162 @@
+"""The other side of a comparison: what users would take instead, each trained as its own project trains it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from score_lightning.bench.settings import Size, Step
+
+LR, CLIP, DECAY = 2e-4, 1.0, 0.9999
+Average = Callable[[nn.Module], Callable[[], Any] | None]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another project's network and training.
+
+    Args:
+        name: of the project.
+        net: the network.
+        forward: of the network, from x (B, C, H, W) and t (B,).
+        loss: of images x_0 (B, C, H, W) in [-1, 1].
+        average: begins an average of weights and returns its update; None where the project has no average.
+        same: whether the network is the same as ours, operation by operation.
+    """
+
+    name: str
+    net: nn.Module
+    forward: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Tensor], Tensor]
+    average: Average
+    same: bool
+
+    @property
+    def note(self) -> str:
+        """What is to be known of it."""
+        parameters = f"{sum(p.numel() for p in self.net.parameters()) / 1e6:.2f} M parameters"
+        return parameters if self.same else f"another network, {parameters}"
+
+
+def available(size: Size, device: str) -> Iterator[Peer]:
+    """The peers whose packages are there."""
+    for build in (diffusers, denoising_diffusion, azula):
+        with suppress(ImportError):
+            yield build(size, device)
+
+
+def build_step(peer: Peer, size: Size, precision: str, device: str) -> Step:
+    """A training step: Adam, clipping, and the project's average."""
+    parameters = list(peer.net.parameters())
+    optimizer, average = torch.optim.Adam(parameters, LR), peer.average(peer.net)
+    x_0 = size.images().to(device).float() / 127.5 - 1
+    autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed")
+    peer.net.train()
+
+    def compute() -> None:
+        optimizer.zero_grad()
+        with autocast:
+            loss = peer.loss(x_0)
+        loss.backward()
+
+    def update() -> None:
+        nn.utils.clip_grad_norm_(parameters, CLIP)
+        optimizer.step()
+        if average is not None:
+            average()
+
+    return Step(compute, update)
+
+
+def diffusers(size: Size, device: str) -> Peer:
+    """The same network in diffusers, trained as its example of unconditional generation is."""
+    from diffusers import DDPMScheduler, UNet2DModel
+    from diffusers.training_utils import EMAModel
+
+    from score_lightning.bench.ours import build_model
+    from score_lightning.formats.diffusers import unet_config
+
+    ours: Any = build_model(size).net
+    unet: Any = UNet2DModel(**{key: value for key, value in unet_config(ours).items() if not key.startswith("_")})
+    net = unet.to(device)
+    schedule = "linear" if size.resolved.config.schedule["name"] == "linear_beta" else "squaredcos_cap_v2"
+    scheduler: Any = DDPMScheduler(1000, beta_schedule=schedule)
+
+    def loss(x_0: Tensor) -> Tensor:
+        noise, t = torch.randn_like(x_0), torch.randint(1000, (len(x_0),), device=x_0.device)
+        return F.mse_loss(net(scheduler.add_noise(x_0, noise, t), t).sample.float(), noise)
+
+    def average(net: nn.Module) -> Callable[[], Any]:
+        ema = EMAModel(net.parameters(), DECAY, use_ema_warmup=True)
+        return lambda: ema.step(net.parameters())
+
+    return Peer("diffusers", net, lambda x, t: net(x, t).sample, loss, average, same=True)
+
+
+def denoising_diffusion(size: Size, device: str) -> Peer:
+    """Its network with the same widths; average and its interval are those of its trainer."""
+    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+    from ema_pytorch import EMA
+
+    c = size.resolved.config
+    resolutions = [c.images.size // 2**i for i in range(len(c.net["multipliers"]))]
+    net = Unet(
+        dim=c.net["channels"],
+        dim_mults=tuple(c.net["multipliers"]),
+        channels=c.images.channels,
+        full_attn=tuple(resolution in c.net["attention"] for resolution in resolutions),
+        dropout=c.net["dropout"],
+    )
+    schedule = "linear" if c.schedule["name"] == "linear_beta" else "cosine"
+    diffusion = GaussianDiffusion(net, image_size=c.images.size, objective="pred_noise", beta_schedule=schedule)
+    diffusion.to(device)
+
+    def average(_: nn.Module) -> Callable[[], Any]:
+        return EMA(diffusion, beta=0.995, update_every=10).to(device).update
+
+    def loss(x_0: Tensor) -> Tensor:
+        return diffusion((x_0 + 1) / 2)
+
+    return Peer("denoising-diffusion-pytorch", net, net, loss, average, same=False)
+
+
+def azula(size: Size, device: str) -> Peer:
+    """Its U-Net with the same widths and no attention, which it does not have; it has no average either."""
+    from azula.denoise import SimpleDenoiser
+    from azula.noise import VPSchedule
+
+    c = size.resolved.config
+    widths = [c.net["channels"] * multiplier for multiplier in c.net["multipliers"]]
+    net = _modulated(c.images.channels, widths, c.net["blocks"], c.net["groups"], c.net["dropout"]).to(device)
+    denoiser = SimpleDenoiser(net, VPSchedule())
+
+    def loss(x_0: Tensor) -> Tensor:
+        return denoiser.loss(x_0, torch.rand(len(x_0), device=x_0.device))
+
+    return Peer("azula", net, lambda x, t: net(x, t.to(x)), loss, lambda _: None, same=False)
+
+
+def _modulated(channels: int, widths: list[int], blocks: int, groups: int, dropout: float) -> nn.Module:
+    """azula's U-Net, told the time as its tutorials tell it: through an embedding and a perceptron."""
+    from azula.nn.layers import SineEncoding
+    from azula.nn.unet import UNet
+
+    features = 4 * widths[0]
+
+    class Modulated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            settings = {"norm": "group", "groups": groups, "dropout": dropout, "mod_features": features}
+            self.unet = UNet(channels, channels, hid_channels=widths, hid_blocks=[blocks] * len(widths), **settings)
+            self.time = nn.Sequential(
+                SineEncoding(widths[0]), nn.Linear(widths[0], features), nn.SiLU(), nn.Linear(features, features)
+            )
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.unet(x, self.time(t))
+
+    return Modulated()

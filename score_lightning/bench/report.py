@@ -1,0 +1,159 @@
+"""Results as a page: Markdown with tables, pictures beside it, and all numbers as JSON."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from score_lightning.bench.tables import Row, Table, plain, read
+from score_lightning.errors import UserError
+
+INTRODUCTION = """# Benchmarks{where}
+
+`make {target}` measured this, and wrote this page. What is compared ran in turn, again and again in one process: the
+numbers are medians and quartiles. A ratio is a row's number over that of the fastest peer that does the same work.
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where results go.
+
+    Args:
+        out: folder of the page.
+        device: cpu or cuda.
+    """
+
+    out: Path
+    device: str
+
+    @property
+    def name(self) -> str:
+        """Of the page and the folder of its pictures."""
+        return "benchmarks_gpu" if self.device == "cuda" else "benchmarks"
+
+    @property
+    def folder(self) -> Path:
+        """Of pictures and numbers."""
+        return self.out / self.name
+
+    def earlier(self) -> dict[str, Any]:
+        """Results of suites that were measured before.
+
+        Raises:
+            UserError: when the file is damaged.
+        """
+        path = self.folder / "results.json"
+        if not path.is_file():
+            return {}
+        try:
+            return dict(json.loads(path.read_text()))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}. Remove it") from error
+
+    def write(self, results: Mapping[str, Any], measured: str) -> None:
+        """Writes page and numbers, and the pictures of the suite that was measured.
+
+        Args:
+            results: suite -> its `about`, `machine`, `seconds`, `quick`, and `tables` or `left_out`.
+            measured: the suite.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for table in results[measured]["tables"]:
+            draw(read(table), self.folder)
+        (self.folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        (self.out / f"{self.name}.md").write_text("\n\n".join(self._parts(results)) + "\n")
+
+    def _parts(self, results: Mapping[str, Any]) -> Iterator[str]:
+        gpu = self.device == "cuda"
+        text = INTRODUCTION.format(where=" on a GPU" if gpu else "", target="bench-gpu" if gpu else "bench")
+        yield text.strip()
+        tables = {suite: [read(table) for table in result["tables"]] for suite, result in results.items()}
+        if any(result["quick"] for result in results.values()):
+            yield "**Measured with `quick=true`: to see that all of it runs, not to be believed.**"
+        yield from _bounds(tables)
+        yield from _machines(results)
+        for suite, result in results.items():
+            yield f"## {suite}"
+            yield result["about"]
+            if result["left_out"]:
+                yield f"Left out: {result['left_out']}"
+            for table in tables[suite]:
+                yield table.markdown()
+                if (self.folder / _picture(table)).is_file():
+                    yield f"![{table.title}]({self.name}/{_picture(table)})"
+
+
+def _bounds(tables: Mapping[str, list[Table]]) -> Iterator[str]:
+    """What is to be met, and whether it is."""
+    found = [
+        f"| {suite} | {table.title}: {row.name} | {bound} |"
+        for suite, its in tables.items()
+        for table in its
+        for row in table.rows
+        for bound in row.bounds
+    ]
+    if found:
+        yield "\n".join(["| suite | what | bound |", "| --- | --- | --- |", *found])
+
+
+def _machines(results: Mapping[str, Any]) -> Iterator[str]:
+    """The machine; several where suites ran on several or with other versions."""
+    machines: dict[str, list[str]] = {}
+    for suite, result in results.items():
+        text = "; ".join(f"{name}: {value}" for name, value in result["machine"].items())
+        machines.setdefault(text, []).append(suite)
+    for text, suites in machines.items():
+        yield f"Measured for {', '.join(suites)}: {text}."
+
+
+def _picture(table: Table) -> str:
+    return re.sub(r"\W+", "_", table.title.lower().replace("é", "e"), flags=re.ASCII).strip("_") + ".png"
+
+
+def draw(table: Table, folder: Path) -> None:
+    """Writes the picture of a table, where there is something to draw, and something to draw with."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    if not table.curves and len(table.rows) < 2:
+        return
+    figure = Figure((6.4, 3.6 if table.curves else 0.8 + 0.3 * len(table.rows)), layout="constrained")
+    if table.curves:
+        _draw_curves(figure, table)
+    else:
+        _draw_bars(figure.add_subplot(), table)
+    figure.savefig(folder / _picture(table), dpi=110)
+
+
+def _draw_curves(figure: Any, table: Table) -> None:
+    for axes, curves in zip(figure.subplots(1, len(table.curves), squeeze=False)[0], table.curves, strict=True):
+        for label, points in curves.lines.items():
+            flat = len({y for _, y in points}) == 1 and len(points) > 2
+            x, y = zip(*sorted(map(tuple, points)), strict=True) if points else ((), ())
+            axes.plot(x, y, "k--" if flat else "o-", label=label, markersize=4)
+        axes.set_xscale("log")
+        if curves.log_y:
+            axes.set_yscale("log")
+        axes.set_xlabel(curves.x)
+        axes.set_ylabel(curves.y)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+
+
+def _draw_bars(axes: Any, table: Table) -> None:
+    rows = list(reversed(table.rows))
+    colors = ["tab:gray" if row.peer else "tab:blue" for row in rows]
+    axes.barh([row.name for row in rows], [row.value for row in rows], xerr=_spread(rows), color=colors)
+    for place, row in enumerate(rows):
+        axes.annotate(plain(row.value), (0, place), (4, 0), textcoords="offset points", va="center", fontsize="small")
+    axes.set_xlabel(table.unit)
+
+
+def _spread(rows: list[Row]) -> list[list[float]]:
+    below = [row.value - (row.value if row.low is None else row.low) for row in rows]
+    above = [(row.value if row.high is None else row.high) - row.value for row in rows]
+    return [[max(0.0, value) for value in side] for side in (below, above)]

@@ -1,0 +1,94 @@
+"""Lightning's loop as `train` builds it, with data, logging and callbacks, against the bare step in a plain loop.
+
+Validation, samples and checkpoints come every few thousand steps in a run; they are not part of the steps counted here.
+"""
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from score_lightning.bench import ours
+from score_lightning.bench.settings import Settings, Size, sizes
+from score_lightning.bench.tables import Bound, Row, Table, timed
+from score_lightning.bench.timing import Timing, alternate, wait
+from score_lightning.build import build_data, build_generator, build_module
+from score_lightning.config import Resolved, load
+from score_lightning.images import ImageSet
+from score_lightning.runs import build_callbacks, build_trainer
+
+
+class Stopwatch(L.Callback):
+    """Notes when each batch is done."""
+
+    def __init__(self) -> None:
+        self.marks: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Notes the time."""
+        wait()
+        self.marks.append(time.perf_counter())
+
+    @property
+    def seconds_per_step(self) -> float:
+        """The mean of all steps but the first."""
+        return (self.marks[-1] - self.marks[0]) / (len(self.marks) - 1)
+
+
+def run(settings: Settings) -> list[Table]:
+    """A table for both networks."""
+    rows = [row for size in sizes(settings) for row in _rows(size, settings)]
+    return [Table("A step of an epoch", "ms", rows)]
+
+
+def configure(size: Size, steps: int, out: Path, *words: str) -> Resolved:
+    """An experiment's run of so many steps, without samples and evaluation."""
+    return load(
+        [
+            *size.words, f"trainer.max_steps={steps}", f"trainer.batch_size={size.batch}", "trainer.progress=false",
+            "trainer.precision=32-true", "samples.n=0", "evaluation.n=0", "validation.n=10", "logger=off",
+            f"out={out}", *words,
+        ],
+        size.exp,
+    )  # fmt: skip
+
+
+def fit(resolved: Resolved, images: torch.Tensor) -> float:
+    """Seconds of a step in a whole training."""
+    split, stopwatch = (ImageSet(images), ImageSet(images[:10])), Stopwatch()
+    callbacks = [*build_callbacks(resolved, split, build_generator(resolved, "preview")), stopwatch]
+    build_trainer(resolved, callbacks).fit(build_module(resolved), build_data(resolved, split))
+    return stopwatch.seconds_per_step
+
+
+def _rows(size: Size, settings: Settings) -> list[Row]:
+    steps = 4 if settings.quick else 12 if size.exp == "ddpm_cifar" else 100
+    images = size.images(max(1000, size.batch))
+    with tempfile.TemporaryDirectory() as out:
+        resolved = configure(size, steps, Path(out), f"trainer.accelerator={settings.device.replace('cuda', 'gpu')}")
+        functions: dict[str, Callable[[], float]] = {
+            "the bare step": lambda: _bare(size, resolved, steps, settings.device),
+            "Lightning's loop": lambda: fit(resolved, images),
+        }
+        found = alternate(functions, settings.repeats(3 if size.exp == "ddpm_cifar" else 7), 0)
+    bare, loop = (found[name] for name in functions)
+    # of each pair, since the machine may be faster in one than in the next
+    overhead = Timing(tuple(100 * (b / a - 1) for a, b in zip(bare.seconds, loop.seconds, strict=True))).median
+    return [
+        timed(f"{size.title}: the bare step", bare),
+        timed(f"{size.title}: Lightning's loop", loop, bounds=(Bound("overhead in %", overhead, 3),)),
+    ]
+
+
+def _bare(size: Size, resolved: Resolved, steps: int, device: str) -> float:
+    step = ours.build_step(size, resolved.config.trainer.precision, device, build_module(resolved).to(device))
+    stopwatch = Stopwatch()
+    for _ in itertools.repeat(None, steps):
+        step()
+        stopwatch.on_train_batch_end()
+    return stopwatch.seconds_per_step
