@@ -87,6 +87,15 @@ def find_device(name: str) -> torch.device:
         raise UserError(f"device={name} cannot be used: {str(error).splitlines()[0]}") from error
 
 
+def bf16_units(device: torch.device) -> str:
+    """What multiplies matrices of bfloat16 in a device's hardware; empty where nothing does."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"compute capability {major}.{minor}" if major >= 8 else ""
+    has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return next((unit for unit in ("amx_bf16", "avx512_bf16") if has.get(unit)), "")
+
+
 def launch(device: torch.device, processes: int = 1) -> tuple[Rank, torch.device]:
     """This rank and its device, after as many processes were started with the very command of this one.
 

@@ -51,6 +51,7 @@ def _main(words: Sequence[str]) -> None:
         raise UserError("resume goes on with a training's own weights: leave out init")
     resolved = _resolve(own, rest, resumed)
     _check(resolved.config)
+    _choose_precision(resolved.config)
 
     from score_lightning.build import build_module
 
@@ -215,6 +216,20 @@ def _check(c: "Config") -> None:
         raise UserError(f"seed must be below 2^63, got {c.seed}")
     if c.logger.wandb not in ("auto", "online", "offline", "off"):
         raise UserError(f"logger.wandb must be auto, online, offline or off, got {c.logger.wandb!r}")
+
+
+def _choose_precision(c: "Config") -> None:
+    """In the place of `auto` puts bfloat16 where the hardware multiplies it, float32 elsewhere, and says so."""
+    if c.trainer.precision != "auto":
+        return
+    import torch
+
+    from score_lightning.processes import bf16_units, find_device
+
+    device = torch.device("cpu") if c.trainer.accelerator == "cpu" else find_device("auto")
+    unit = bf16_units(device)
+    c.trainer.precision = "bf16-mixed" if unit else "32-true"
+    print(f"precision: {c.trainer.precision} ({device.type} has {unit or 'no units for bfloat16'})")
 
 
 def _train(resolved: config.Resolved, module: Any, resume: str | None, folder: Path | None = None) -> Path:

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,15 +230,24 @@ class ScoreModule(L.LightningModule):
         everyones: Any = self.all_gather(loss)
         return everyones.mean()
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: ARG002
-        """Skips a step whose gradient is not finite: without gradients Adam changes nothing.
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,  # noqa: ARG002 - of all parameters
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,  # noqa: ARG002 - by norm
+    ) -> None:
+        """Clips the norm of the gradient; skips a step whose gradient is not finite: without one Adam changes nothing.
 
         Raises:
             NotFinite: when no more steps may be skipped; the weights and their average are still those of before.
         """
-        norms = torch._foreach_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        if torch.isfinite(torch.stack(norms)).all():
+        learning = [p for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
+        size = norm.item()
+        if math.isfinite(size):
             self._overflows = 0
+            if gradient_clip_val and size > gradient_clip_val:
+                torch.nn.utils.clip_grads_with_norm_(learning, gradient_clip_val, norm)
             return
         self._overflows += 1
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None and self._overflows <= OVERFLOWS:
@@ -287,8 +297,7 @@ class ScoreModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Adam with its schedule of learning rates, a step at a time."""
         a = self._adam
-        # Lightning does not clip gradients for a fused optimizer in mixed precision
-        fused = "mixed" not in self.trainer.precision
+        fused = self.trainer.precision != "16-mixed"  # with which it would see scaled gradients
         optimizer = torch.optim.Adam(self.model.parameters(), a.lr, a.betas, a.eps, a.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, a.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/lr"}}

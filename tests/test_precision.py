@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import run
 
+from score_lightning import config, processes
 from score_lightning.training import read_losses
 
 NCSNPP = ["net=ncsnpp", "net.channels=16", "net.multipliers=[1,2]", "net.blocks=1", "net.attention=[4]"]
@@ -35,3 +36,19 @@ def test_every_network_trains_in_mixed_precision(name, tmp_path):
     assert other == pytest.approx(one, rel=0.1)
     state = torch.load(mixed / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("unit", "chosen"), [("amx_bf16", "bf16-mixed"), ("", "32-true")])
+def test_auto_is_what_the_hardware_has_and_is_recorded(unit, chosen, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(processes, "bf16_units", lambda device: unit)
+    words = ["trainer.precision=auto", "trainer.max_steps=1", "samples.n=0", "evaluation.n=0"]
+    folder = run(tmp_path, *words)
+    assert f"precision: {chosen}" in capsys.readouterr().out
+    assert f"precision: {chosen}" in (folder / "config.yaml").read_text()
+    saved = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    assert saved["config"]["trainer"]["precision"] == chosen
+
+
+def test_published_recipes_keep_float32():
+    found = {config.load([], exp).config.trainer.precision for exp in config.experiments()}
+    assert found == {"32-true"}

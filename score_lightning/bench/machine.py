@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
+from score_lightning.processes import bf16_units
+
 PACKAGES = (
     "score_lightning", "torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "diffusers", "azula",
     "denoising-diffusion-pytorch", "ema-pytorch",
 )  # fmt: skip
-MATRIX_FLAGS = ("amx_bf16", "avx512_bf16")
 
 
 def describe(device: str) -> dict[str, str]:
@@ -21,7 +22,7 @@ def describe(device: str) -> dict[str, str]:
     found = {
         "processor": _field("model name") or platform.processor() or platform.machine(),
         "cores": str(os.cpu_count()),
-        "bf16 in the processor": ", ".join(_flags()) or "none",
+        "bf16 in the processor": bf16_units(torch.device("cpu")) or "none",
         "threads": str(torch.get_num_threads()),
         "memory": f"{total_memory('cpu') / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
@@ -39,20 +40,11 @@ def describe(device: str) -> dict[str, str]:
     return found | ({"not installed, and left out": ", ".join(missing)} if missing else {})
 
 
-def has_matrix_units(device: str) -> bool:
-    """Whether bfloat16 is multiplied in hardware."""
-    return torch.cuda.get_device_capability()[0] >= 8 if device == "cuda" else bool(_flags())
-
-
 def total_memory(device: str) -> int:
     """Bytes of memory."""
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _flags() -> list[str]:
-    return [flag for flag in MATRIX_FLAGS if flag in _field("flags").split()]
 
 
 def _field(name: str) -> str:

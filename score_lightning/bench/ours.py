@@ -61,7 +61,6 @@ def build_step(size: Size, precision: str, device: str, module: ScoreModule | No
         loss.backward()
 
     def update() -> None:
-        module.on_before_optimizer_step(optimizer)
         module.configure_gradient_clipping(optimizer, clip, "norm")
         optimizer.step()
         schedule.step()

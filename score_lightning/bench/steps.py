@@ -6,10 +6,13 @@ which it flips and scales; the others are given scaled ones. The same network, o
 
 from collections.abc import Callable
 
-from score_lightning.bench import machine, ours, peers
+import torch
+
+from score_lightning.bench import ours, peers
 from score_lightning.bench.settings import Settings, Size, Step, sizes
 from score_lightning.bench.tables import Bound, Row, Table, timed
 from score_lightning.bench.timing import Timing, alternate
+from score_lightning.processes import bf16_units
 
 PRECISIONS = {"32-true": "float32", "bf16-mixed": "bf16"}
 OURS = "score_lightning"
@@ -68,7 +71,7 @@ def _bounds(
         found = [t.median for (p, name), t in timings.items() if p == other and name in same - {OURS}]
         return [Bound(f"ratio to {PRECISIONS[other]}", own / min(found), limit)] if found else []
 
-    if bf16 and not machine.has_matrix_units(settings.device):
+    if bf16 and not bf16_units(torch.device(settings.device)):
         return ()
     if size.exp == "ddpm_digits":
         return tuple(of(precision, 0.8))
