@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup train eval sample experiments test chaos lint bench bench-gpu clean
+.PHONY: help setup train eval sample experiments test chaos lint bench bench-gpu scaling clean
 
 help:
 	@echo "make train EXP=ddpm_digits [ARGS='key=value ...']   train, with pictures and numbers at the end"
@@ -13,6 +13,7 @@ help:
 	@echo "make sample CKPT=runs/.../last.ckpt [ARGS='n=64']    samples.png, samples.npz"
 	@echo "make test | make lint | make chaos                  the tests; ruff and mypy; kills trainings and compares"
 	@echo "make bench | make bench-gpu [ARGS='only=steps']    measures it beside other projects: docs/benchmarks.md"
+	@echo "make scaling                                        what recipes cost on GPUs: docs/scaling.md"
 	@echo "make experiments                                    lists them: data, parameters, method, published result"
 
 setup: $(VENV)/.ready
@@ -53,6 +54,9 @@ lint: setup
 bench bench-gpu: setup
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python -m score_lightning.bench $(if $(findstring gpu,$@),device=cuda) $(ARGS)
+
+scaling: setup
+	@$(BIN)/python -m score_lightning.bench.scaling $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -7,11 +7,12 @@ import pytest
 import torch
 from conftest import fails
 
-from score_lightning import build, runs
+from score_lightning import build, config, runs
 from score_lightning.bench import __main__ as bench
-from score_lightning.bench import memory, ours, processes, startup, tables, trainer
+from score_lightning.bench import memory, ours, processes, scaling, startup, tables, trainer
 from score_lightning.bench.settings import Settings, sizes
 from score_lightning.bench.timing import Timing, alternate
+from score_lightning.dashboard import training_flops
 from score_lightning.images import ImageSet
 
 
@@ -132,3 +133,20 @@ def test_mistakes_are_answered(capsys, monkeypatch):
     assert "did you mean quick?" in fails(bench, ["quik=true"], capsys, monkeypatch)
     assert "no such checkpoint" in fails(bench, ["digits=none.ckpt"], capsys, monkeypatch)
     assert "cpu or cuda" in fails(bench, ["device=gpu"], capsys, monkeypatch)
+
+
+def test_costs_on_paper(tmp_path):
+    cost = scaling.Cost("ddpm_cifar", parameters=10**6, flops=3e9, batch=64, steps=1000)
+    assert cost.message(8) == pytest.approx(2 * 7 / 8 * 4e6 / 300e9)
+    assert cost.step(8, 0.5) == pytest.approx(8 * 3e9 / 156e12)
+    assert cost.efficiency(8, 0.5, batch=10**6) == 1  # the message is sent while it computes
+    assert cost.efficiency(64, 0.5) < 0.1
+    assert cost.hours(0.5) == pytest.approx(64 * 1000 * 3e9 / 156e12 / 3600)
+    measured = scaling.cost_of(config.load([], "ddpm_digits"))
+    counted = training_flops(build.build_model(config.load([], "ddpm_digits")), (1, 8, 8))
+    assert (measured.flops, measured.batch, measured.steps) == (counted, 64, 2400)
+    assert "| ddpm_cifar | 1.0 | 3.0 | 64 | 1,000 |" in scaling.page([cost], 0.3, measured=False)
+    rows = [{"name": "products of matrices, bf16", "value": 200.0}, {"name": "bf16, compiled", "value": 50.0}]
+    (tmp_path / "results.json").write_text(json.dumps({"roofline": {"tables": [{"rows": rows}]}}))
+    assert scaling.measured_share(tmp_path / "results.json") == 0.25
+    assert scaling.measured_share(tmp_path / "none.json") is None

@@ -1,0 +1,155 @@
+"""docs/scaling.md, what recipes cost on GPUs: python -m score_lightning.bench.scaling [out=docs].
+
+Computed, not measured, from the operations of each network, the bytes of its gradients and a device's data sheet; the
+share of the peak that training reaches is the one that `make bench-gpu` measured, where it did.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from score_lightning import cli, config
+from score_lightning.config import Resolved
+
+PEAK = 312e12
+"""Operations per second of an A100 in bfloat16 (its data sheet)."""
+BANDWIDTH = {8: 300e9, 64: 25e9}
+"""Bytes per second in one direction that a ring of so many GPUs is limited by: NVLink of an A100; 200 Gbit/s between
+machines of 8 (their data sheets)."""
+SHARE = 0.3
+"""Of the peak, where none was measured: what convolutional networks of these sizes are reported to reach."""
+SHOWN = "ddpm_cifar"
+HIDDEN = 2 / 3
+"""Of the message, sent during the backward pass, which is two thirds of a step."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a recipe takes.
+
+    Args:
+        name: of the experiment.
+        parameters: whose gradients are sent.
+        flops: of the forward and backward pass of an image.
+        batch: images of a step, over all processes.
+        steps: of the optimizer.
+    """
+
+    name: str
+    parameters: int
+    flops: float
+    batch: int
+    steps: int
+
+    def hours(self, share: float) -> float:
+        """Hours of one GPU."""
+        return self.flops * self.batch * self.steps / (PEAK * share) / 3600
+
+    def step(self, gpus: int, share: float, batch: int | None = None) -> float:
+        """Seconds of a step's computation on so many GPUs, of the recipe's batch or another one."""
+        return self.flops * (batch or self.batch) / (gpus * PEAK * share)
+
+    def message(self, gpus: int) -> float:
+        """Seconds of summing the gradients in a ring: each GPU sends 2 (n - 1) / n of 4 bytes a parameter."""
+        return 2 * (gpus - 1) / gpus * 4 * self.parameters / BANDWIDTH[gpus]
+
+    def efficiency(self, gpus: int, share: float, batch: int | None = None) -> float:
+        """Speed over that of so many separate GPUs, the message sent during the backward pass as far as it fits."""
+        computing = self.step(gpus, share, batch)
+        return computing / (computing + max(0.0, self.message(gpus) - HIDDEN * computing))
+
+
+def cost_of(resolved: Resolved) -> Cost:
+    """Of an experiment of images, by its file alone; nothing is computed and no memory taken."""
+    from score_lightning.build import build_net, build_schedule, shape_of
+    from score_lightning.dashboard import training_flops
+    from score_lightning.models import ScoreModel
+
+    c = resolved.config
+    model = ScoreModel(
+        build_net(resolved, "meta"), build_schedule(resolved), c.prediction, c.conditioning, c.sigma_data
+    )
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    flops = training_flops(model, shape_of(c))
+    return Cost(c.exp, parameters, flops, c.trainer.batch_size * c.trainer.accumulate, c.trainer.max_steps)
+
+
+def page(costs: Sequence[Cost], share: float, measured: bool) -> str:
+    """The page, of all costs."""
+    said = "measured by `make bench-gpu`" if measured else "an assumption: no GPU was at hand to measure it"
+    shown = next(cost for cost in costs if cost.name == SHOWN)
+    lines = [
+        "# Scaling on paper",
+        "",
+        "`make scaling` computed this page; none of it was measured but what it says was. An A100 does "
+        f"{PEAK / 1e12:.0f} TFLOP/s in",
+        f"bfloat16, of which training reaches {100 * share:.0f} % ({said}); in float32",
+        "with TF32 it does half as much, and hours are twice as many. Gradients are float32, summed in a ring over "
+        f"{BANDWIDTH[8] / 1e9:.0f} GB/s in one",
+        f"machine and {BANDWIDTH[64] / 1e9:.0f} GB/s between machines; DDP sends them during the backward pass,",
+        "two thirds of a step: what takes longer is waited for.",
+        "",
+        f"For {shown.name}: {shown.parameters / 1e6:.1f} M parameters are a message of "
+        f"{4 * shown.parameters / 1e6:.0f} MB; an image takes {shown.flops / 1e9:.1f} GFLOP forward and backward.",
+        "",
+        "| GPUs | images on each | computing | message | efficiency | images/s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for gpus in BANDWIDTH:
+        for batch in (shown.batch, shown.batch * gpus):
+            computing, efficiency = shown.step(gpus, share, batch), shown.efficiency(gpus, share, batch)
+            lines.append(
+                f"| {gpus} | {batch // gpus} | {1e3 * computing:.1f} ms | {1e3 * shown.message(gpus):.1f} ms "
+                f"| {100 * efficiency:.0f} % | {batch / computing * efficiency:,.0f} |"
+            )
+    lines += [
+        "",
+        "Kernels on few images do not reach that share: many GPUs pay with larger batches only.",
+        "",
+        "## What a reproduction costs",
+        "",
+        "Training alone, at the recipe's batch size and number of steps.",
+        "",
+        "| experiment | M parameters | GFLOP per image | batch | steps | GPU hours | days on 8 GPUs | days on 64 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for cost in costs:
+        days = [cost.hours(share) / gpus / 24 / cost.efficiency(gpus, share) for gpus in BANDWIDTH]
+        lines.append(
+            f"| {cost.name} | {cost.parameters / 1e6:.1f} | {cost.flops / 1e9:.1f} | {cost.batch} | {cost.steps:,} "
+            f"| {cost.hours(share):,.1f} | {days[0]:.2f} | {days[1]:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def measured_share(results: Path) -> float | None:
+    """Of its products of matrices that a GPU's training step in bfloat16 reaches; None where none was measured."""
+    if not results.is_file():
+        return None
+    tables: list[dict[str, Any]] = json.loads(results.read_text()).get("roofline", {}).get("tables", [])
+    speeds = {row["name"]: row["value"] for table in tables for row in table["rows"]}
+    steps = [value for name, value in speeds.items() if name.startswith("bf16")]
+    return max(steps) / speeds["products of matrices, bf16"] if steps else None
+
+
+def usage() -> str:
+    """The text of --help."""
+    return str(__doc__)
+
+
+def main(words: Sequence[str]) -> None:
+    """Writes the page."""
+    own, _ = cli.take(words, {"out": str})
+    out = Path(own.get("out", "docs"))
+    share = measured_share(out / "benchmarks_gpu" / "results.json")
+    loaded = [config.load([], name) for name in config.experiments()]
+    costs = [cost_of(resolved) for resolved in loaded if not resolved.config.points]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "scaling.md").write_text(page(costs, share or SHARE, share is not None))
+    print(f"Everything is in {out / 'scaling.md'}")
+
+
+if __name__ == "__main__":
+    cli.run(main, usage)
