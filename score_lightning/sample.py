@@ -66,7 +66,7 @@ def main(words: Sequence[str]) -> None:
     from score_lightning.processes import find_device, launch
 
     model, resolved, _ = checkpoint.open_changed(own["ckpt"], rest, own.get("weights", "ema"))
-    generator = build.build_generator(resolved, batch_size=batch_size, label=own.get("label"))
+    generator = build.build_generator(resolved, batch_size=batch_size, label=own.get("label"), n=n)
     shown, pair = None, None
     if "task" in own:
         generator, shown, pair = _prepare(own, generator)

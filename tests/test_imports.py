@@ -21,6 +21,7 @@ LAYERS = [
         "errors",
         "settings",
         "signatures",
+        "memory",
         "config",
         "cli",
         "images",
