@@ -11,6 +11,9 @@ from typing import Any
 import torch
 
 from score_lightning.errors import UserError
+from score_lightning.memory import check_bytes
+
+PROCESS = 2**28  # bytes that a process takes at least
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,10 @@ def find_device(name: str) -> torch.device:
     try:
         if name == "auto":
             return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        probe = torch.zeros(1, device=name)
+        probe.item()  # which fails where there is no memory, as on meta
+        return probe.device
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise UserError(f"device={name} cannot be used: {str(error).splitlines()[0]}") from error
 
 
@@ -93,6 +98,10 @@ def launch(device: torch.device, processes: int = 1) -> tuple[Rank, torch.device
     from lightning.fabric.strategies.ddp import DDPStrategy
 
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    try:
+        check_bytes(here * PROCESS, f"{here} processes")
+    except MemoryError as error:
+        raise UserError(f"devices={processes} cannot be used: {error}") from error
     # the last formulas are rank 0's alone, and of many images they take a while
     strategy = DDPStrategy(timeout=timedelta(days=1))
     try:
