@@ -15,6 +15,7 @@ from score_lightning.memory import Bounded, check_bytes
 from score_lightning.models import ScoreModel
 from score_lightning.parts import TABLES, build_part, part_of
 from score_lightning.pixels import Coordinates, PixelRange, Range
+from score_lightning.processes import PROCESS
 from score_lightning.settings import Config
 from score_lightning.signatures import keyword_types
 from score_lightning.sources import Split
@@ -250,11 +251,15 @@ def build_data(resolved: Resolved, split: Split) -> ImageData:
     """The loaders of a run.
 
     Raises:
-        UserError: when a network is to be told labels that the images do not have.
+        UserError: when a network is to be told labels that the images do not have, or there are too many workers.
     """
     c = resolved.config
     if c.labels.classes is not None and any(images.labels is None for images in split):
         raise UserError(f"labels.classes={c.labels.classes} needs images with that many labels; these have none")
+    try:
+        check_bytes(c.trainer.workers * PROCESS, f"{c.trainer.workers} processes")
+    except MemoryError as error:
+        raise UserError(f"trainer.workers: {error}") from error
     steps = c.trainer.max_steps * c.trainer.accumulate
     return ImageData(*split, c.trainer.batch_size, steps, c.validation.n, c.seed, c.trainer.workers)
 

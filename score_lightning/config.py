@@ -154,7 +154,7 @@ def _merge(layers: Sequence[tuple[dict[str, Any], str]], words: Sequence[str]) -
                 config[kind] = {}
                 origins = {key: o for key, o in origins.items() if not key.startswith(f"{kind}.")}
         try:
-            config = OmegaConf.merge(config, values)
+            config = OmegaConf.unsafe_merge(config, values)  # nothing else holds it
         except (OmegaConfBaseException, TypeError) as error:  # the latter of keys below a list
             reason = str(getattr(error, "msg", None) or error).splitlines()[0]
             key = getattr(error, "full_key", None) or ", ".join(_dotted(values))

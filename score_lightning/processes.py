@@ -13,7 +13,7 @@ import torch
 from score_lightning.errors import UserError
 from score_lightning.memory import check_bytes
 
-PROCESS = 2**28  # bytes that a process takes at least
+PROCESS = 2**26  # bytes that a process takes at least
 
 
 @dataclass(frozen=True)

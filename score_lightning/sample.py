@@ -137,7 +137,11 @@ def _draw(
     for batch in generator(model, n, seed, rank, rank.number == 0, store):
         drawn.update(batch.images, batch.indices)
         broken += batch.indices[~batch.finite].tolist()
-    refuse_broken([i for part in rank.gather(broken) for i in part], n)
+    try:
+        refuse_broken([i for part in rank.gather(broken) for i in part], n)
+    except UserError:
+        store.clear()  # broken images are of no use
+        raise
     return drawn.compute().cpu(), store
 
 
