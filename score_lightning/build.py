@@ -11,35 +11,48 @@ from score_lightning.data import ImageData
 from score_lightning.errors import UserError
 from score_lightning.generate import Generator
 from score_lightning.images import Shape
+from score_lightning.memory import Bounded, check_bytes
 from score_lightning.models import ScoreModel
 from score_lightning.parts import TABLES, build_part, part_of
 from score_lightning.pixels import Coordinates, PixelRange, Range
+from score_lightning.processes import PROCESS
 from score_lightning.settings import Config
 from score_lightning.signatures import keyword_types
 from score_lightning.sources import Split
 from score_lightning.training import AdamSettings, Augmentation, ScoreModule, WeightAverage
 
+EVALUATIONS = 1_000_000  # of the network, per image: days for one
 
-def build_model(resolved: Resolved) -> ScoreModel:
+
+def build_model(resolved: Resolved, batch_size: int = 1, copies: int = 1) -> ScoreModel:
     """Network, schedule and prediction; the network's initial weights are a function of the seed.
 
+    Args:
+        resolved: the configuration.
+        batch_size: images that the model is to take at once.
+        copies: of the weights that are to be in memory.
+
     Raises:
-        UserError: when a part is unknown or refuses its values, or the network cannot take the images.
+        UserError: when a part is unknown or refuses its values, or the network cannot take the images, or needs more
+            than this machine's memory.
     """
     c = resolved.config
     schedule = build_schedule(resolved)
+    with Bounded():
+        model = _join(build_net(resolved, "meta"), schedule, c)
+        _try(model, (batch_size, *shape_of(c)), copies, str(c.net.get("name")))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(c.seed)
         net = build_net(resolved)
+    # the same numbers in another order of memory, in which convolutions are faster
+    return _join(net, schedule, c).to(memory_format=torch.channels_last)
+
+
+def _join(net: nn.Module, schedule: schedules.Schedule, c: Config) -> ScoreModel:
     try:
-        # the same numbers in another order of memory, in which convolutions are faster
-        model = ScoreModel(net, schedule, c.prediction, c.conditioning, c.sigma_data).to(
-            memory_format=torch.channels_last
-        )
+        return ScoreModel(net, schedule, c.prediction, c.conditioning, c.sigma_data)
     except ValueError as error:
         raise UserError(str(error)) from error
-    _try(model, (2, *shape_of(c)), str(c.net.get("name")))
-    return model
 
 
 def build_net(resolved: Resolved, device: str = "cpu") -> nn.Module:
@@ -90,17 +103,18 @@ def build_schedule(resolved: Resolved) -> schedules.Schedule:
 
 
 @torch.no_grad()
-def _try(model: ScoreModel, shape: tuple[int, ...], name: str) -> None:
-    """Refuses a network that cannot take the images or the conditioning, by giving it both ends of the schedule."""
-    training, t = model.training, torch.stack([model.schedule.t_min, model.schedule.times(1)[0]])
+def _try(model: ScoreModel, shape: tuple[int, ...], copies: int, name: str) -> None:
+    """Refuses a network that cannot take the images or the conditioning, or that no memory holds, on `meta`."""
+    taken = f"images of {shape[2]} pixels with {shape[1]} channels" if len(shape) > 2 else f"{shape[1]} coordinates"
     try:
-        found = model.eval()(torch.zeros(shape), t).eps.shape
+        check_bytes(copies * sum(p.nbytes for p in model.parameters()), f"{copies} copies of its weights")
+        t = model.schedule.times(1).expand(shape[0]).to("meta")
+        found = model.eval()(torch.zeros(shape, device="meta"), t).eps.shape
+    except MemoryError as error:
+        raise UserError(f"net {name} is too large for {shape[0]} {taken}: {error}") from error
     except (ValueError, TypeError, RuntimeError, LookupError) as error:
-        taken = f"images of {shape[2]} pixels with {shape[1]} channels" if len(shape) > 2 else f"{shape[1]} coordinates"
         reason = str(error).splitlines()[0]
         raise UserError(f"net {name} cannot take {taken}, or its conditioning: {reason}") from error
-    finally:
-        model.train(training)
     if found != shape:
         raise UserError(f"net {name} returns {tuple(found)} for data of shape {shape}")
 
@@ -124,12 +138,17 @@ def build_objective(resolved: Resolved, schedule: schedules.Schedule) -> objecti
 
 
 def build_generator(
-    resolved: Resolved, section: str = "sampler", batch_size: int | None = None, label: int | None = None
+    resolved: Resolved,
+    section: str = "sampler",
+    batch_size: int | None = None,
+    label: int | None = None,
+    n: int = 1,
 ) -> Generator:
-    """The generation of images with the sampler of a section, `sampler` or `preview`.
+    """The generation of n images with the sampler of a section, `sampler` or `preview`.
 
     Raises:
-        UserError: when the sampler is unknown, refuses its values or does not suit the schedule.
+        UserError: when the sampler is unknown, refuses its values or does not suit the schedule, takes forever, or the
+            images do not fit into memory.
     """
     c = resolved.config
     pixels = build_pixels(c)
@@ -151,11 +170,14 @@ def build_generator(
         )
     sampler = build_part(resolved, section, {"pixels": (pixels.low, pixels.high)})
     schedule = build_schedule(resolved)
-    try:
-        sampler.evaluations(schedule)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{section}: {error}") from error
     shape = shape_of(c)
+    try:
+        evaluations = sampler.evaluations(schedule)
+        check_bytes(n * math.prod(shape), f"{n} images")
+    except (ValueError, TypeError, MemoryError) as error:
+        raise UserError(f"{section}: {error}") from error
+    if evaluations is not None and evaluations > EVALUATIONS:
+        raise UserError(f"{section}: {evaluations:,} evaluations of the network per image; at most {EVALUATIONS:,}")
     size = batch_size or c.evaluation.batch_size
     return Generator(sampler, shape, pixels, size, label, c.labels.guidance)
 
@@ -229,11 +251,15 @@ def build_data(resolved: Resolved, split: Split) -> ImageData:
     """The loaders of a run.
 
     Raises:
-        UserError: when a network is to be told labels that the images do not have.
+        UserError: when a network is to be told labels that the images do not have, or there are too many workers.
     """
     c = resolved.config
     if c.labels.classes is not None and any(images.labels is None for images in split):
         raise UserError(f"labels.classes={c.labels.classes} needs images with that many labels; these have none")
+    try:
+        check_bytes(c.trainer.workers * PROCESS, f"{c.trainer.workers} processes")
+    except MemoryError as error:
+        raise UserError(f"trainer.workers: {error}") from error
     steps = c.trainer.max_steps * c.trainer.accumulate
     return ImageData(*split, c.trainer.batch_size, steps, c.validation.n, c.seed, c.trainer.workers)
 
@@ -245,7 +271,8 @@ def build_module(resolved: Resolved) -> ScoreModule:
         UserError: when a part is unknown or refuses its values.
     """
     c = resolved.config
-    model = build_model(resolved)
+    # on this machine: the weights, their average, their gradient and Adam's two moments
+    model = build_model(resolved, math.ceil(c.trainer.batch_size / max(c.trainer.num_nodes, 1)), copies=5)
     o = c.optimizer
     adam = AdamSettings(
         o.lr, (o.betas[0], o.betas[1]), o.eps, o.weight_decay, o.warmup, c.trainer.max_steps if o.decay else None

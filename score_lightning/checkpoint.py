@@ -58,6 +58,8 @@ def read(path: str | Path) -> dict[str, Any]:
     parts = [contents.get(key) for key in ("config", "state_dict")] if isinstance(contents, dict) else [None]
     if not all(isinstance(part, dict) for part in parts):
         raise UserError(f"{path} is not a checkpoint of score_lightning: it has no configuration inside")
+    if not all(isinstance(value, Tensor) for value in contents["state_dict"].values()):
+        raise UserError(f"{path} is damaged: not all of its weights are numbers")
     return contents
 
 
@@ -160,13 +162,22 @@ def load_weights(model: ScoreModel, contents: dict[str, Any], path: str | Path, 
     """
     prefix = WEIGHTS[weights]
     found = {name.removeprefix(prefix): v for name, v in contents["state_dict"].items() if name.startswith(prefix)}
-    try:
-        model.load_state_dict(found)
-    except RuntimeError as error:
-        first, *others = [line.strip() for line in str(error).splitlines()[1:]]
-        more = f" (and {len(others)} more)" if others else ""
-        raise UserError(f"the weights in {path} do not fit its network: {first}{more}") from error
+    differing = compare(found, model.state_dict())
+    if differing:
+        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        raise UserError(f"the weights in {path} do not fit its network: {differing[0]}{more}")
+    model.load_state_dict(found)
     model.eval().requires_grad_(False)
+
+
+def compare(have: Mapping[str, Tensor], need: Mapping[str, Tensor]) -> list[str]:
+    """The weights, with their shapes, in which those of a file differ from those of a network."""
+    file, network = ({name: tuple(value.shape) for name, value in state.items()} for state in (have, need))
+    return [
+        f"{name}: {file.get(name, 'none')} in the file, {network.get(name, 'none')} in the network"
+        for name in sorted(file.keys() | network.keys())
+        if file.get(name) != network.get(name)
+    ]
 
 
 def image_key(model: ScoreModel, resolved: Resolved, generator: Generator, seed: int, device: torch.device) -> str:

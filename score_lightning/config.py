@@ -8,7 +8,9 @@ the words of the command line. A word like `data=folder` exchanges a whole secti
 
 import difflib
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -97,8 +99,9 @@ def find_experiment(exp: str) -> Path:
         UserError: when there is none.
     """
     for path in (Path(exp), ROOT / "experiments" / f"{exp}.yaml"):
-        if path.is_file():
-            return path
+        with suppress(OSError):  # a name that is too long
+            if path.is_file():
+                return path
     raise UserError(f"unknown experiment {exp!r}{suggest(exp, experiments())}; there are {', '.join(experiments())}")
 
 
@@ -110,7 +113,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+    except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold keys and values, got {type(values).__name__}")
@@ -128,9 +131,8 @@ def _folder(kind: str) -> str:
 
 def _part_layer(kind: str, name: str, where: str) -> tuple[dict[str, Any], str]:
     """The layer of one part: {kind: its values}, or the sections of a recipe, and its file."""
-    path = ROOT / "configs" / _folder(kind) / f"{name}.yaml"
-    if not path.is_file():
-        known = parts(kind)
+    path, known = ROOT / "configs" / _folder(kind) / f"{name}.yaml", parts(kind)
+    if name not in known:
         raise UserError(
             f"unknown {kind} {name!r} ({where}){suggest(name, known)}; there are {', '.join(known)}"
             if known
@@ -145,16 +147,18 @@ def _merge(layers: Sequence[tuple[dict[str, Any], str]], words: Sequence[str]) -
     origins: dict[str, str] = {}
     for values, source in [*layers, *_word_layers(words)]:
         _check_keys(values, Config, "", source)
+        _check_numbers(values, "", source)
         for kind in set(values) & set(PART_KINDS):
             # a part that brings a name is a new part: nothing of the old one stays
             if isinstance(values[kind], Mapping) and "name" in values[kind]:
                 config[kind] = {}
                 origins = {key: o for key, o in origins.items() if not key.startswith(f"{kind}.")}
         try:
-            config = OmegaConf.merge(config, values)
-        except OmegaConfBaseException as error:
-            reason = str(error.msg if hasattr(error, "msg") and error.msg else error).splitlines()[0]
-            raise UserError(f"{error.full_key or 'configuration'}: {reason} ({source})") from error
+            config = OmegaConf.unsafe_merge(config, values)  # nothing else holds it
+        except (OmegaConfBaseException, TypeError) as error:  # the latter of keys below a list
+            reason = str(getattr(error, "msg", None) or error).splitlines()[0]
+            key = getattr(error, "full_key", None) or ", ".join(_dotted(values))
+            raise UserError(f"{key}: {reason} ({source})") from error
         origins |= dict.fromkeys(_dotted(values), source)
     try:
         missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
@@ -191,13 +195,13 @@ def parse_word(word: str) -> tuple[str, Any]:
     """
     key, separator, text = word.partition("=")
     if not separator or not key:
-        raise UserError(f"expected key=value, got {word!r} (--help lists the keys)")
+        raise UserError(f"expected key=value, got {word[:100]!r} (--help lists the keys)")
     if text in ("on", "off", "yes", "no"):
         return key, text  # booleans in YAML 1.1, but words to people: logger=off
     try:
         value = OmegaConf.to_container(OmegaConf.load(io.StringIO(f"value: {text}")))["value"]  # type: ignore
-    except (YAMLError, OmegaConfBaseException, TypeError, KeyError) as error:
-        raise UserError(f"{key}: the value {text!r} cannot be read") from error
+    except (YAMLError, OmegaConfBaseException, TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{key}: the value {text[:100]!r} cannot be read") from error
     return key, value
 
 
@@ -212,6 +216,20 @@ def _check_keys(values: Mapping[str, Any], section: type, prefix: str, source: s
             if not isinstance(value, Mapping):
                 raise UserError(f"{prefix}{key} is a section, got {value!r} ({source})")
             _check_keys(value, kind, f"{prefix}{key}.", source)  # type: ignore[arg-type]
+
+
+def _check_numbers(value: Any, key: str, source: str) -> None:
+    """Refuses numbers that no tensor holds: what is not finite, and whole ones of more than 64 bits."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _check_numbers(item, f"{key}.{name}" if key else str(name), source)
+    elif isinstance(value, list):
+        for item in value:
+            _check_numbers(item, key, source)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key} must be a finite number, got {value} ({source}); null is no limit")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"{key} must be below 2^63 in size ({source})")
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -110,9 +110,9 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
     if resolved.config.points:
         raise UserError("this model draws points, which have no metrics of images: look at them with sample ckpt=PATH")
     scalars = [word for word in same if word.startswith("sampler.")]  # which a list of samplers exchanges, too
-    points = [_Point(model, config.change(resolved.plain(), own["ckpt"], [*scalars, *point])) for point in sweep]
-    device = find_device(own.get("device", "auto"))
     n, size = own.get("n", resolved.config.evaluation.n or 1000), resolved.config.evaluation.batch_size
+    points = [_Point(model, config.change(resolved.plain(), own["ckpt"], [*scalars, *point]), n) for point in sweep]
+    device = find_device(own.get("device", "auto"))
     reference = build_reference(resolved, own.get("reference"))
     evaluator = build_evaluator(resolved, build_features(resolved, reference), reference, n)
     held_out = reference.held_out
@@ -163,10 +163,10 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
 class _Point:
     """One point of a sweep: a sampler, and where its images are kept until everything is written."""
 
-    def __init__(self, model: "ScoreModel", resolved: config.Resolved) -> None:
+    def __init__(self, model: "ScoreModel", resolved: config.Resolved, n: int) -> None:
         from score_lightning import build
 
-        self.generator = build.build_generator(resolved)
+        self.generator = build.build_generator(resolved, n=n)
         self._model, self._resolved = model, resolved
         self.stores: list[BatchStore] = []
 

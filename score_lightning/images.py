@@ -1,6 +1,7 @@
 """Images on disk and in memory: uint8 tensors, pictures in folders and zip files, NumPy files."""
 
 import hashlib
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from score_lightning.errors import UserError
+from score_lightning.memory import check_bytes
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -181,15 +183,16 @@ class ImageFiles:
         for i in indices:
             try:
                 yield self._content(self.names[i], archive)
-            except (OSError, zipfile.BadZipFile, zlib.error) as error:
+            except (OSError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
                 raise UserError(f"{self.root / self.names[i]} cannot be read: {error}") from error
 
     def _content(self, name: str, archive: zipfile.ZipFile | None) -> bytes:
         if archive is not None:
+            check_bytes(archive.getinfo(name).file_size, "its contents")
             return archive.read(name)
         if self.root.is_file():
             with zipfile.ZipFile(self.root) as opened:
-                return opened.read(name)
+                return self._content(name, opened)
         return (self.root / name).read_bytes()
 
     def _decode(self, name: str, archive: zipfile.ZipFile | None) -> np.ndarray:
@@ -206,8 +209,11 @@ def list_pictures(path: Path) -> list[str]:
     if path.is_dir():
         names = [str(file.relative_to(path).as_posix()) for file in path.rglob("*") if file.is_file()]
     elif path.is_file() and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+            raise UserError(f"{path} is a damaged zip file: {error}") from error
     elif path.is_file():
         raise UserError(f"{path} is neither a folder nor a zip file (or the zip is damaged)")
     else:
@@ -251,6 +257,17 @@ def class_labels(names: Sequence[str]) -> Tensor | None:
     return torch.tensor([number[c] for c in classes]) if len(number) > 1 else None
 
 
+def check_unpacked(path: Path) -> None:
+    """Refuses a zip file whose contents are larger than this machine's memory.
+
+    Raises:
+        MemoryError: with both sizes.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_bytes(sum(entry.file_size for entry in archive.infolist()), f"the contents of {path.name}")
+
+
 def read_npz(path: Path) -> tuple[Tensor, Tensor | None]:
     """(images uint8 (N, C, H, W), labels int64 (N,) or None) of a NumPy file.
 
@@ -260,6 +277,7 @@ def read_npz(path: Path) -> tuple[Tensor, Tensor | None]:
     if not path.is_file():
         raise UserError(f"{path} does not exist: expected a .npz file with images (N x H x W [x C], uint8)")
     try:
+        check_unpacked(path)
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays.get("labels")
     except Exception as error:  # damaged files make NumPy and zlib raise almost anything

@@ -84,7 +84,7 @@ def build_part(resolved: Resolved, section: str, given: Mapping[str, Any]) -> An
     part = dict(part_of(resolved.config, section))
     table = TABLES["sampler" if section == "preview" else section]
     name = part.pop("name", None)
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         place = resolved.origins.get(f"{section}.name", "the configuration")
         raise UserError(
             f"unknown {section} {name!r} ({place}){suggest(str(name), table)}; there are {', '.join(table)}"
@@ -103,5 +103,5 @@ def build_part(resolved: Resolved, section: str, given: Mapping[str, Any]) -> An
         raise UserError(f"{section} {name} needs {', '.join(f'{section}.{key}=…' for key in missing)}")
     try:
         return table[name](**values)
-    except (ValueError, TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError) as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError, MemoryError) as error:
         raise UserError(f"{section} {name}: {error}") from error

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from score_lightning.errors import Agreed, UserError, explain
+from score_lightning.memory import check_bytes
 
 if TYPE_CHECKING:
     import lightning as L
+
+PROCESS = 2**26  # bytes that a process takes at least
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,10 @@ def find_device(name: str) -> torch.device:
     try:
         if name == "auto":
             return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        probe = torch.zeros(1, device=name)
+        probe.item()  # which fails where there is no memory, as on meta
+        return probe.device
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise UserError(f"device={name} cannot be used: {str(error).splitlines()[0]}") from error
 
 
@@ -112,6 +117,10 @@ def launch(device: torch.device, processes: int = 1) -> tuple[Rank, torch.device
     from lightning.fabric.strategies.ddp import DDPStrategy
 
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    try:
+        check_bytes(here * PROCESS, f"{here} processes")
+    except MemoryError as error:
+        raise UserError(f"devices={processes} cannot be used: {error}") from error
     # the last formulas are rank 0's alone, and of many images they take a while
     strategy = DDPStrategy(timeout=timedelta(days=1))
     try:

@@ -66,7 +66,7 @@ def main(words: Sequence[str]) -> None:
     from score_lightning.processes import find_device, launch
 
     model, resolved, _ = checkpoint.open_changed(own["ckpt"], rest, own.get("weights", "ema"))
-    generator = build.build_generator(resolved, batch_size=batch_size, label=own.get("label"))
+    generator = build.build_generator(resolved, batch_size=batch_size, label=own.get("label"), n=n)
     shown, pair = None, None
     if "task" in own:
         generator, shown, pair = _prepare(own, generator)
@@ -137,7 +137,11 @@ def _draw(
     for batch in generator(model, n, seed, rank, rank.number == 0, store):
         drawn.update(batch.images, batch.indices)
         broken += batch.indices[~batch.finite].tolist()
-    refuse_broken([i for part in rank.gather(broken) for i in part], n)
+    try:
+        refuse_broken([i for part in rank.gather(broken) for i in part], n)
+    except UserError:
+        store.clear()  # broken images are of no use
+        raise
     return drawn.compute().cpu(), store
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from score_lightning import points
 from score_lightning.errors import UserError
 from score_lightning.images import ImageFiles, ImageSet, LazyImageSet, Shape, class_labels, list_pictures, read_npz
+from score_lightning.memory import check_bytes
 from score_lightning.randomness import generator
 
 MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images above which a folder is decoded batch by batch
@@ -49,6 +50,7 @@ def digits(shape: Shape, validation: float = 0.1) -> Split:
 
 def plane(set: str = "mixture", n: int = 20_000, validation: float = 0.05) -> Split:
     """n points of a data set in the plane or on the line (see `points`)."""
+    check_bytes(64 * n, f"{n} points")  # each float32 twice over, in a few copies
     try:
         found = points.draw(set, n, generator("points", set))
     except ValueError as error:

@@ -11,10 +11,12 @@ from score_lightning.signals import stop_at_signals
 if TYPE_CHECKING:
     import lightning as L
 
+    from score_lightning.generate import Generator
     from score_lightning.settings import Config
 
 
 OWN = {"exp": str, "dry_run": bool, "resume": str}
+SHOWN = 30  # differing weights that are listed
 
 
 def usage() -> str:
@@ -53,9 +55,11 @@ def _main(words: Sequence[str]) -> None:
     _check(resolved.config)
     _choose_precision(resolved.config)
 
-    from score_lightning.build import build_module
+    from score_lightning import build
 
-    module = build_module(resolved)
+    module = build.build_module(resolved)
+    _build_preview(resolved)
+    variants = _plan(resolved)
     if resumed is None and resolved.config.init is not None:
         _start_from(resolved.config.init, module)
     if resumed is not None:
@@ -64,7 +68,6 @@ def _main(words: Sequence[str]) -> None:
         print(config.to_yaml(resolved.plain()))
         print(f"parameters: {sum(p.numel() for p in module.model.parameters())}")
         return
-    variants = _plan(resolved)
     folder = _train(resolved, module, own.get("resume"), own.get("folder"))
     if resolved.config.figure is not None:
         _draw(resolved, module, variants, folder)
@@ -125,23 +128,19 @@ def _start_from(path: str, module: Any) -> None:
     """Gives a module the averaged weights of a checkpoint, as its own and as their average.
 
     Raises:
-        UserError: listing every weight that differs in name or shape.
+        UserError: listing the weights that differ in name or shape.
     """
     from score_lightning import checkpoint
 
     prefix = checkpoint.WEIGHTS["ema"]
     state = checkpoint.read(path)["state_dict"]
     have = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    need = module.model.state_dict()
-    differing = [
-        f"{name}: {tuple(have[name].shape) if name in have else 'none'} in the file, "
-        f"{tuple(need[name].shape) if name in need else 'none'} in the network"
-        for name in sorted(have.keys() | need.keys())
-        if name not in have or name not in need or have[name].shape != need[name].shape
-    ]
+    differing = checkpoint.compare(have, module.model.state_dict())
     if differing:
+        more = [] if len(differing) <= SHOWN else [f"and {len(differing) - SHOWN} more"]
         raise UserError(
-            f"init={path} holds another network, {len(differing)} of its weights differ:\n  " + "\n  ".join(differing)
+            f"init={path} holds another network, {len(differing)} of its weights differ:\n  "
+            + "\n  ".join(differing[:SHOWN] + more)
         )
     for model in (module.model, module.average.model):
         model.load_state_dict(have)
@@ -212,8 +211,6 @@ def _check(c: "Config") -> None:
     betas = c.optimizer.betas
     if not c.optimizer.lr > 0 or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise UserError(f"optimizer needs lr > 0 and two betas in [0, 1), got {c.optimizer.lr} and {betas}")
-    if c.seed >= 2**63:
-        raise UserError(f"seed must be below 2^63, got {c.seed}")
     if c.logger.wandb not in ("auto", "online", "offline", "off"):
         raise UserError(f"logger.wandb must be auto, online, offline or off, got {c.logger.wandb!r}")
 
@@ -232,12 +229,19 @@ def _choose_precision(c: "Config") -> None:
     print(f"precision: {c.trainer.precision} ({device.type} has {unit or 'no units for bfloat16'})")
 
 
+def _build_preview(resolved: config.Resolved) -> "Generator":
+    """The generation of images in training, and a look at that of afterwards: a mistake in it would show only then."""
+    from score_lightning import build
+
+    build.build_generator(resolved)
+    return build.build_generator(resolved, "preview", n=max(resolved.config.samples.n, resolved.config.evaluation.n))
+
+
 def _train(resolved: config.Resolved, module: Any, resume: str | None, folder: Path | None = None) -> Path:
     from score_lightning import build, runs
     from score_lightning.callbacks import run_folder
 
-    build.build_generator(resolved)  # a mistake in it would show only after the training
-    generator = build.build_generator(resolved, "preview")
+    generator = _build_preview(resolved)
     split = build.build_images(resolved)
     trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, generator), folder)
     trainer.fit(module, build.build_data(resolved, split), ckpt_path=resume, weights_only=True)
@@ -259,7 +263,7 @@ def _plan(resolved: config.Resolved) -> dict[str, tuple[config.Resolved, Any]]:
             planned[label] = (one, build.build_module(one))
             if one.config.init is not None:
                 _start_from(one.config.init, planned[label][1])
-            build.build_generator(one)
+            _build_preview(one)
     return planned
 
 

@@ -73,6 +73,11 @@ def test_initial_weights_are_a_function_of_the_seed():
     assert not torch.equal(one.net.conv_in.weight, other.net.conv_in.weight)
 
 
+def _build(words):
+    resolved = config.load(words, "ddpm_digits")
+    return build.build_module(resolved), build.build_generator(resolved)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -99,12 +104,22 @@ def test_initial_weights_are_a_function_of_the_seed():
         (["sampler.spacing=odd"], "sampler.spacing must be one of uniform"),
         (["images.range=[1,0]"], "low < high"),
         (["images.range=[1]"], "images.range"),
+        (["net.channels=1000000000"], "net unet: "),
+        (["net.blocks=1000000000"], "more than 30,000 operations"),
+        (["net.multipliers=[1,1000000]"], r"take .* GiB, this machine has"),
+        (["images.size=1000000"], "net unet is too large for 64 images of 1000000 pixels"),
+        (["trainer.batch_size=1000000000000"], "net unet is too large for 1000000000000 images"),
+        (["schedule.levels=1000000000"], "at most 1,000,000"),
+        (["sampler=annealed_langevin", "sampler.steps=1000000000"], "evaluations of the network per image"),
+        (["net.dropout=.nan"], r"net.dropout must be a finite number, got nan \(command line\)"),
+        (["optimizer.lr=.inf"], "optimizer.lr must be a finite number, got inf"),
+        (["trainer.workers=1000000000000000000000"], r"trainer.workers must be below 2\^63"),
+        (["net.name=[1]"], r"unknown net \[1\]"),
     ],
 )
 def test_mistakes_are_refused_when_the_run_is_built(words, message):
-    resolved = config.load(words, "ddpm_digits")
     with pytest.raises(UserError, match=message):
-        build.build_module(resolved), build.build_generator(resolved)
+        _build(words)
 
 
 def test_missing_values_of_a_part_are_named():

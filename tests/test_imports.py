@@ -22,6 +22,7 @@ LAYERS = [
         "signals",
         "settings",
         "signatures",
+        "memory",
         "config",
         "cli",
         "images",

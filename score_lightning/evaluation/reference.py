@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features import Features
 from score_lightning.evaluation.metrics import InOrder, Moments, Statistics
-from score_lightning.images import ImageSet
+from score_lightning.images import ImageSet, check_unpacked
 from score_lightning.processes import Rank
 
 BATCH = 256
@@ -129,14 +129,17 @@ def read_statistics(path: Path) -> Statistics:
         UserError: when the file is damaged or holds something else.
     """
     try:
+        check_unpacked(path)
         with np.load(path, allow_pickle=False) as arrays:
             mean, cov = (torch.from_numpy(arrays[name].astype(np.float64)) for name in ("mu", "sigma"))
     except Exception as error:  # damaged files make NumPy and zlib raise almost anything
         raise UserError(f"{path} is not a .npz file of statistics, mu and sigma: {error}") from error
-    fits = mean.ndim == 1 and cov.shape == (len(mean), len(mean))
+    fits = mean.ndim == 1 and len(mean) > 0 and cov.shape == (len(mean), len(mean))
     if not fits or not torch.isfinite(mean).all() or not torch.isfinite(cov).all():
         shapes = f"{tuple(mean.shape)} and {tuple(cov.shape)}"
         raise UserError(f"{path}: mu must be (D,) and sigma (D, D), all finite; got shapes {shapes}")
+    if not torch.allclose(cov, cov.T, atol=1e-6 * cov.abs().max().item()) or (cov.diagonal() < 0).any():
+        raise UserError(f"{path}: sigma is no covariance: it must be symmetric, with no variance below 0")
     return Statistics(mean, cov)
 
 

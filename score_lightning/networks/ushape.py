@@ -4,7 +4,8 @@ A level is some residual blocks, at some resolutions with self-attention. The wa
 image pyramid may accompany the way down, and another one gather the result on the way up (Song et al. 2021, App. H.1).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from typing import Literal
 
 import torch
@@ -69,7 +70,7 @@ class UShape(nn.Module):
         before, after = [channels, *widths[:-1]], [*widths[1:], widths[-1]]
         self.attend = attend = [image_size // 2**i in attention for i in range(len(widths))]
 
-        def level(inputs: Sequence[int], width: int, attends: Sequence[bool]) -> nn.ModuleList:
+        def level(inputs: Iterable[int], width: int, attends: Iterable[bool]) -> nn.ModuleList:
             return nn.ModuleList(ResidualBlock(i, width, style, a) for i, a in zip(inputs, attends, strict=True))
 
         def shrink(width: int) -> nn.Module:
@@ -84,13 +85,16 @@ class UShape(nn.Module):
         self.time_2 = init(nn.Linear(style.embedding, style.embedding))
         self.conv_in = conv(image_channels, channels)
         self.down = nn.ModuleList(
-            level([b, *[w] * (blocks - 1)], w, [a] * blocks) for b, w, a in zip(before, widths, attend, strict=True)
+            level(chain([b], repeat(w, blocks - 1)), w, repeat(a, blocks))
+            for b, w, a in zip(before, widths, attend, strict=True)
         )
         self.shrink = nn.ModuleList(shrink(width) for width in widths[:-1])
         self.middle = level([widths[-1]] * 2, widths[-1], [True, False])
         # a block on the way up takes what the way down left: the outputs of its level's blocks, then the level's input
         self.up = nn.ModuleList(
-            level([n + w, *[2 * w] * (blocks - 1), w + b], w, [a and not attend_last] * blocks + [a])
+            level(
+                chain([n + w], repeat(2 * w, blocks - 1), [w + b]), w, chain(repeat(a and not attend_last, blocks), [a])
+            )
             for n, w, b, a in zip(after, widths, before, attend, strict=True)
         )
         self.grow = nn.ModuleList(grow(width) for width in widths[1:])

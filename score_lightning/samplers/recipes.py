@@ -74,13 +74,13 @@ def heun(
     spacing: Spacing = "log_snr",
     churn: float = 0.0,
     churn_min: float = 0.0,
-    churn_max: float = math.inf,
+    churn_max: float | None = None,
     churn_noise: float = 1.0,
     clip: bool = True,
     denoise: bool = True,
 ) -> Sampler:
     """Heun's method for the probability-flow ODE, x_0 clipped to pixels; with churn, EDM's stochastic sampler."""
-    solver = Heun(churn, churn_min, churn_max, churn_noise)
+    solver = Heun(churn, churn_min, math.inf if churn_max is None else churn_max, churn_noise)
     return Sampler(solver, None, steps, spacing, denoise, pixels if clip else None)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from score_lightning.schedules.limit import Limit
 
+MOST = 1_000_000  # levels or steps, which networks in float32 could not tell apart
 Spacing = Literal["uniform", "quadratic", "log_snr", "karras", "leading", "trailing"]
 RandnLike = Callable[[Tensor], Tensor]
 Kernel = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -137,7 +138,10 @@ class Discrete:
     def _nearest(self, ratio: Tensor) -> Tensor:
         """The levels whose ln(sigma / alpha) are nearest to those of the ratios."""
         alpha, sigma = self._tables[torch.device("cpu")]
-        return (ratio.log()[:, None] - (sigma / alpha).log()).abs().argmin(1)
+        table, wanted = (sigma / alpha).log(), ratio.log()
+        above = torch.searchsorted(table, wanted).clamp(0, self.levels - 1)
+        below = (above - 1).clamp(min=0)
+        return torch.where((wanted - table[below]).abs() <= (wanted - table[above]).abs(), below, above)
 
     def _apart(self, times: Tensor) -> Tensor:
         """Descending levels, those that are alike moved apart: up where there is room, else down."""
@@ -213,18 +217,18 @@ def from_betas(beta: Tensor) -> Discrete:
 
 
 def _check_levels(levels: int) -> None:
-    if levels < 1:
-        raise ValueError(f"a schedule needs at least one level, got {levels}")
+    if not 1 <= levels <= MOST:
+        raise ValueError(f"a schedule needs at least one level, and at most {MOST:,}, got {levels}")
 
 
 def shares(steps: int) -> Tensor:
     """(steps,) float64 numbers from 1 down to 0, evenly spaced; 1 alone of one.
 
     Raises:
-        ValueError: unless steps is a whole number of at least 1.
+        ValueError: unless steps is a whole number of at least 1 and at most `MOST`.
     """
-    if int(steps) != steps or steps < 1:
-        raise ValueError(f"steps must be a whole number of at least 1, got {steps}")
+    if int(steps) != steps or not 1 <= steps <= MOST:
+        raise ValueError(f"steps must be a whole number of at least 1, and at most {MOST:,}, got {steps}")
     return torch.linspace(1, 0, steps, dtype=torch.float64)
 
 
