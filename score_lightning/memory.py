@@ -10,20 +10,23 @@ from torch.utils._pytree import tree_leaves
 OPERATIONS = 30_000  # seven times what the deepest network here takes; others would be built for hours
 
 
-def machine_bytes() -> int:
-    """Bytes of this machine's memory, that of its GPUs included."""
-    own = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return own + sum(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+def host_bytes() -> int:
+    """Bytes of this machine's memory, without that of its GPUs."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def check_bytes(needed: int, what: str) -> None:
-    """Refuses what needs more than this machine's memory.
+    """Refuses what needs more than this machine's memory and that of its GPUs together.
 
     Raises:
         MemoryError: with both.
     """
-    if needed > machine_bytes():
-        raise MemoryError(f"{what} take {needed / 2**30:,.1f} GiB, this machine has {machine_bytes() / 2**30:,.1f}")
+    if needed <= host_bytes():  # GPUs are asked where it matters only: that takes hold of them
+        return
+    gpus = (torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+    there = host_bytes() + sum(gpus)
+    if needed > there:
+        raise MemoryError(f"{what} take {needed / 2**30:,.1f} GiB, this machine has {there / 2**30:,.1f}")
 
 
 class Bounded(TorchDispatchMode):
@@ -31,7 +34,7 @@ class Bounded(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._operations, self._limit = 0, machine_bytes()
+        self._operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The operation, counted."""
@@ -40,6 +43,6 @@ class Bounded(TorchDispatchMode):
         if self._operations > OPERATIONS:
             raise MemoryError(f"the network has more than {OPERATIONS:,} operations")
         for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and tensor.nbytes > self._limit:
+            if isinstance(tensor, torch.Tensor):
                 check_bytes(tensor.nbytes, f"numbers of shape {tuple(tensor.shape)}")
         return result
