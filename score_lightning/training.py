@@ -90,6 +90,10 @@ class WeightAverage(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._decay, self._warmup, self._ramp = decay, warmup, ramp
+        self._source: list[ScoreModel] = []  # in a list, or it would be a part of this module
+        self._both: list[
+            tuple[nn.Parameter, nn.Parameter]
+        ] = []  # the average's and the source's: found once, which takes long
 
     @torch.no_grad()
     def update(self, model: ScoreModel, step: int) -> None:
@@ -97,10 +101,11 @@ class WeightAverage(nn.Module):
         decay = min(self._decay, (1 + step) / (10 + step)) if self._warmup else self._decay
         if self._ramp is not None:
             decay = min(decay, 0.5 ** (1 / (self._ramp * (step - 1)))) if step > 1 else 0.0
-        both = list(zip(self.model.parameters(), model.parameters(), strict=True))
-        mine: list[Tensor] = [average for average, p in both if p.requires_grad]
-        torch._foreach_lerp_(mine, [p.to(average.dtype) for average, p in both if p.requires_grad], 1 - decay)
-        frozen = [(average, p) for average, p in both if not p.requires_grad]
+        if self._source != [model]:
+            self._source, self._both = [model], list(zip(self.model.parameters(), model.parameters(), strict=True))
+        mine: list[Tensor] = [average for average, p in self._both if p.requires_grad]
+        torch._foreach_lerp_(mine, [p.to(average.dtype) for average, p in self._both if p.requires_grad], 1 - decay)
+        frozen = [(average, p) for average, p in self._both if not p.requires_grad]
         for average, theirs in [*frozen, *zip(self.model.buffers(), model.buffers(), strict=True)]:
             average.copy_(theirs)
 
@@ -232,7 +237,7 @@ class ScoreModule(L.LightningModule):
 
     def configure_gradient_clipping(
         self,
-        optimizer: torch.optim.Optimizer,  # noqa: ARG002 - of all parameters
+        optimizer: torch.optim.Optimizer,
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,  # noqa: ARG002 - by norm
     ) -> None:
@@ -241,7 +246,7 @@ class ScoreModule(L.LightningModule):
         Raises:
             NotFinite: when no more steps may be skipped; the weights and their average are still those of before.
         """
-        learning = [p for p in self.model.parameters() if p.grad is not None]
+        learning = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
         size = norm.item()
         if math.isfinite(size):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from score_lightning.networks import MLP, NCSNpp, RefineNet, UNet
-from score_lightning.networks.blocks import double, halve
+from score_lightning.networks.blocks import Dropout, double, halve
 
 
 @pytest.mark.parametrize(("net", "parameters"), [(UNet(), 35_746_307), (RefineNet(), 30_117_635)])
@@ -92,3 +92,35 @@ def test_mlp_distinguishes_points_and_noise():
     assert y.shape == (3, 2)
     assert not torch.allclose(y[0], y[1])
     assert not torch.allclose(y[0], y[2])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_a_share_and_keeps_the_mean(layout, dtype):
+    x = torch.ones(7, 33, 31, 29, dtype=dtype).contiguous(memory_format=layout).requires_grad_()
+    layer = Dropout(0.3)
+    y = layer(x)
+    share = (y == 0).float().mean()
+    assert abs(share - 0.3) < 5 * (0.3 * 0.7 / x.numel()) ** 0.5
+    assert set(y.detach().unique().tolist()) == {
+        0.0,
+        torch.tensor(1 / (1 - round(0.3 * 2**16) / 2**16), dtype=dtype).item(),
+    }
+    assert y.stride() == x.stride()
+    # neither neighbours nor channels share their fate
+    dropped = (y == 0).float()
+    for shifted in (dropped.roll(1, 1), dropped.roll(1, 3), dropped.roll(1, 0)):
+        assert abs((dropped * shifted).mean() - 0.09) < 0.005
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    torch.manual_seed(1)
+    first = layer(x)
+    torch.manual_seed(1)
+    assert torch.equal(layer(x), first)
+    assert torch.equal(layer.eval()(x), x)
+
+
+@pytest.mark.parametrize(("p", "kept"), [(0.0, 1.0), (1e-9, 1.0), (1.0, 0.0)])
+def test_dropout_at_its_ends(p, kept):
+    assert Dropout(p)(torch.ones(5, 3)).tolist() == [[kept] * 3] * 5
+    assert Dropout(0.5)(torch.ones(0, 3)).shape == (0, 3)
