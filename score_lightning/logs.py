@@ -22,9 +22,21 @@ class MetricsLog(CSVLogger):
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Adds a row; without Lightning's epoch, of which there is one here."""
         plain = {k: v.item() if hasattr(v, "item") else v for k, v in metrics.items() if k != "epoch"}
-        with suppress(OSError):  # a full disk is told when a checkpoint is due
-            super().log_metrics(plain, step)
+        super().log_metrics(plain, step)
         self.rows.append({**plain, "step": step})
+
+    def save(self) -> None:
+        """Writes the file if it can be written; a full disk is told when a checkpoint is due."""
+        with suppress(OSError):
+            super().save()
+
+    def write(self) -> None:
+        """Writes the file.
+
+        Raises:
+            OSError: when it cannot be written.
+        """
+        super().save()
 
     @rank_zero_only
     def restore(self, rows: list[dict[str, Any]]) -> None:

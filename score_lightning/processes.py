@@ -33,14 +33,18 @@ class Rank:
 
         Every rank must enter, and nothing inside may wait for another rank.
         """
-        mine = None
+        mine, own = None, None
         try:
             yield
         except UserError as error:
             mine = str(error)
         except OSError as error:
             mine = explain(error)
+        except Exception as error:
+            mine, own = f"{type(error).__name__}: {error}", error
         found = [message for message in self.gather(mine) if message is not None]
+        if own is not None:
+            raise own
         if found:
             raise Agreed(found[0])
 

@@ -83,11 +83,15 @@ def build_trainer(resolved: Resolved, callbacks: list[L.Callback], folder: Path 
     """Lightning's trainer, of a run that goes on in a folder or begins in the next one.
 
     Raises:
-        UserError: when Lightning refuses the settings, or processes do not divide the batch size.
+        UserError: when Lightning refuses the settings, processes do not divide the batch size, or another training
+            writes to the folder.
     """
     c, t = resolved.config, resolved.config.trainer
     _quiet()
     with nullcontext(folder) if folder else _new_folder(Path(c.out) / Path(c.exp).stem) as place:
+        for callback in callbacks if is_first() else []:
+            if isinstance(callback, Checkpoints):
+                callback.lock(place)
         try:
             trainer = L.Trainer(
                 accelerator=t.accelerator,
@@ -135,6 +139,7 @@ def _new_folder(parent: Path) -> Iterator[Path]:
     if not is_first():
         yield parent / str(version)  # the first one tells the others which it is
         return
+    missing = [path for path in (parent, *parent.parents) if not path.exists()]
     while True:
         try:
             (parent / str(version)).mkdir(parents=True)
@@ -144,8 +149,8 @@ def _new_folder(parent: Path) -> Iterator[Path]:
     try:
         yield parent / str(version)
     except UserError:
-        for path in (parent / str(version), parent):
-            with suppress(OSError):
+        for path in (parent / str(version), *missing):
+            with suppress(OSError):  # others may have begun there
                 path.rmdir()
         raise
 

@@ -17,12 +17,16 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import distributed
 
 from score_lightning.errors import NotFinite, Stopped, UserError
 from score_lightning.logs import MetricsLog
 from score_lightning.processes import rank_of
 from score_lightning.signals import SIGNALS
+
+PATIENCE = 10.0
+"""Seconds in which what a killed training leaves behind, its workers, has ended."""
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -74,10 +78,19 @@ class AtomicCheckpoints(TorchCheckpointIO):
 class BehindTraining(AsyncCheckpointIO):
     """Writes checkpoints while the training goes on; its `teardown` waits for them and raises what failed."""
 
-    def save_checkpoint(self, *args: Any, **options: Any) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], *args: Any, **options: Any) -> None:
         """Begins to write one; an earlier one that failed is left to `teardown`, which every process awaits."""
+        # from a GPU's memory, of which there may be no more
+        checkpoint = apply_to_collection(checkpoint, torch.Tensor, lambda tensor: tensor.cpu())
         with suppress(UserError):
-            super().save_checkpoint(*args, **options)
+            super().save_checkpoint(checkpoint, *args, **options)
+
+    def teardown(self) -> None:
+        """Waits, and raises what failed, once."""
+        try:
+            super().teardown()
+        finally:
+            self._error = None
 
 
 class Checkpoints(L.Callback):
@@ -105,17 +118,20 @@ class Checkpoints(L.Callback):
         path = self.folder / "last.ckpt"
         return path if path.exists() else None
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Learns the run folder.
+    def lock(self, folder: Path) -> None:
+        """Keeps other trainings out of a run folder until this one ends, where the file system knows locks.
 
         Raises:
-            UserError: when another training writes to it.
+            UserError: when another one is in it.
         """
+        self._lock = _lock(folder)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Learns the run folder."""
         assert trainer.log_dir is not None
         self.folder = Path(trainer.log_dir) / "checkpoints"
         with rank_of(trainer).agreeing():
             if trainer.is_global_zero:
-                self._lock = _lock(self.folder.parent)
                 for partial in self.folder.glob(".*.ckpt.*"):  # of a write that was killed
                     partial.unlink()
         if trainer.world_size > 1:
@@ -166,10 +182,10 @@ class Checkpoints(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
         """Leaves the folder to others, and names the last good checkpoint where numbers go wrong."""
+        with suppress(UserError):  # which was told, or is less than the exception
+            _wait(trainer)
         self._leave()
         if isinstance(exception, NotFinite):
-            with suppress(UserError):  # which the end of the training raises
-                _wait(trainer)
             where = f"the last good checkpoint is {self.last}" if self.last else "there is no checkpoint yet"
             exception.args = (f"{exception}; {where}. A smaller optimizer.lr or optimizer.clip may help",)
 
@@ -185,7 +201,7 @@ class Checkpoints(L.Callback):
         self._step, self._time = step, time.monotonic()
         with rank_of(trainer).agreeing():
             for logger in trainer.loggers:
-                logger.save()
+                (logger.write if isinstance(logger, MetricsLog) else logger.save)()
             _wait(trainer)
         trainer.save_checkpoint(self.folder / f"step_{step:07d}.ckpt")
 
@@ -233,20 +249,19 @@ class Checkpoints(L.Callback):
 
 
 def _lock(folder: Path) -> int:
-    """Keeps other trainings out of a run folder while this process lives, where the file system knows locks.
-
-    Raises:
-        UserError: when another one is in it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"another training is writing to {folder}: wait for its end, or stop it") from error
-    except OSError:
-        pass
-    return opened
+    opened, begun = os.open(folder, os.O_RDONLY), time.monotonic()
+    while True:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() - begun > PATIENCE:
+                os.close(opened)
+                raise UserError(f"another training is writing to {folder}: wait for its end, or stop it") from error
+            time.sleep(0.2)
+            continue
+        except OSError:
+            pass
+        return opened
 
 
 def _wait(trainer: L.Trainer) -> None:

@@ -68,7 +68,12 @@ def _main(words: Sequence[str]) -> None:
         print(config.to_yaml(resolved.plain()))
         print(f"parameters: {sum(p.numel() for p in module.model.parameters())}")
         return
-    folder = _train(resolved, module, own.get("resume"), own.get("folder"))
+    if "draw" in own:  # trained, but stopped before the figure
+        contents = _read_checkpoint(str(own["draw"]))
+        module.load_state_dict(contents["state_dict"] if contents else {})
+        folder = own["draw"].parent.parent
+    else:
+        folder = _train(resolved, module, own.get("resume"), own.get("folder"))
     if resolved.config.figure is not None:
         _draw(resolved, module, variants, folder)
 
@@ -98,13 +103,15 @@ def _find_newest(own: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
             print(f"passed over: {path} has seed {seed}, not {c.seed}")
             continue
         if step >= c.trainer.max_steps:
-            return {"done": path}
+            drawn = c.figure is None or (path.parent.parent / "figure.png").exists()
+            return {"done": path} if drawn else {"resume": None, "draw": path}
         print(f"going on from {path}")
         return {"resume": str(path), "folder": path.parent.parent}
     # one that was killed before its first checkpoint begins again in its own folder
+    _choose_precision(c)
     text = config.to_yaml(resolved.plain())
     begun = [path.parent for path in (Path(c.out) / Path(c.exp).stem).glob("*/config.yaml") if path.read_text() == text]
-    empty = [folder for folder in begun if not list(folder.glob("checkpoints/*.ckpt"))]
+    empty = [folder for folder in begun if not list(folder.glob("checkpoints/step_*.ckpt"))]
     return {"resume": None, "folder": empty[0] if empty else None}
 
 
@@ -244,7 +251,10 @@ def _train(resolved: config.Resolved, module: Any, resume: str | None, folder: P
     generator = _build_preview(resolved)
     split = build.build_images(resolved)
     trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, generator), folder)
-    trainer.fit(module, build.build_data(resolved, split), ckpt_path=resume, weights_only=True)
+    try:
+        trainer.fit(module, build.build_data(resolved, split), ckpt_path=resume, weights_only=True)
+    finally:
+        trainer.fit_loop.teardown()  # Lightning leaves workers alive where a validation fails
     folder = run_folder(trainer)
     if trainer.is_global_zero:
         print(_summary(trainer, folder, resolved.config.points > 0))

@@ -1,7 +1,8 @@
 """A Weights & Biases logger that survives: no connection, a broken one, a run that was killed and goes on."""
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 STEP = "trainer/global_step"
+NEXT = {"offline": "the run is logged offline; `wandb sync` sends it later", "disabled": "nothing is logged there"}
+"""What is tried where a run cannot begin, and how it is told."""
 FLUSH = 2.0
 """Seconds after which what was logged is in the offline record."""
 
@@ -27,7 +30,7 @@ class PatientWandb(WandbLogger):
 
         super().__init__(*args, settings=wandb.Settings(x_transaction_log_flush_interval=FLUSH), **options)
         self._kept: set[tuple[int, str]] = set()
-        self._sent, self._line = -1, 0
+        self._line = 0
         self._evaluations: list[dict[str, Any]] = []
         self._broken = False
 
@@ -38,30 +41,34 @@ class PatientWandb(WandbLogger):
         import wandb
 
         if self._experiment is None:
-            try:
-                super().experiment  # noqa: B018 - it is begun
-            except Exception as error:  # wandb raises almost anything here
-                if self._wandb_init.get("mode") == "offline":
-                    raise
-                reason = str(error).splitlines()[0]
-                print(
-                    f"Weights & Biases is not reached ({reason}): the run is logged offline; "
-                    "`wandb sync` sends it later"
-                )
-                self._wandb_init["mode"] = "offline"
-                wandb.teardown()  # or the run counts as begun
-            self._look_back(super().experiment)
+            for otherwise, what in NEXT.items():
+                try:
+                    super().experiment  # noqa: B018 - it is begun
+                    break
+                except Exception as error:  # wandb raises almost anything here
+                    if self._wandb_init.get("mode") == otherwise:
+                        continue
+                    print(f"Weights & Biases is not reached ({str(error).splitlines()[0]}): {what}")
+                    self._wandb_init["mode"] = otherwise
+                    wandb.teardown()  # or the run counts as begun
+            with suppress(Exception):  # without it, something is there twice
+                self._look_back(super().experiment)
         return self._experiment
 
     def _look_back(self, run: Any) -> None:
         """Learns what W&B has of this run from before."""
-        if run.resumed:
-            self._sent = int(run.summary.get(STEP, -1))
-        for path in sorted(Path(str(self._save_dir)).glob(f"wandb/offline-run-*/run-{run.id}.wandb")):
-            for items in filter(None, map(read_line, read_records(path))):
-                self._line = max(self._line, int(float(items.get("_step", -1))) + 1)
-                step = int(float(items.get(STEP, -1)))
-                self._kept |= {(step, key) for key in items}
+        import wandb
+
+        lines: Iterable[Mapping[str, Any]] = []
+        if run.offline:
+            paths = sorted(Path(str(self._save_dir)).glob(f"wandb/*run-*/run-{run.id}.wandb"))
+            lines = (line for path in paths for line in map(read_line, read_records(path)) if line)
+        elif run.resumed:
+            lines = wandb.Api().run(run.path).scan_history()
+        for line in lines:
+            self._line = max(self._line, int(float(line.get("_step", -1))) + 1)
+            step = -1 if line.get(STEP) is None else int(float(line[STEP]))
+            self._kept |= {(step, key) for key, value in line.items() if value is not None}
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -71,7 +78,7 @@ class PatientWandb(WandbLogger):
         evaluation = {key.removeprefix("eval/"): value for key, value in metrics.items() if key.startswith("eval/")}
         if evaluation:
             self._evaluations.append({"step": at, **evaluation})
-        if 0 <= at <= self._sent or all((at, key) in self._kept for key in metrics):
+        if all((at, key) in self._kept for key in metrics):
             return
         self._patiently(lambda: self._log({**metrics, **self._drawn(metrics)}, at))
 
@@ -99,6 +106,11 @@ class PatientWandb(WandbLogger):
             rows = [[row.get(key) for key in columns] for row in self._evaluations]
             drawn["eval/table"] = wandb.Table(data=rows, columns=columns)
         return drawn
+
+    @rank_zero_only
+    def log_image(self, *args: Any, **options: Any) -> None:
+        """Logs pictures."""
+        self._patiently(lambda: super(PatientWandb, self).log_image(*args, **options))
 
     def restore(self, rows: Sequence[Mapping[str, Any]], pictures: Sequence[tuple[str, int, Path]]) -> None:
         """Logs what was lost of rows of metrics and (key, step, file) of pictures from before a run went on."""

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -131,11 +132,12 @@ def logged(folder):
 
 
 def test_two_processes_that_are_killed_twice_leave_one_whole_record(tmp_path):
-    words = ["logger.wandb=offline", "trainer.max_steps=60", "trainer.checkpoint_every=15"]
-    for least in (15, 30):
+    words = ["logger.wandb=offline", "trainer.max_steps=120", "trainer.checkpoint_every=10"]
+    for _ in range(2):
         process, log = start(tmp_path / "killed", words, 2), tmp_path / "killed.log"
         checkpoints = tmp_path / "killed/ddpm_digits/0/checkpoints"
-        while process.poll() is None and not (checkpoints / f"step_{least:07d}.ckpt").exists():
+        before = set(checkpoints.glob("step_*.ckpt"))
+        while process.poll() is None and before >= set(checkpoints.glob("step_*.ckpt")):
             time.sleep(0.05)
         assert process.poll() is None, log.read_text()
         time.sleep(FLUSH + 0.5)  # so that steps after the checkpoint are in the record
@@ -150,10 +152,10 @@ def test_two_processes_that_are_killed_twice_leave_one_whole_record(tmp_path):
     found = [(step, key, float(items[key])) for step, items in steps for key in items.keys() & names]
     assert sorted(found) == logged(folder)  # everything, once
     for key in ("samples/grid", "samples/trajectory", "eval/table"):
-        assert [step for step, items in steps if key in items] == [40, 60]
-    assert [step for step, items in steps if "val/by_level_table" in items] == [19, 39, 59]
+        assert [step for step, items in steps if key in items] == [40, 80, 120]
+    assert [step for step, items in steps if "val/by_level_table" in items] == list(range(19, 120, 20))
     assert {path.name for path in (folder / "samples").iterdir()} == {
-        f"{kind}_00000{step}.png" for kind in ("step", "trajectory") for step in (40, 60)
+        f"{kind}_{step:07d}.png" for kind in ("step", "trajectory") for step in (40, 80, 120)
     }
     lines = [int(items["_step"]) for _, items in steps]
     assert lines == sorted(set(lines))
@@ -205,6 +207,44 @@ def test_a_connection_that_breaks_later_never_stops_a_run(offline, tmp_path, mon
     finish_wandb()
     order = [number for number, items in kept(folder)[1] if "train/loss" in items]
     assert order == [1, 3, 5, 7]  # what was lost is made up for
+
+
+def test_a_service_that_does_not_start_never_stops_a_run(tmp_path, monkeypatch, capsys):
+    import wandb
+
+    init = wandb.init
+
+    def broken(**options):
+        if options["mode"] != "disabled":
+            raise OSError("no service")
+        return init(**options)
+
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setattr(wandb, "init", broken)
+    folder = run(tmp_path, "logger=offline", "evaluation.n=0", "samples.n=2")
+    assert "nothing is logged there" in capsys.readouterr().out
+    assert (folder / "checkpoints/last.ckpt").is_file()
+
+
+def test_a_run_that_goes_on_online_asks_what_is_there(tmp_path, monkeypatch):
+    import wandb
+
+    class Server:
+        def run(self, path):
+            assert path == "entity/project/run"
+            return self
+
+        def scan_history(self):
+            yield {"_step": 0, "trainer/global_step": 0, "train/loss": 1.0, "val/loss": None}
+            yield {"_step": 1, "trainer/global_step": 1, "train/loss": 2.0}
+
+    logged = []
+    monkeypatch.setattr(wandb, "Api", Server)
+    monkeypatch.setattr(PatientWandb, "_log", lambda self, values, step: logged.append((step, dict(values))))
+    logger = PatientWandb(project="project", save_dir=tmp_path, mode="online")
+    logger._look_back(SimpleNamespace(offline=False, resumed=True, path="entity/project/run", id="run"))
+    logger.restore([{"step": 0, "train/loss": 1.0}, {"step": 0, "val/loss": 5.0}, {"step": 2, "train/loss": 3.0}], [])
+    assert logged == [(0, {"val/loss": 5.0}), (2, {"train/loss": 3.0})]
 
 
 def test_tensorboard_has_numbers_and_pictures(tmp_path):

@@ -40,6 +40,19 @@ def test_every_toy_trains_and_draws_its_figure(name, tmp_path, capsys):
     assert sorted(p.name for p in folder.glob("variants/*")) == sorted(label.replace(" ", "_") for label in others)
 
 
+def test_a_run_that_was_stopped_before_its_figure_draws_it(tmp_path, capsys):
+    words = ["exp=toy_rings", *QUICK, "sampler.steps=3", f"out={tmp_path}", "resume=auto"]
+    train.main(words)
+    figure = tmp_path / "toy_rings/0/figure.png"
+    drawn = figure.read_bytes()
+    figure.unlink()
+    train.main(words)
+    assert figure.read_bytes() == drawn
+    capsys.readouterr()
+    train.main(words)
+    assert "has done all its steps" in capsys.readouterr().out
+
+
 def test_points_are_sampled_and_not_evaluated(tmp_path, capsys, monkeypatch):
     train.main(["exp=toy_rings", *QUICK, "sampler.steps=3", f"out={tmp_path}"])
     ckpt = tmp_path / "toy_rings/0/checkpoints/last.ckpt"

@@ -60,7 +60,7 @@ def test_lsun_is_read_by_workers_of_a_process_that_has_read_it(tmp_path, monkeyp
     monkeypatch.setattr(sources, "MEMORY_LIMIT", 0)
     train, _ = lsun(Shape(8, 3), str(tmp_path), "tower")
     same(train, expected)
-    order = [(0, [0, 1, 2]), (1, [3, 4, 5])]
+    order = [(0, torch.tensor([0, 1, 2])), (1, torch.tensor([3, 4, 5]))]
     batches = DataLoader(Batches(train), batch_size=None, sampler=order, num_workers=2)
     for _ in range(2):
         found = torch.cat([batch["images"] for batch in batches])

@@ -18,7 +18,7 @@ from chaos import chaos, differences
 from conftest import QUICK, fails, run
 from test_entry_points import assert_same_state, state
 
-from score_lightning import build, checkpoint, cli, train
+from score_lightning import build, checkpoint, cli, saving, train
 from score_lightning.errors import NotFinite, UserError
 from score_lightning.objectives import ImportanceSampled
 from score_lightning.saving import AtomicCheckpoints
@@ -324,7 +324,10 @@ def test_one_training_writes_to_a_folder(tmp_path, monkeypatch, capsys):
     opened = os.open(folder, os.O_RDONLY)
     fcntl.flock(opened, fcntl.LOCK_EX)
     words = ["exp=ddpm_digits", *QUICK, *BARE, "trainer.max_steps=3", f"out={tmp_path}", "resume=auto"]
+    monkeypatch.setattr(saving, "PATIENCE", 0.0)
+    log = (folder / "metrics.csv").read_bytes()
     assert f"another training is writing to {folder}" in fails(train, words, capsys, monkeypatch)
+    assert (folder / "metrics.csv").read_bytes() == log
     os.close(opened)
     run(tmp_path, *BARE, "trainer.max_steps=3", "resume=auto")
     assert steps_in(folder)[-1] == 3
@@ -343,4 +346,4 @@ def test_a_folder_is_claimed_and_given_back(tmp_path, monkeypatch, capsys):
         assert run(tmp_path, *BARE, "trainer.max_steps=1").name == "1"
     words = ["exp=ddpm_digits", *QUICK, "trainer.precision=7", f"out={tmp_path / 'new'}"]
     assert "Lightning refuses" in fails(train, words, capsys, monkeypatch)
-    assert not list((tmp_path / "new").iterdir())
+    assert not (tmp_path / "new").exists()

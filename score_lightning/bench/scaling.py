@@ -1,17 +1,16 @@
-"""docs/scaling.md, what recipes cost on GPUs: python -m score_lightning.bench.scaling [out=docs].
+"""docs/scaling.md, what recipes cost on GPUs: python -m score_lightning.bench.scaling [share=0.3] [out=docs].
 
-Computed, not measured, from the operations of each network, the bytes of its gradients and a device's data sheet; the
-share of the peak that training reaches is the one that `make bench-gpu` measured, where it did.
+Computed, not measured, from the operations of each network, the bytes of its gradients and a device's data sheet;
+`share` is the part of the peak that training reaches on it.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from score_lightning import cli, config
 from score_lightning.config import Resolved
+from score_lightning.errors import UserError
 
 PEAK = 312e12
 """Operations per second of an A100 in bfloat16 (its data sheet)."""
@@ -76,9 +75,9 @@ def cost_of(resolved: Resolved) -> Cost:
     return Cost(c.exp, parameters, flops, c.trainer.batch_size * c.trainer.accumulate, c.trainer.max_steps)
 
 
-def page(costs: Sequence[Cost], share: float, measured: bool) -> str:
+def page(costs: Sequence[Cost], share: float) -> str:
     """The page, of all costs."""
-    said = "measured by `make bench-gpu`" if measured else "an assumption: no GPU was at hand to measure it"
+    said = "an assumption: no GPU was at hand to measure it" if share == SHARE else "as given"
     shown = next(cost for cost in costs if cost.name == SHOWN)
     lines = [
         "# Scaling on paper",
@@ -124,16 +123,6 @@ def page(costs: Sequence[Cost], share: float, measured: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def measured_share(results: Path) -> float | None:
-    """Of its products of matrices that a GPU's training step in bfloat16 reaches; None where none was measured."""
-    if not results.is_file():
-        return None
-    tables: list[dict[str, Any]] = json.loads(results.read_text()).get("roofline", {}).get("tables", [])
-    speeds = {row["name"]: row["value"] for table in tables for row in table["rows"]}
-    steps = [value for name, value in speeds.items() if name.startswith("bf16")]
-    return max(steps) / speeds["products of matrices, bf16"] if steps else None
-
-
 def usage() -> str:
     """The text of --help."""
     return str(__doc__)
@@ -141,13 +130,14 @@ def usage() -> str:
 
 def main(words: Sequence[str]) -> None:
     """Writes the page."""
-    own, _ = cli.take(words, {"out": str})
-    out = Path(own.get("out", "docs"))
-    share = measured_share(out / "benchmarks_gpu" / "results.json")
+    own, _ = cli.take(words, {"out": str, "share": float})
+    out, share = Path(own.get("out", "docs")), own.get("share", SHARE)
+    if not 0 < share <= 1:
+        raise UserError(f"share must lie between 0 and 1, got {share}")
     loaded = [config.load([], name) for name in config.experiments()]
     costs = [cost_of(resolved) for resolved in loaded if not resolved.config.points]
     out.mkdir(parents=True, exist_ok=True)
-    (out / "scaling.md").write_text(page(costs, share or SHARE, share is not None))
+    (out / "scaling.md").write_text(page(costs, share))
     print(f"Everything is in {out / 'scaling.md'}")
 
 
