@@ -18,10 +18,10 @@ from chaos import chaos, differences
 from conftest import QUICK, fails, run
 from test_entry_points import assert_same_state, state
 
-from score_lightning import build, checkpoint, cli, saving, train
+from score_lightning import build, checkpoint, cli, config, saving, train
 from score_lightning.errors import NotFinite, UserError
 from score_lightning.objectives import ImportanceSampled
-from score_lightning.saving import AtomicCheckpoints
+from score_lightning.saving import AtomicCheckpoints, BehindTraining
 from score_lightning.training import ScoreModule
 
 BARE = ["evaluation.n=0", "samples.n=0", "trainer.checkpoint_every=1"]
@@ -347,3 +347,29 @@ def test_a_folder_is_claimed_and_given_back(tmp_path, monkeypatch, capsys):
     words = ["exp=ddpm_digits", *QUICK, "trainer.precision=7", f"out={tmp_path / 'new'}"]
     assert "Lightning refuses" in fails(train, words, capsys, monkeypatch)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.alone
+def test_saving_the_cifar_network_holds_training_up_for_less_than_two_steps(tmp_path):
+    module = build.build_module(config.load([], "ddpm_cifar"))
+    x_0, t = torch.zeros(8, 3, 32, 32), torch.arange(8)
+
+    def step():
+        module._objective(module.model, x_0, t).mean().backward()
+
+    step()
+    moments = [torch.zeros_like(p) for p in module.model.parameters() for _ in range(2)]
+    writer = BehindTraining(AtomicCheckpoints())
+    begun = time.perf_counter()
+    writer.save_checkpoint({"state_dict": module.state_dict(), "moments": moments}, tmp_path / "step_0000001.ckpt")
+    held_up = time.perf_counter() - begun
+    step()  # while it is written
+    with_writing = time.perf_counter() - begun
+    writer.teardown()
+    begun = time.perf_counter()
+    step()
+    alone = time.perf_counter() - begun
+    assert held_up < alone
+    assert with_writing < 3 * alone
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["moments"][0].shape == moments[0].shape
