@@ -10,12 +10,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import lightning as L
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from score_lightning import config
 from score_lightning.build_evaluation import build_evaluator, build_features
-from score_lightning.callbacks import Evaluate, SampleGrid, SaveConfig
+from score_lightning.callbacks import Evaluate, LearningRate, SampleGrid, SaveConfig
 from score_lightning.cli import is_first
 from score_lightning.config import Resolved
 from score_lightning.dashboard import IDENTITY, Dashboard
@@ -42,7 +42,7 @@ def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> l
         Checkpoints(c.trainer.checkpoint_every, c.trainer.checkpoint_minutes, c.trainer.log_every),
         KeepLog(),
         SaveConfig(config.to_yaml(resolved.plain())),
-        LearningRateMonitor("step"),
+        LearningRate(),
         Dashboard(c.trainer.log_every, c.logger.artifact),
     ]
     if c.samples.n:

@@ -148,6 +148,7 @@ def test_two_processes_that_are_killed_twice_leave_one_whole_record(tmp_path):
     identities, steps, _ = kept(folder)
     assert identities == {(folder / IDENTITY).read_text().strip()}
     assert len(list(folder.glob("wandb/offline-run-*"))) == 3
+    assert len({(step, name) for step, name, _ in logged(folder)}) == len(logged(folder))  # two batches are one step
     names = {name for _, name, _ in logged(folder)}
     found = [(step, key, float(items[key])) for step, items in steps for key in items.keys() & names]
     assert sorted(found) == logged(folder)  # everything, once
