@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def defaults() -> dict[str, Any]:
 
 def to_plain(config: Config) -> dict[str, Any]:
     """A configuration as dicts, lists, strings and numbers."""
-    return OmegaConf.to_container(OmegaConf.structured(config), resolve=True)  # type: ignore[return-value]
+    return asdict(config)
 
 
 def to_yaml(plain: Mapping[str, Any]) -> str:
