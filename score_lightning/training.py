@@ -3,6 +3,7 @@
 import copy
 import csv
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,30 @@ class AdamSettings:
         return warm if self.decay_steps is None else warm * max(0.0, 1 - step / self.decay_steps)
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """The tensors of a model and of its average, found once: to look for them takes longer than to average them.
+
+    Args:
+        source: the model; a weak reference, or it would be a part of its average.
+        averaged: those of the average, and those of the model, that are averaged.
+        copied: (of the average, of the model), those that are not: frozen parameters and buffers.
+    """
+
+    source: Callable[[], ScoreModel | None]
+    averaged: tuple[list[Tensor], list[Tensor]]
+    copied: list[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, average: ScoreModel, model: ScoreModel) -> "Pairs":
+        """Those of two models."""
+        both: list[tuple[Tensor, Tensor]] = list(zip(average.parameters(), model.parameters(), strict=True))
+        learned = [(a, p) for a, p in both if p.requires_grad]
+        frozen = [(a, p) for a, p in both if not p.requires_grad]
+        buffers = zip(average.buffers(), model.buffers(), strict=True)
+        return cls(weakref.ref(model), ([a for a, _ in learned], [p for _, p in learned]), [*frozen, *buffers])
+
+
 class WeightAverage(nn.Module):
     """An exponential moving average of a model's weights, with warm-up.
 
@@ -90,10 +115,7 @@ class WeightAverage(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._decay, self._warmup, self._ramp = decay, warmup, ramp
-        self._source: list[ScoreModel] = []  # in a list, or it would be a part of this module
-        self._both: list[
-            tuple[nn.Parameter, nn.Parameter]
-        ] = []  # the average's and the source's: found once, which takes long
+        self._pairs: Pairs | None = None
 
     @torch.no_grad()
     def update(self, model: ScoreModel, step: int) -> None:
@@ -101,13 +123,12 @@ class WeightAverage(nn.Module):
         decay = min(self._decay, (1 + step) / (10 + step)) if self._warmup else self._decay
         if self._ramp is not None:
             decay = min(decay, 0.5 ** (1 / (self._ramp * (step - 1)))) if step > 1 else 0.0
-        if self._source != [model]:
-            self._source, self._both = [model], list(zip(self.model.parameters(), model.parameters(), strict=True))
-        mine: list[Tensor] = [average for average, p in self._both if p.requires_grad]
-        torch._foreach_lerp_(mine, [p.to(average.dtype) for average, p in self._both if p.requires_grad], 1 - decay)
-        frozen = [(average, p) for average, p in self._both if not p.requires_grad]
-        for average, theirs in [*frozen, *zip(self.model.buffers(), model.buffers(), strict=True)]:
-            average.copy_(theirs)
+        if self._pairs is None or self._pairs.source() is not model:
+            self._pairs = Pairs.of(self.model, model)
+        mine, theirs = self._pairs.averaged
+        torch._foreach_lerp_(mine, [p.to(a.dtype) for a, p in zip(mine, theirs, strict=True)], 1 - decay)
+        for average, p in self._pairs.copied:
+            average.copy_(p)
 
     def train(self, mode: bool = True) -> "WeightAverage":  # noqa: ARG002 - averaged weights are only ever evaluated
         """Stays in evaluation mode."""
@@ -115,6 +136,7 @@ class WeightAverage(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WeightAverage":
         """Moves to other devices but keeps its precision: in bfloat16 a decay of 0.9999 would change nothing."""
+        self._pairs = None  # buffers become others
         return super()._apply(lambda p: fn(p).to(p.dtype), recurse)
 
 

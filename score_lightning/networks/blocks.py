@@ -143,11 +143,16 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) from x (B, C, H, W)."""
-        h = self.norm(x)
-        q, k, v = (f(h).flatten(2).unflatten(1, (self.heads, -1)) for f in (self.query, self.key, self.value))
+        # pixels by channels: a view where memory has channels last, and one product for the three
+        h = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
+        maps = (self.query, self.key, self.value)
+        weight = torch.cat([f.weight.flatten(1) for f in maps])
+        bias = torch.cat([f.bias for f in maps if f.bias is not None])
+        q, k, v = F.linear(h, weight, bias).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         # written out: PyTorch's fused CPU kernel has no second derivative, which score matching needs
-        weights = (q.transpose(2, 3) @ k / math.sqrt(q.shape[2])).softmax(-1)
-        return self.join(x, self.out((v @ weights.transpose(2, 3)).view(x.shape)))
+        weights = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).softmax(-1)
+        h = F.linear((weights @ v).transpose(1, 2).flatten(2), self.out.weight.flatten(1), self.out.bias)
+        return self.join(x, h.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
 Resample = Literal["halve", "double"]
