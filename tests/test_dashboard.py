@@ -3,8 +3,6 @@
 import csv
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from chaos import finish, folder_of, start
-from conftest import QUICK, finish_wandb, run
+from conftest import finish_wandb, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -107,21 +105,6 @@ def test_flops_are_those_of_forward_and_backward(prediction):
     with counter:
         model(torch.zeros(1, 1, 8, 8), model.schedule.times(1)).eps.square().mean().backward()
     assert training_flops(model, (1, 8, 8)) == counter.get_total_flops()
-
-
-def test_two_processes_are_one_run(tmp_path):
-    words = ["trainer.accelerator=cpu", "trainer.devices=2", "evaluation.n=0", "samples.n=0", "logger=offline"]
-    # without what W&B tells processes of its own
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    environment |= {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"}
-    program = [sys.executable, "-m", "score_lightning.train", "exp=ddpm_digits", *QUICK, *words, f"out={tmp_path}"]
-    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    (folder,) = (tmp_path / "ddpm_digits").iterdir()
-    assert len(list(folder.glob("wandb/offline-run-*"))) == 1
-    identities, steps, _ = kept(folder)
-    assert identities == {(folder / IDENTITY).read_text().strip()}
-    assert [number for number, items in steps if "train/loss" in items] == [0, 1, 2, 3]
 
 
 def logged(folder):

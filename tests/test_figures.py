@@ -41,9 +41,9 @@ def test_every_toy_trains_and_draws_its_figure(name, tmp_path, capsys):
 
 
 def test_a_run_that_was_stopped_before_its_figure_draws_it(tmp_path, capsys):
-    words = ["exp=toy_rings", *QUICK, "sampler.steps=3", f"out={tmp_path}", "resume=auto"]
+    words = ["exp=toy_two_moons", *QUICK, "sampler.steps=3", f"out={tmp_path}", "resume=auto"]
     train.main(words)
-    figure = tmp_path / "toy_rings/0/figure.png"
+    figure = tmp_path / "toy_two_moons/0/figure.png"
     drawn = figure.read_bytes()
     figure.unlink()
     train.main(words)
@@ -54,8 +54,8 @@ def test_a_run_that_was_stopped_before_its_figure_draws_it(tmp_path, capsys):
 
 
 def test_points_are_sampled_and_not_evaluated(tmp_path, capsys, monkeypatch):
-    train.main(["exp=toy_rings", *QUICK, "sampler.steps=3", f"out={tmp_path}"])
-    ckpt = tmp_path / "toy_rings/0/checkpoints/last.ckpt"
+    train.main(["exp=toy_two_moons", *QUICK, "sampler.steps=3", f"out={tmp_path}"])
+    ckpt = tmp_path / "toy_two_moons/0/checkpoints/last.ckpt"
     sample.main([f"ckpt={ckpt}", "n=30", f"out={tmp_path}/s"])
     import numpy as np
 
