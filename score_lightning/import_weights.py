@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def main(words: Sequence[str]) -> None:
     if published is None or name == "diffusers":
         if name not in (None, "diffusers"):
             raise UserError(f"{path} is a folder; format={name} is a file")
-        name, resolved, published, options = "diffusers", *_open_diffusers(path, resolved)
+        name, resolved, published, options = "diffusers", *_open_diffusers(path, resolved, published)
     model = build_model(resolved)
     net: Any = model.net
     sources = _sources(name, net, own["exp"], path, options)
@@ -97,11 +98,19 @@ def _sources(name: str | None, net: "nn.Module", exp: str, path: Path, options: 
     return layout.sources(net, **options)
 
 
-def _open_diffusers(path: Path, resolved: config.Resolved) -> tuple[config.Resolved, "Published", dict[str, Any]]:
-    """The recipe with the folder's network, its weights, and the names that they have."""
+def _open_diffusers(
+    path: Path, resolved: config.Resolved, bare: "Published | None"
+) -> tuple[config.Resolved, "Published", dict[str, Any]]:
+    """The recipe with the folder's network, its weights, and the names that they have.
+
+    Of a bare file of weights the recipe says all the rest.
+    """
     from score_lightning import formats
     from score_lightning.formats import diffusers
 
+    if bare is not None and diffusers.is_bare(path):
+        print(f"{path} has no config.json beside it: the network's settings are the recipe's")
+        return resolved, bare, {"former": _former(bare)}
     folder = diffusers.open_folder(path)
     settings = diffusers.net_settings(folder.unet, path)
     plain = resolved.plain()
@@ -118,6 +127,8 @@ def _open_diffusers(path: Path, resolved: config.Resolved) -> tuple[config.Resol
         "labels": {"classes": settings.pop("classes")},
         "net": settings,
     }
+    if plain["sampler"].get("name") == "ancestral":
+        changes["sampler"] = diffusers.sampler_settings(folder.scheduler or {})
     for section, values in changes.items():
         for key, value in values.items():
             if plain[section].get(key, value) != value:
@@ -125,11 +136,15 @@ def _open_diffusers(path: Path, resolved: config.Resolved) -> tuple[config.Resol
         plain[section] |= values
     _check_scheduler(folder.scheduler, resolved, path)
     published = formats.read(folder.weights)
-    options = {
-        "cosines_first": folder.unet["flip_sin_to_cos"],
-        "former": any(key.endswith(".proj_attn.weight") for key in published.weights),
-    }
+    if folder.average is not None:
+        published = replace(published, average=formats.read(folder.average).weights)
+    options = {"cosines_first": folder.unet["flip_sin_to_cos"], "former": _former(published)}
     return config.change(plain, str(path), []), published, options
+
+
+def _former(published: "Published") -> bool:
+    """Whether the attention has its names from before diffusers 0.18."""
+    return any(key.endswith(".proj_attn.weight") for key in published.weights)
 
 
 def _check_scheduler(scheduler: dict[str, Any] | None, resolved: config.Resolved, path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from score_lightning import cli, config
+from score_lightning.begin import check_resumed, choose_precision, find_newest, read_checkpoint, start_from
 from score_lightning.errors import UserError
 from score_lightning.signals import stop_at_signals
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 
 OWN = {"exp": str, "dry_run": bool, "resume": str}
-SHOWN = 30  # differing weights that are listed
 
 
 def usage() -> str:
@@ -44,16 +44,16 @@ def main(words: Sequence[str]) -> None:
 def _main(words: Sequence[str]) -> None:
     own, rest = cli.take(words, OWN)
     if own.get("resume") == "auto":
-        own |= _find_newest(own, rest)
+        own |= find_newest(own, rest)
         if own.get("done"):
             print(f"{own['done']} has done all its steps: trainer.max_steps=N adds more")
             return
-    resumed = _read_checkpoint(own.get("resume"))
+    resumed = read_checkpoint(own.get("resume"))
     if resumed is not None and any(word.startswith("init=") for word in rest):
         raise UserError("resume goes on with a training's own weights: leave out init")
     resolved = _resolve(own, rest, resumed)
     _check(resolved.config)
-    _choose_precision(resolved.config)
+    choose_precision(resolved.config)
 
     from score_lightning import build
 
@@ -61,15 +61,15 @@ def _main(words: Sequence[str]) -> None:
     _build_preview(resolved)
     variants = _plan(resolved)
     if resumed is None and resolved.config.init is not None:
-        _start_from(resolved.config.init, module)
+        start_from(resolved, module)
     if resumed is not None:
-        _check_resumed(resolved.config, module, own["resume"], resumed)
+        check_resumed(resolved.config, module, own["resume"], resumed)
     if own.get("dry_run"):
         print(config.to_yaml(resolved.plain()))
         print(f"parameters: {sum(p.numel() for p in module.model.parameters())}")
         return
     if "draw" in own:  # trained, but stopped before the figure
-        contents = _read_checkpoint(str(own["draw"]))
+        contents = read_checkpoint(str(own["draw"]))
         module.load_state_dict(contents["state_dict"] if contents else {})
         folder = own["draw"].parent.parent
     else:
@@ -78,99 +78,12 @@ def _main(words: Sequence[str]) -> None:
         _draw(resolved, module, variants, folder)
 
 
-def _find_newest(own: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """resume and folder of the newest checkpoint of an experiment that can be read; none where none can.
-
-    Raises:
-        UserError: without an experiment.
-    """
-    if "exp" not in own:
-        raise UserError(f"resume=auto needs exp=NAME; experiments: {', '.join(config.experiments())}")
-    from score_lightning import checkpoint
-
-    resolved = config.load(words, own["exp"])
-    c = resolved.config
-    found = (Path(c.out) / Path(c.exp).stem).glob("*/checkpoints/*.ckpt")
-    by_file = {path.stat().st_ino: path for path in found if path.name.startswith(("step_", "last"))}
-    for path in sorted(by_file.values(), key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        try:
-            contents = checkpoint.read(path)
-        except UserError as error:
-            print(f"passed over: {error}")
-            continue
-        step, seed = contents["global_step"], contents["config"].get("seed")
-        if seed != c.seed:
-            print(f"passed over: {path} has seed {seed}, not {c.seed}")
-            continue
-        if step >= c.trainer.max_steps:
-            drawn = c.figure is None or (path.parent.parent / "figure.png").exists()
-            return {"done": path} if drawn else {"resume": None, "draw": path}
-        print(f"going on from {path}")
-        return {"resume": str(path), "folder": path.parent.parent}
-    # one that was killed before its first checkpoint begins again in its own folder
-    _choose_precision(c)
-    text = config.to_yaml(resolved.plain())
-    begun = [path.parent for path in (Path(c.out) / Path(c.exp).stem).glob("*/config.yaml") if path.read_text() == text]
-    empty = [folder for folder in begun if not list(folder.glob("checkpoints/step_*.ckpt"))]
-    return {"resume": None, "folder": empty[0] if empty else None}
-
-
-def _read_checkpoint(path: str | None) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    from score_lightning import checkpoint
-
-    return checkpoint.read(path)
-
-
 def _resolve(own: dict[str, Any], rest: Sequence[str], resumed: dict[str, Any] | None) -> config.Resolved:
     if "exp" in own:
         return config.load(rest, own["exp"])
     if resumed is None:
         raise UserError(f"exp=NAME is missing; experiments: {', '.join(config.experiments())} (--help lists all keys)")
     return config.change(resumed["config"], own["resume"], rest)
-
-
-def _start_from(path: str, module: Any) -> None:
-    """Gives a module the averaged weights of a checkpoint, as its own and as their average.
-
-    Raises:
-        UserError: listing the weights that differ in name or shape.
-    """
-    from score_lightning import checkpoint
-
-    prefix = checkpoint.WEIGHTS["ema"]
-    state = checkpoint.read(path)["state_dict"]
-    have = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    differing = checkpoint.compare(have, module.model.state_dict())
-    if differing:
-        more = [] if len(differing) <= SHOWN else [f"and {len(differing) - SHOWN} more"]
-        raise UserError(
-            f"init={path} holds another network, {len(differing)} of its weights differ:\n  "
-            + "\n  ".join(differing[:SHOWN] + more)
-        )
-    for model in (module.model, module.average.model):
-        model.load_state_dict(have)
-
-
-def _check_resumed(c: "Config", module: Any, path: str, resumed: dict[str, Any]) -> None:
-    """Refuses a checkpoint that the run cannot go on from."""
-    if "optimizer_states" not in resumed:
-        raise UserError(f"{path} holds weights without the state of their training: start from it with init={path}")
-    step = resumed.get("global_step", 0)
-    if step >= c.trainer.max_steps:
-        raise UserError(f"{path} has done {step} steps: trainer.max_steps must be more, got {c.trainer.max_steps}")
-    before = resumed["config"].get("trainer", {}).get("accumulate", c.trainer.accumulate)
-    if before != c.trainer.accumulate:
-        raise UserError(f"{path} accumulates {before} batches: resume with trainer.accumulate={before}")
-    have = {name: value.shape for name, value in resumed["state_dict"].items()}
-    need = {name: value.shape for name, value in module.state_dict().items()}
-    differing = sorted(name for name in have.keys() | need.keys() if have.get(name) != need.get(name))
-    if differing:
-        raise UserError(
-            f"{path} belongs to another network: {len(differing)} weights differ in name or shape, the first "
-            f"{differing[0]}. Leave exp and net as they were, or leave out exp"
-        )
 
 
 def _check(c: "Config") -> None:
@@ -222,20 +135,6 @@ def _check(c: "Config") -> None:
         raise UserError(f"logger.wandb must be auto, online, offline or off, got {c.logger.wandb!r}")
 
 
-def _choose_precision(c: "Config") -> None:
-    """In the place of `auto` puts bfloat16 where the hardware multiplies it, float32 elsewhere, and says so."""
-    if c.trainer.precision != "auto":
-        return
-    import torch
-
-    from score_lightning.processes import bf16_units, find_device
-
-    device = torch.device("cpu") if c.trainer.accelerator == "cpu" else find_device("auto")
-    unit = bf16_units(device)
-    c.trainer.precision = "bf16-mixed" if unit else "32-true"
-    print(f"precision: {c.trainer.precision} ({device.type} has {unit or 'no units for bfloat16'})")
-
-
 def _build_preview(resolved: config.Resolved) -> "Generator":
     """The generation of images in training, and a look at that of afterwards: a mistake in it would show only then."""
     from score_lightning import build
@@ -253,6 +152,10 @@ def _train(resolved: config.Resolved, module: Any, resume: str | None, folder: P
     trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, generator), folder)
     try:
         trainer.fit(module, build.build_data(resolved, split), ckpt_path=resume, weights_only=True)
+    except SystemExit as stopped:
+        if isinstance(stopped.__context__, KeyboardInterrupt):  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from stopped
+        raise
     finally:
         trainer.fit_loop.teardown()  # Lightning leaves workers alive where a validation fails
     folder = run_folder(trainer)
@@ -272,7 +175,7 @@ def _plan(resolved: config.Resolved) -> dict[str, tuple[config.Resolved, Any]]:
             one = config.change(plain, f"variants.{label}", [*words, "logger=off"])
             planned[label] = (one, build.build_module(one))
             if one.config.init is not None:
-                _start_from(one.config.init, planned[label][1])
+                start_from(one, planned[label][1])
             _build_preview(one)
     return planned
 

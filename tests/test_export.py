@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import fails, run
 
-from score_lightning import checkpoint, eval, export, import_weights, sample
+from score_lightning import checkpoint, eval, export, import_weights, sample, train
 from score_lightning.samplers import DDIM, Ancestral
 from score_lightning.samplers import sample as draw
 
@@ -48,6 +48,7 @@ def test_a_network_of_diffusers_gives_the_same_output_here(settings, tmp_path, c
     unet = pipeline(settings, tmp_path / "pipeline")
     model = imported(tmp_path / "pipeline", tmp_path / "a.ckpt")
     assert ("net.channels: 32 by config.json, 128 in the recipe" in capsys.readouterr().out) == (settings is OTHER)
+    assert model.config["sampler"]["variance"] == ("learned" if settings is OTHER else "large")
     x, t = torch.randn(2, 3, settings["sample_size"], settings["sample_size"]), torch.tensor([3, 777])
     labels = torch.tensor([4, 0]) if "num_class_embeds" in settings else None
     with torch.no_grad():
@@ -55,6 +56,38 @@ def test_a_network_of_diffusers_gives_the_same_output_here(settings, tmp_path, c
     torch.testing.assert_close(ours.eps, theirs[:, :3], rtol=1e-4, atol=1e-5)
     if settings is OTHER:
         torch.testing.assert_close(ours.fraction, (theirs[:, 3:] + 1) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_a_bare_file_is_of_the_recipes_network_and_averages_are_taken(tmp_path, capsys):
+    unet = pipeline(NARROW, tmp_path / "training")
+    torch.save(unet.state_dict(), tmp_path / "bare.bin")
+    unet.save_pretrained(tmp_path / "training/unet_ema")
+    with torch.no_grad():
+        for p in unet.parameters():
+            p.zero_()
+    unet.save_pretrained(tmp_path / "training/unet")
+    bare = imported(tmp_path / "bare.bin", tmp_path / "a.ckpt", "net.channels=32", "net.multipliers=[1,2,2,2]")
+    assert "the network's settings are the recipe's" in capsys.readouterr().out
+    averaged = imported(tmp_path / "training", tmp_path / "b.ckpt")
+    assert "numbers in format=diffusers, averaged" in capsys.readouterr().out
+    x, t = torch.randn(1, 3, 32, 32), torch.tensor([500])
+    with torch.no_grad():
+        assert torch.equal(bare(x, t).eps, averaged(x, t).eps)
+    raw, _, _ = checkpoint.open_changed(tmp_path / "b.ckpt", [], "raw")
+    assert not any(p.any() for p in raw.parameters())
+
+
+def test_weights_are_not_taken_for_another_function(tmp_path, capsys, monkeypatch):
+    pipeline(OTHER | {"out_channels": 3, "num_class_embeds": None}, tmp_path / "pipeline")
+    imported(tmp_path / "pipeline", tmp_path / "a.ckpt")
+    words = ["exp=ddpm_cifar", f"init={tmp_path / 'a.ckpt'}", "dry_run=true", "images.size=16"]
+    words += ["net.channels=32", "net.multipliers=[1,2]", "net.blocks=1", "net.attention=[8]", "net.adaptive=true"]
+    message = fails(train, words, capsys, monkeypatch)
+    assert "trained as another function of them" in message
+    more = message.partition(": add ")[2].split()
+    assert set(more) == {"net.head_channels=8", "net.symmetric=true", "net.endpoint=false", "net.norm_eps=1e-05"}
+    train.main([*words, *more])
+    assert 'prediction="eps"' in fails(train, [*words, *more, "prediction=v"], capsys, monkeypatch)
 
 
 def test_files_from_before_version_0_18_are_read(tmp_path):

@@ -39,7 +39,7 @@ LAYERS = [
         "tasks",
     },
     {"evaluation", "figures", "formats"},
-    {"parts", "build", "build_evaluation", "checkpoint", "callbacks", "runs"},
+    {"parts", "build", "build_evaluation", "checkpoint", "callbacks", "runs", "begin"},
     ENTRY,
 ]
 

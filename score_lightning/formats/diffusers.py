@@ -54,17 +54,21 @@ class Folder:
 
     Args:
         weights: the file of the network's weights.
+        average: that of their average, where there is one.
         unet: the contents of its config.json, completed by the defaults.
         scheduler: those of scheduler_config.json, where there is one.
     """
 
     weights: Path
+    average: Path | None
     unet: dict[str, Any]
     scheduler: dict[str, Any] | None
 
 
 def open_folder(path: Path) -> Folder:
     """A pipeline's folder, with `unet/` and perhaps `scheduler/`, or that of the network alone, or its file of weights.
+
+    Its training example saves the average of the weights in `unet_ema/`.
 
     Raises:
         UserError: when it is no such folder or a file in it cannot be read.
@@ -77,9 +81,16 @@ def open_folder(path: Path) -> Folder:
     found = given or [unet / name for name in WEIGHTS if (unet / name).is_file()]
     if not found:
         raise UserError(f"{unet} has no weights: expected {' or '.join(WEIGHTS)}")
+    averages = [] if given else [path / "unet_ema" / name for name in WEIGHTS if (path / "unet_ema" / name).is_file()]
     schedulers = [path / "scheduler" / "scheduler_config.json", path / "scheduler_config.json"]
     scheduler = next((_read(file) for file in schedulers if file.is_file()), None)
-    return Folder(found[0], {**DEFAULTS, **_read(unet / "config.json")}, scheduler)
+    average = averages[0] if averages else None
+    return Folder(found[0], average, {**DEFAULTS, **_read(unet / "config.json")}, scheduler)
+
+
+def is_bare(path: Path) -> bool:
+    """Whether a file of weights has no config.json beside it."""
+    return path.is_file() and not any((path.parent / name).is_file() for name in ("config.json", "unet/config.json"))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -230,6 +241,16 @@ def _levels(scheduler: Mapping[str, Any], place: Path) -> tuple[Tensor, str]:
     return schedule(torch.arange(schedule.levels))[0], prediction
 
 
+VARIANCES = {"large": "fixed_large", "small": "fixed_small", "learned": "learned_range"}
+
+
+def sampler_settings(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of our ancestral sampler that a DDPMScheduler's config.json names."""
+    named = {theirs: ours for ours, theirs in VARIANCES.items()}.get(scheduler.get("variance_type", ""))
+    clip = scheduler.get("clip_sample")
+    return ({"variance": named} if named else {}) | ({"clip": clip} if isinstance(clip, bool) else {})
+
+
 def scheduler_config(model: ScoreModel, variance: str, clip: bool, place: str) -> dict[str, Any]:
     """The scheduler_config.json of a DDPMScheduler with a model's noise levels.
 
@@ -258,6 +279,6 @@ def scheduler_config(model: ScoreModel, variance: str, clip: bool, place: str) -
         "num_train_timesteps": schedule.levels,
         **betas,
         "prediction_type": names[model.prediction],
-        "variance_type": {"large": "fixed_large", "small": "fixed_small", "learned": "learned_range"}[variance],
+        "variance_type": VARIANCES[variance],
         "clip_sample": clip,
     }
