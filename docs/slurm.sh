@@ -13,7 +13,7 @@
 set -uo pipefail
 
 # one process per GPU, started by srun; five minutes before the end they save and leave with code 75
-srun .venv/bin/python -m score_lightning.train "$@" resume=auto \
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" .venv/bin/python -m score_lightning.train "$@" resume=auto \
     trainer.num_nodes="$SLURM_JOB_NUM_NODES" trainer.devices="$SLURM_NTASKS_PER_NODE" trainer.progress=false
 code=$?
 if [ "$code" -eq 75 ]; then

@@ -14,7 +14,7 @@ from score_lightning.evaluation.evaluate import Evaluator
 from score_lightning.evaluation.metrics import InOrder
 from score_lightning.evaluation.outputs import describe_run
 from score_lightning.evaluation.pictures import save_rows, save_samples
-from score_lightning.evaluation.report import write_metrics, write_text
+from score_lightning.evaluation.report import write_metrics
 from score_lightning.generate import Generator, trajectory
 from score_lightning.processes import rank_of
 from score_lightning.training import ScoreModule
@@ -59,25 +59,6 @@ class Periodic(L.Callback):
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
         """What happens."""
         raise NotImplementedError
-
-
-class SaveConfig(L.Callback):
-    """Writes config.yaml into the run folder before the first step.
-
-    Args:
-        text: the resolved configuration as YAML.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Writes it."""
-        folder = run_folder(trainer)
-        with rank_of(trainer).agreeing():
-            if trainer.is_global_zero:
-                folder.mkdir(parents=True, exist_ok=True)
-                write_text(folder / "config.yaml", self._text)
 
 
 class LearningRate(LearningRateMonitor):

@@ -49,7 +49,10 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
 
 def is_first() -> bool:
     """Whether this is the first of the processes."""
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0"))) == "0"
+    if "RANK" in os.environ:  # torchrun's
+        return os.environ["RANK"] == "0"
+    # Lightning's own processes have LOCAL_RANK, and SLURM's SLURM_PROCID of their parent
+    return os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0" == os.environ.get("NODE_RANK", "0")
 
 
 def _connected() -> bool:

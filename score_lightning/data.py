@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from score_lightning.errors import UserError
 from score_lightning.images import ImageSet
 from score_lightning.randomness import generator
 from score_lightning.signals import ignore_signals
@@ -86,7 +87,10 @@ class Batches(Dataset[dict[str, Any]]):
         step, numbers = place
         own = numbers % len(self._images)
         labels = {} if self._images.labels is None else {"labels": self._images.labels[own]}
-        return {"images": self._images[own], **labels, "step": step, "numbers": numbers}
+        try:
+            return {"images": self._images[own], **labels, "step": step, "numbers": numbers}
+        except UserError as error:  # a worker that raised it would send a traceback, too
+            return {"mistake": str(error)}
 
 
 class ImageData(L.LightningDataModule):
@@ -125,6 +129,16 @@ class ImageData(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of the validation triples."""
         return self._loader(self.validation, ValidationOrder(self._validation_n, self._batch_size, *self._place()))
+
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:  # noqa: ARG002
+        """The batch.
+
+        Raises:
+            UserError: when a picture in it cannot be read.
+        """
+        if "mistake" in batch:
+            raise UserError(batch["mistake"])
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were trained on."""

@@ -15,13 +15,14 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from score_lightning import config
 from score_lightning.build_evaluation import build_evaluator, build_features
-from score_lightning.callbacks import Evaluate, LearningRate, SampleGrid, SaveConfig
+from score_lightning.callbacks import Evaluate, LearningRate, SampleGrid
 from score_lightning.cli import is_first
 from score_lightning.config import Resolved
 from score_lightning.dashboard import IDENTITY, Dashboard
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluate import Evaluator
 from score_lightning.evaluation.reference import Reference
+from score_lightning.evaluation.report import write_text
 from score_lightning.generate import Generator
 from score_lightning.logs import MetricsLog
 from score_lightning.parts import part_of
@@ -41,7 +42,6 @@ def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> l
         # first: what the others do before a step belongs to the next checkpoint
         Checkpoints(c.trainer.checkpoint_every, c.trainer.checkpoint_minutes, c.trainer.log_every),
         KeepLog(),
-        SaveConfig(config.to_yaml(resolved.plain())),
         LearningRate(),
         Dashboard(c.trainer.log_every, c.logger.artifact),
     ]
@@ -127,6 +127,11 @@ def build_trainer(resolved: Resolved, callbacks: list[L.Callback], folder: Path 
             raise UserError(f"trainer.batch_size={t.batch_size} must be a multiple of the {ranks} processes")
         if c.validation.n < ranks:
             raise UserError(f"validation.n={c.validation.n} must be at least the number of processes, {ranks}")
+        if is_first():  # before anything else: what is killed from here on goes on in this folder, as this run
+            write_text(place / "config.yaml", config.to_yaml(resolved.plain()))
+            for logger in trainer.loggers:
+                if isinstance(logger, PatientWandb):
+                    write_text(place / IDENTITY, f"{logger.version}\n")
         return trainer
 
 

@@ -248,6 +248,12 @@ class Checkpoints(L.Callback):
         return bool(late)
 
 
+def wait_for_others(folder: Path) -> None:
+    """Waits a little for a training that writes to a run folder, if there is one."""
+    with suppress(UserError):  # it is told when this one begins
+        os.close(_lock(folder))
+
+
 def _lock(folder: Path) -> int:
     opened, begun = os.open(folder, os.O_RDONLY), time.monotonic()
     while True:

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from score_lightning import cli, config
 from score_lightning.errors import UserError
+from score_lightning.signals import SIGNALS
 
 
 def usage() -> str:
@@ -30,9 +32,7 @@ def main(words: Sequence[str]) -> None:
     rows = []
     for i, (label, given) in enumerate(points):
         print(f"\n[{i + 1} of {len(points)}] {label}", flush=True)
-        code = subprocess.run(
-            [sys.executable, "-m", "score_lightning.train", *given, "resume=auto"], check=False
-        ).returncode
+        code = _train(given)
         if code in (130, cli.GOES_ON):
             sys.exit(code)
         rows.append({"training": label, "state": "done" if code == 0 else f"failed ({code})", **_result(given)})
@@ -47,6 +47,20 @@ def main(words: Sequence[str]) -> None:
     print(f"\nAll of it: {out / 'sweep.csv'}")
     if any(row["state"] != "done" for row in rows):
         raise UserError("not every training was finished; what went wrong stands above")
+
+
+def _train(words: Sequence[str]) -> int:
+    """The exit code of a training, to which signals to this process are sent on."""
+    process = subprocess.Popen([sys.executable, "-m", "score_lightning.train", *words, "resume=auto"])
+    before = {number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in SIGNALS}
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # which the training gets, too
+        process.wait()
+        return 130
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def plan(words: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -15,6 +15,8 @@ NEXT = {"offline": "the run is logged offline; `wandb sync` sends it later", "di
 """What is tried where a run cannot begin, and how it is told."""
 FLUSH = 2.0
 """Seconds after which what was logged is in the offline record."""
+UPLOAD = 120.0
+"""Seconds that a run waits at its end for what is still to be sent; `wandb sync` sends it later."""
 
 
 class PatientWandb(WandbLogger):
@@ -28,7 +30,10 @@ class PatientWandb(WandbLogger):
     def __init__(self, *args: Any, **options: Any) -> None:
         import wandb
 
-        super().__init__(*args, settings=wandb.Settings(x_transaction_log_flush_interval=FLUSH), **options)
+        settings = wandb.Settings(x_transaction_log_flush_interval=FLUSH)
+        if "finish_timeout" in wandb.Settings.model_fields:  # not in older versions
+            settings.finish_timeout = UPLOAD
+        super().__init__(*args, settings=settings, **options)
         self._kept: set[tuple[int, str]] = set()
         self._line = 0
         self._evaluations: list[dict[str, Any]] = []

@@ -20,6 +20,7 @@ from test_entry_points import assert_same_state, state
 
 from score_lightning import build, checkpoint, cli, config, saving, train
 from score_lightning.errors import NotFinite, UserError
+from score_lightning.images import ImageSet
 from score_lightning.objectives import ImportanceSampled
 from score_lightning.saving import AtomicCheckpoints, BehindTraining
 from score_lightning.training import ScoreModule
@@ -271,6 +272,9 @@ def test_auto_needs_an_experiment_and_checkpoints_need_no_link(tmp_path, capsys,
     other = run(tmp_path, *BARE, "trainer.max_steps=2", "seed=1", "resume=auto")
     assert "has seed 0, not 1" in capsys.readouterr().out
     assert other.name == "1"
+    slower = run(tmp_path, *BARE, "trainer.max_steps=2", "seed=1", "optimizer.lr=1e-4", "resume=auto")
+    assert "has optimizer.lr 0.002, not 0.0001" in capsys.readouterr().out
+    assert slower.name == "2"
 
 
 def test_a_loss_that_is_not_finite_never_reaches_importance_sampling(tmp_path, monkeypatch):
@@ -296,6 +300,47 @@ def test_signals_before_the_first_step_leave_with_75(tmp_path, monkeypatch, caps
     assert stopped.value.code == 75
     assert "SIGUSR1 while nothing was trained" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_leaves_with_130(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ScoreModule, "training_step", interrupted)
+    monkeypatch.setattr(sys, "argv", ["x", "exp=ddpm_digits", *QUICK, *BARE, f"out={tmp_path}"])
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(train.main, train.usage)
+    signal.signal(signal.SIGINT, handler)
+    assert stopped.value.code == 130
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_breaks_is_told_in_one_message(workers, tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        raise UserError("a picture is broken")
+
+    monkeypatch.setattr(ImageSet, "__getitem__", broken)
+    words = ["exp=ddpm_digits", *QUICK, *BARE, f"trainer.workers={workers}", f"out={tmp_path}"]
+    assert fails(train, words, capsys, monkeypatch) == "score_lightning: a picture is broken\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        ({"RANK": "1", "LOCAL_RANK": "0"}, False),
+        ({"SLURM_PROCID": "3"}, False),
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "1"}, False),  # Lightning's own process in an interactive job
+        ({"NODE_RANK": "1", "LOCAL_RANK": "0"}, False),
+    ],
+)
+def test_one_process_is_the_first(environment, first, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cli.is_first() == first
 
 
 def test_workers_leave_signals_to_the_run(tmp_path):

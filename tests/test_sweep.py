@@ -2,6 +2,10 @@
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from conftest import QUICK, fails
@@ -34,6 +38,21 @@ def test_trainings_run_one_after_another_and_go_on(tmp_path, capfd):
     capfd.readouterr()
     sweep.main(words)
     assert capfd.readouterr().out.count("has done all its steps") == 2
+
+
+def test_a_signal_reaches_the_training_and_the_sweep_goes_on_later(tmp_path):
+    quick = [word for word in QUICK if not word.startswith(("trainer.max_steps", "evaluation", "samples"))]
+    words = ["exp=ddpm_digits", "seed=[0,1]", *quick, "trainer.max_steps=100000", "samples.n=0", "evaluation.n=0"]
+    program = [sys.executable, "-m", "score_lightning.sweep", *words, f"out={tmp_path}"]
+    process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "seed=0/ddpm_digits/0/metrics.csv"
+    while process.poll() is None and not log.exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 75, error
+    assert list((tmp_path / "seed=0/ddpm_digits/0/checkpoints").glob("step_*.ckpt"))
+    assert not (tmp_path / "seed=1").exists()
 
 
 @pytest.mark.parametrize(
