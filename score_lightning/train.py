@@ -25,7 +25,7 @@ def usage() -> str:
 
 Trains an experiment and writes runs/<experiment>/<version>/.
   dry_run=true                 print the resolved configuration and the number of parameters, and stop
-  resume=auto                  go on from the newest checkpoint of this experiment, in its run folder; begin if none
+  resume=auto                  go on from this experiment's newest checkpoint of these settings, in its folder, or begin
   resume=FILE                  go on from a checkpoint in a new folder (exp may be left out: its own configuration)
   init=FILE                    start from the averaged weights of a checkpoint, imported ones too
 
