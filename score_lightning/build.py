@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from score_lightning import augment, objectives, schedules
+from score_lightning.average import WeightAverage
 from score_lightning.config import Resolved
 from score_lightning.data import ImageData
 from score_lightning.errors import UserError
@@ -13,13 +14,14 @@ from score_lightning.generate import Generator
 from score_lightning.images import Shape
 from score_lightning.memory import Bounded, check_bytes
 from score_lightning.models import ScoreModel
+from score_lightning.optimizer import AdamSettings
 from score_lightning.parts import TABLES, build_part, part_of
 from score_lightning.pixels import Coordinates, PixelRange, Range
 from score_lightning.processes import PROCESS
 from score_lightning.settings import Config
 from score_lightning.signatures import keyword_types
 from score_lightning.sources import Split
-from score_lightning.training import AdamSettings, Augmentation, ScoreModule, WeightAverage
+from score_lightning.training import Augmentation, ScoreModule
 
 EVALUATIONS = 1_000_000  # of the network, per image: days for one
 

@@ -1,24 +1,23 @@
 """The LightningModule: draws times and noise, calls the objective, keeps the average of the weights."""
 
-import copy
 import csv
 import math
-import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 
 from score_lightning.augment import augment
+from score_lightning.average import WeightAverage
 from score_lightning.conditional import NO_LABEL, Augmented, Labelled
 from score_lightning.errors import NotFinite
 from score_lightning.models import Model, ScoreModel
 from score_lightning.objectives import ImportanceSampled, Objective
+from score_lightning.optimizer import Adam, AdamSettings
 from score_lightning.pixels import Range
 from score_lightning.processes import Rank
 from score_lightning.randomness import BatchNoise, ImageNoise, derive_seed
@@ -58,92 +57,15 @@ class Augmentation:
         return torch.where(noise.rand(len(labels)) < self.drop, NO_LABEL, labels)
 
 
-@dataclass(frozen=True)
-class AdamSettings:
-    """Adam with a linear warm-up over `warmup` steps and, with `decay_steps`, a linear fall to 0 at that step."""
-
-    lr: float = 2e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup: int = 0
-    decay_steps: int | None = None
-
-    def factor(self, step: int) -> float:
-        """What the learning rate is multiplied by in step 0, 1, ..."""
-        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        return warm if self.decay_steps is None else warm * max(0.0, 1 - step / self.decay_steps)
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The tensors of a model and of its average, found once: to look for them takes longer than to average them.
-
-    Args:
-        source: the model; a weak reference, or it would be a part of its average.
-        averaged: those of the average, and those of the model, that are averaged.
-        copied: (of the average, of the model), those that are not: frozen parameters and buffers.
-    """
-
-    source: Callable[[], ScoreModel | None]
-    averaged: tuple[list[Tensor], list[Tensor]]
-    copied: list[tuple[Tensor, Tensor]]
-
-    @classmethod
-    def of(cls, average: ScoreModel, model: ScoreModel) -> "Pairs":
-        """Those of two models."""
-        both: list[tuple[Tensor, Tensor]] = list(zip(average.parameters(), model.parameters(), strict=True))
-        learned = [(a, p) for a, p in both if p.requires_grad]
-        frozen = [(a, p) for a, p in both if not p.requires_grad]
-        buffers = zip(average.buffers(), model.buffers(), strict=True)
-        return cls(weakref.ref(model), ([a for a, _ in learned], [p for _, p in learned]), [*frozen, *buffers])
-
-
-class WeightAverage(nn.Module):
-    """An exponential moving average of a model's weights, with warm-up.
-
-    Kept beside the raw weights and never swapped with them: who wants averaged weights uses `model` here.
-
-    Args:
-        model: what to average; copied.
-        decay: per step.
-        warmup: whether the decay is at most (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage.
-        ramp: the half-life is at most this share of the steps so far, as in EDM's code; None for no limit.
-    """
-
-    def __init__(self, model: ScoreModel, decay: float, warmup: bool = True, ramp: float | None = None) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self._decay, self._warmup, self._ramp = decay, warmup, ramp
-        self._pairs: Pairs | None = None
-
-    @torch.no_grad()
-    def update(self, model: ScoreModel, step: int) -> None:
-        """average <- decay average + (1 - decay) weights, after step 1, 2, ..."""
-        decay = min(self._decay, (1 + step) / (10 + step)) if self._warmup else self._decay
-        if self._ramp is not None:
-            decay = min(decay, 0.5 ** (1 / (self._ramp * (step - 1)))) if step > 1 else 0.0
-        if self._pairs is None or self._pairs.source() is not model:
-            self._pairs = Pairs.of(self.model, model)
-        mine, theirs = self._pairs.averaged
-        torch._foreach_lerp_(mine, [p.to(a.dtype) for a, p in zip(mine, theirs, strict=True)], 1 - decay)
-        for average, p in self._pairs.copied:
-            average.copy_(p)
-
-    def train(self, mode: bool = True) -> "WeightAverage":  # noqa: ARG002 - averaged weights are only ever evaluated
-        """Stays in evaluation mode."""
-        return super().train(False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WeightAverage":
-        """Moves to other devices but keeps its precision: in bfloat16 a decay of 0.9999 would change nothing."""
-        self._pairs = None  # buffers become others
-        return super()._apply(lambda p: fn(p).to(p.dtype), recurse)
-
-
 def told(model: ScoreModel, labels: Tensor | None, augmentation: Tensor | None = None) -> Model:
     """The model, told labels (B,) if it can be, and how images were augmented (B, K) if they were."""
     informed = model if augmentation is None else Augmented(model, augmentation)
     return informed if labels is None or model.classes is None else Labelled(informed, labels)
+
+
+def total_norm(gradients: list[Tensor]) -> Tensor:
+    """The norm of all of them together; torch's own does the same, slower where there are many small ones."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
 
 class LevelLosses(Metric):
@@ -268,13 +190,16 @@ class ScoreModule(L.LightningModule):
         Raises:
             NotFinite: when no more steps may be skipped; the weights and their average are still those of before.
         """
-        learning = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
+        learning = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = total_norm([p.grad for p in learning if p.grad is not None])
         size = norm.item()
         if math.isfinite(size):
             self._overflows = 0
             if gradient_clip_val and size > gradient_clip_val:
-                torch.nn.utils.clip_grads_with_norm_(learning, gradient_clip_val, norm)
+                if isinstance(optimizer, Adam):
+                    optimizer.divisor = (norm + 1e-6) / gradient_clip_val  # as torch's clipping
+                else:
+                    torch.nn.utils.clip_grads_with_norm_(learning, gradient_clip_val, norm)
             return
         self._overflows += 1
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None and self._overflows <= OVERFLOWS:
@@ -324,8 +249,9 @@ class ScoreModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Adam with its schedule of learning rates, a step at a time."""
         a = self._adam
-        fused = self.trainer.precision != "16-mixed"  # with which it would see scaled gradients
-        optimizer = torch.optim.Adam(self.model.parameters(), a.lr, a.betas, a.eps, a.weight_decay, fused=fused)
+        # a fused one would see the scaled gradients of float16
+        kind = torch.optim.Adam if self.trainer.precision == "16-mixed" else Adam
+        optimizer = kind(self.model.parameters(), a.lr, a.betas, a.eps, a.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, a.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/lr"}}
 

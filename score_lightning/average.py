@@ -1,0 +1,82 @@
+"""The exponential moving average of a model's weights."""
+
+import copy
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from score_lightning.models import ScoreModel
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The tensors of a model and of its average, found once: to look for them takes longer than to average them.
+
+    Args:
+        source: the model; a weak reference, or it would be a part of its average.
+        averaged: those of the average, and those of the model, that are averaged.
+        alike: whether those two are of the same precision.
+        copied: (of the average, of the model), those that are not: frozen parameters and buffers.
+    """
+
+    source: Callable[[], ScoreModel | None]
+    averaged: tuple[list[Tensor], list[Tensor]]
+    alike: bool
+    copied: list[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, average: ScoreModel, model: ScoreModel) -> "Pairs":
+        """Those of two models."""
+        both: list[tuple[Tensor, Tensor]] = list(zip(average.parameters(), model.parameters(), strict=True))
+        learned = [(a, p) for a, p in both if p.requires_grad]
+        frozen = [(a, p) for a, p in both if not p.requires_grad]
+        buffers = zip(average.buffers(), model.buffers(), strict=True)
+        averaged = [a for a, _ in learned], [p for _, p in learned]
+        alike = all(a.dtype == p.dtype for a, p in learned)
+        return cls(weakref.ref(model), averaged, alike, [*frozen, *buffers])
+
+
+class WeightAverage(nn.Module):
+    """An exponential moving average of a model's weights, with warm-up.
+
+    Kept beside the raw weights and never swapped with them: who wants averaged weights uses `model` here.
+
+    Args:
+        model: what to average; copied.
+        decay: per step.
+        warmup: whether the decay is at most (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage.
+        ramp: the half-life is at most this share of the steps so far, as in EDM's code; None for no limit.
+    """
+
+    def __init__(self, model: ScoreModel, decay: float, warmup: bool = True, ramp: float | None = None) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._decay, self._warmup, self._ramp = decay, warmup, ramp
+        self._pairs: Pairs | None = None
+
+    @torch.no_grad()
+    def update(self, model: ScoreModel, step: int) -> None:
+        """average <- decay average + (1 - decay) weights, after step 1, 2, ..."""
+        decay = min(self._decay, (1 + step) / (10 + step)) if self._warmup else self._decay
+        if self._ramp is not None:
+            decay = min(decay, 0.5 ** (1 / (self._ramp * (step - 1)))) if step > 1 else 0.0
+        if self._pairs is None or self._pairs.source() is not model:
+            self._pairs = Pairs.of(self.model, model)
+        mine, theirs = self._pairs.averaged
+        if not self._pairs.alike:
+            theirs = [p.to(a.dtype) for a, p in zip(mine, theirs, strict=True)]
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for average, p in self._pairs.copied:
+            average.copy_(p)
+
+    def train(self, mode: bool = True) -> "WeightAverage":  # noqa: ARG002 - averaged weights are only ever evaluated
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WeightAverage":
+        """Moves to other devices but keeps its precision: in bfloat16 a decay of 0.9999 would change nothing."""
+        self._pairs = None  # buffers become others
+        return super()._apply(lambda p: fn(p).to(p.dtype), recurse)

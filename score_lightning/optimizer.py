@@ -1,0 +1,153 @@
+"""Adam, in one pass over memory, and its schedule of learning rates."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """Adam with a linear warm-up over `warmup` steps and, with `decay_steps`, a linear fall to 0 at that step."""
+
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: int = 0
+    decay_steps: int | None = None
+
+    def factor(self, step: int) -> float:
+        """What the learning rate is multiplied by in step 0, 1, ..."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return warm if self.decay_steps is None else warm * max(0.0, 1 - step / self.decay_steps)
+
+
+@dataclass
+class Alike:
+    """Parameters of one device and type that have had as many steps, and their moments, each in order of memory."""
+
+    step: Tensor
+    parameters: list[nn.Parameter] = field(default_factory=list)
+    orders: list[tuple[int, ...] | None] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+    means: list[Tensor] = field(default_factory=list)
+    squares: list[Tensor] = field(default_factory=list)
+
+    def add(self, p: nn.Parameter, state: dict[str, Tensor]) -> None:
+        """One more parameter."""
+        order = None if p.is_contiguous() else tuple(sorted(range(p.dim()), key=p.stride, reverse=True))
+        for key in ("exp_avg", "exp_avg_sq"):
+            if state[key].stride() != p.stride():
+                state[key] = torch.empty_like(p).copy_(state[key])
+        state["step"] = self.step
+        self.parameters.append(p)
+        self.orders.append(order)
+        for found, tensor in zip(
+            (self.weights, self.means, self.squares), (p.detach(), state["exp_avg"], state["exp_avg_sq"]), strict=True
+        ):
+            found.append(tensor if order is None else tensor.permute(order))
+
+    def gradients(self) -> list[Tensor]:
+        """Those of the parameters, in the same order of memory."""
+        found = []
+        for p, order in zip(self.parameters, self.orders, strict=True):
+            assert p.grad is not None
+            gradient = p.grad if order is None else p.grad.permute(order)
+            if not gradient.is_contiguous():  # torch's kernel takes the memory of all four to be in one order
+                p.grad = torch.empty_like(p).copy_(p.grad)
+                gradient = p.grad if order is None else p.grad.permute(order)
+            found.append(gradient)
+        return found
+
+
+class Adam(torch.optim.Adam):
+    """torch's Adam (Kingma & Ba 2015, Alg. 1) and its fused kernel, with the same results and checkpoints.
+
+    It finds tensors once rather than at every step, counts steps once rather than for each parameter, shows the kernel
+    parameters with channels last as it wants to see them, in order of memory (else it copies them), and clips the
+    gradient in that same pass.
+
+    Args:
+        parameters: what to train.
+        lr: learning rate.
+        betas: decays of the mean of gradients and of their squares, per step.
+        eps: added to the root of the squares.
+        weight_decay: times the weights, added to the gradient.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+    ) -> None:
+        super().__init__(parameters, lr, betas, eps, weight_decay, fused=True)
+        self.divisor: Tensor | None = None  # of the next step's gradient
+        self._found: tuple[list[int], list[tuple[dict[str, Any], Alike]]] = [], []
+
+    def state_dict(self) -> dict[str, Any]:
+        """torch's: each parameter has a count of its own."""
+        found = super().state_dict()
+        states = {key: {**state, "step": state["step"].clone()} for key, state in found["state"].items()}
+        return {**found, "state": states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the moments of a checkpoint."""
+        super().load_state_dict(state_dict)
+        self._found = [], []
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step, of what has a gradient; `divisor` divides it and is used up."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group, alike in self._groups():
+            alike.step += 1
+            torch._fused_adam_(
+                alike.weights,
+                alike.gradients(),
+                alike.means,
+                alike.squares,
+                [],
+                [alike.step] * len(alike.weights),
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+                grad_scale=self.divisor,
+            )
+        self.divisor = None
+        return loss
+
+    def _groups(self) -> list[tuple[dict[str, Any], Alike]]:
+        """What has a gradient; found anew where that is something else than in the last step."""
+        learning = [p.data_ptr() for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if learning != self._found[0]:
+            self._found = learning, [(group, alike) for group in self.param_groups for alike in self._alike(group)]
+        return self._found[1]
+
+    def _alike(self, group: dict[str, Any]) -> Iterable[Alike]:
+        """Those of a group with a gradient."""
+        found: dict[Any, Alike] = {}
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            state = self.state[p]
+            if not state:
+                state["step"] = torch.zeros((), device=p.device)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+            key = p.device, p.dtype, state["step"].item()
+            if key not in found:
+                found[key] = Alike(state["step"].clone())
+            found[key].add(p, state)
+        return found.values()
