@@ -1,5 +1,6 @@
 """What the entry points share: key=value words, --help, and one message with exit code 2 for a user's mistake."""
 
+import ctypes
 import errno
 import os
 import sys
@@ -22,6 +23,7 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
     if any(word in ("--help", "-h", "help") for word in words):
         print(usage())
         sys.exit(0)
+    keep_memory()
     try:
         main(words)
     except UserError as error:
@@ -45,6 +47,23 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
         sys.exit(130)
     finally:
         _leave_processes()
+
+
+def keep_memory() -> None:
+    """Lets the C library keep what is freed, up to what was in use at once.
+
+    glibc gives each large array back to the system when it is freed, and the next one of the same size is new pages,
+    which the system clears: up to a fifth of a training step on the CPU. Its own settings in the environment win.
+    """
+    largest, trim, mmap = 2**30, -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    if {"GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_"} & set(os.environ):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    for option in (trim, mmap):
+        mallopt(option, largest)
 
 
 def is_first() -> bool:
