@@ -156,8 +156,7 @@ class ScoreModule(L.LightningModule):
         """The mean loss of a batch at times and with noise that are functions of (seed, step)."""
         place = {"rank": self.global_rank, "ranks": self.trainer.world_size}
         noise = BatchNoise(self._seed, "train", batch["step"], device=self.device, **place)
-        # dropout draws from the global generator
-        torch.manual_seed(derive_seed(self._seed, "dropout", batch["step"], self.global_rank))
+        self._seed_dropout(derive_seed(self._seed, "dropout", batch["step"], self.global_rank))
         x_0, augmentation = self._augmentation(batch["images"], noise)
         t = self._objective.draw_t(self.model.schedule, noise.rand(len(x_0)))
         labels = self._augmentation.labels(batch["labels"], noise) if self.model.classes else None
@@ -170,6 +169,16 @@ class ScoreModule(L.LightningModule):
         loss = losses.mean()
         self.log("train/loss", self._of_all(loss.detach()), prog_bar=True)
         return loss
+
+    def _seed_dropout(self, seed: int) -> None:
+        """Seeds the global generators that dropout draws from.
+
+        torch.manual_seed would note, for every kind of device that is not in use yet, the seed and the stack of calls;
+        in a training on the CPU these notes grow with every step.
+        """
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
 
     def _of_all(self, loss: Tensor) -> Tensor:
         """The mean over all processes where it is logged; they ask each other at no other step."""

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from score_lightning.networks import MLP, NCSNpp, RefineNet, UNet
-from score_lightning.networks.blocks import Dropout, double, halve
+from score_lightning.networks.blocks import Dropout, Style, conv, double, halve
 
 
 @pytest.mark.parametrize(("net", "parameters"), [(UNet(), 35_746_307), (RefineNet(), 30_117_635)])
@@ -124,3 +124,24 @@ def test_dropout_drops_a_share_and_keeps_the_mean(layout, dtype):
 def test_dropout_at_its_ends(p, kept):
     assert Dropout(p)(torch.ones(5, 3)).tolist() == [[kept] * 3] * 5
     assert Dropout(0.5)(torch.ones(0, 3)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_pointwise_convolution_is_torchs(layout):
+    layer = conv(6, 10, size=1)
+    x = torch.randn(3, 6, 4, 5).contiguous(memory_format=layout).requires_grad_()
+    expected = torch.nn.functional.conv2d(x, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(x), expected)
+    ours, theirs = (torch.autograd.grad(y.square().sum(), (x, layer.weight)) for y in (layer(x), expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_group_norm_in_bfloat16_is_as_near_to_float32_as_its_rounding():
+    norm = Style(4, groups=8).norm(32)
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(4, 32, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    x = x.contiguous(memory_format=torch.channels_last)
+    y = norm(x)
+    exact = torch.nn.functional.group_norm(x.double(), 8, norm.weight.double(), norm.bias.double(), norm.eps)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.double(), exact, rtol=2**-8, atol=1e-6)

@@ -103,3 +103,13 @@ def test_drawing_a_batch_costs_under_2_percent_of_a_ddpm_cifar_step():
 
     step()
     assert seconds(draw, 20) < 0.02 * seconds(step, 3)
+
+
+def test_seeding_dropout_leaves_nothing_behind_for_devices_that_are_not_in_use():
+    module = build.build_module(config.load([], "ddpm_digits"))
+    module._seed_dropout(1)
+    before = len(torch.cuda._queued_calls)
+    first = torch.rand(3)
+    module._seed_dropout(1)
+    assert torch.equal(torch.rand(3), first)
+    assert len(torch.cuda._queued_calls) == before

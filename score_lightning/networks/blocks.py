@@ -23,9 +23,23 @@ def init(layer: Layer, scale: float = 1.0) -> Layer:
     return layer
 
 
+class Pointwise(nn.Conv2d):
+    """A 1 x 1 convolution; on the CPU one product of matrices, whose gradients have less around them."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, outputs, H, W) from (B, inputs, H, W)."""
+        if input.device.type != "cpu" or input.stride(1) != 1:  # not a matrix as it lies in memory
+            return super().forward(input)
+        return F.linear(input.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
 def conv(inputs: int, outputs: int, size: int = 3, scale: float = 1.0) -> nn.Conv2d:
     """A convolution that keeps the resolution, with DDPM's initial weights."""
-    return init(nn.Conv2d(inputs, outputs, size, padding=size // 2), scale)
+    made = Pointwise(inputs, outputs) if size == 1 else nn.Conv2d(inputs, outputs, size, padding=size // 2)
+    return init(made, scale)
 
 
 def halve(x: Tensor, fir: bool) -> Tensor:
@@ -80,6 +94,17 @@ class GrowConv(nn.Conv2d):
         return super().forward(double(x, fir=False))
 
 
+class GroupNorm(nn.GroupNorm):
+    """torch's, in float32 on the CPU where the kernel for bfloat16 takes longer than that and two conversions."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, ...) normalized in each group of channels, in the input's precision."""
+        few = self.num_channels <= 8 * self.num_groups  # channels in a group: that kernel takes them 16 at a time
+        if few and input.dtype == torch.bfloat16 and input.device.type == "cpu" and self.weight.dtype == torch.float32:
+            return super().forward(input.float()).to(torch.bfloat16)
+        return super().forward(input)
+
+
 @dataclass(frozen=True)
 class Style:
     """What all residual blocks of a network have in common.
@@ -112,12 +137,12 @@ class Style:
     heads: int = 1
     head_channels: int | None = None
 
-    def norm(self, channels: int) -> nn.GroupNorm:
+    def norm(self, channels: int) -> GroupNorm:
         """The group norm of so many channels."""
         groups = self.groups if self.group_size is None else min(self.groups, channels // self.group_size)
         if groups < 1 or channels % groups:
             raise ValueError(f"groups must divide channels, got {groups} and {channels}")
-        return nn.GroupNorm(groups, channels, eps=self.eps)
+        return GroupNorm(groups, channels, eps=self.eps)
 
     def head_count(self, channels: int) -> int:
         """How many heads attend over so many channels."""
@@ -148,10 +173,13 @@ class Attention(nn.Module):
         maps = (self.query, self.key, self.value)
         weight = torch.cat([f.weight.flatten(1) for f in maps])
         bias = torch.cat([f.bias for f in maps if f.bias is not None])
-        q, k, v = F.linear(h, weight, bias).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        # (B x heads, pixels, channels) each
+        q, k, v = F.linear(h, weight, bias).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).flatten(1, 2)
         # written out: PyTorch's fused CPU kernel has no second derivative, which score matching needs
-        weights = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).softmax(-1)
-        h = F.linear((weights @ v).transpose(1, 2).flatten(2), self.out.weight.flatten(1), self.out.bias)
+        zero = q.new_zeros(1, 1, 1)
+        weights = torch.baddbmm(zero, q, k.transpose(1, 2), beta=0, alpha=1 / math.sqrt(q.shape[2])).softmax(-1)
+        h = (weights @ v).unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2)
+        h = F.linear(h, self.out.weight.flatten(1), self.out.bias)
         return self.join(x, h.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
