@@ -1,7 +1,7 @@
 """Blocks of U-Nets: residual blocks with group norm, self-attention, resampling."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -225,15 +225,25 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Identity() if inputs == outputs and resample is None else conv(inputs, outputs, size=1)
         self.attention = Attention(outputs, style) if attend else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """(B, outputs, H, W) from x (B, inputs, H, W) and the activated embedding (B, style.embedding)."""
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """(B, outputs, H, W) from x (B, inputs, H, W) and what `project` made for it of the embedding."""
         h = F.silu(self.norm_1(x))
         if self.resample is not None:
             h, x = (RESAMPLE[self.resample](branch, self.style.fir) for branch in (h, x))
-        h, time = self.conv_1(h), self.time(embedding)[:, :, None, None]
+        h, time = self.conv_1(h), time[:, :, None, None]
         if self.style.adaptive:
             scale, shift = time.chunk(2, 1)
             h = torch.addcmul(shift, self.norm_2(h), 1 + scale)
         else:
             h = self.norm_2(h + time)
         return self.attention(self.style.join(self.skip(x), self.conv_2(self.dropout(F.silu(h)))))
+
+
+def project(embedding: Tensor, blocks: Sequence[ResidualBlock]) -> dict[nn.Module, Tensor]:
+    """What each block adds of the activated embedding (B, style.embedding): (B, its `time.out_features`).
+
+    One product for all: on the CPU a small one costs more around it than in it.
+    """
+    weight, bias = torch.cat([b.time.weight for b in blocks]), torch.cat([b.time.bias for b in blocks])
+    parts = F.linear(embedding, weight, bias).split([b.time.out_features for b in blocks], dim=1)
+    return dict(zip(blocks, parts, strict=True))

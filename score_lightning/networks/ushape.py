@@ -12,10 +12,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from score_lightning.networks.blocks import GrowConv, ResidualBlock, ShrinkConv, Style, conv, double, halve, init
+from score_lightning.networks.blocks import (
+    GrowConv,
+    ResidualBlock,
+    ShrinkConv,
+    Style,
+    conv,
+    double,
+    halve,
+    init,
+    project,
+)
 
 PyramidIn = Literal["none", "residual", "skip"]
 PyramidOut = Literal["none", "skip"]
+Times = dict[nn.Module, Tensor]  # what each residual block adds of the embedding
 
 
 class UShape(nn.Module):
@@ -111,6 +122,7 @@ class UShape(nn.Module):
             )
         self.norm_out = style.norm(widths[0])
         self.conv_out = conv(widths[0], outputs, scale=0)
+        self._blocks = [module for module in self.modules() if isinstance(module, ResidualBlock)]
 
     def body(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(B, outputs, H, W) from images x (B, C, H, W) and the activated embedding (B, style.embedding).
@@ -120,29 +132,30 @@ class UShape(nn.Module):
         """
         if x.shape[2:] != (self.image_size, self.image_size):
             raise ValueError(f"this network takes images of {self.image_size} pixels, got {tuple(x.shape[2:])}")
-        h, skips = self._descend(2 * x - 1 if self.unit_range else x, embedding)
-        for block in self.middle:
-            h = block(h, embedding)
+        times = project(embedding, self._blocks)
+        h, skips = self._descend(2 * x - 1 if self.unit_range else x, times)
+        for block in self.middle.children():
+            h = block(h, times[block])
         gathered = None
         for i in reversed(range(len(self.up))):
             for block in self.up[i].children():
-                h = block(torch.cat([h, skips.pop()], 1), embedding)
+                h = block(torch.cat([h, skips.pop()], 1), times[block])
             if i > 0 and self.pyramid_kinds[1] == "skip":
                 gathered = self._gather(gathered, self.pyramid_out[i - 1](h))
             if i > 0:
-                h = _resize(self.grow[i - 1], h, embedding)
+                h = _resize(self.grow[i - 1], h, times)
         return self._gather(gathered, self.conv_out(F.silu(self.norm_out(h))))
 
-    def _descend(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _descend(self, x: Tensor, times: Times) -> tuple[Tensor, list[Tensor]]:
         """The lowest level's result, and all results on the way."""
         h, pyramid = self.conv_in(x), x
         skips = [h]
         for i, level in enumerate(self.down):
             for block in level.children():
-                h = block(h, embedding)
+                h = block(h, times[block])
                 skips.append(h)
             if i < len(self.shrink):
-                h = _resize(self.shrink[i], h, embedding)
+                h = _resize(self.shrink[i], h, times)
                 if self.pyramid_kinds[0] == "residual":
                     h = pyramid = self.style.join(self.pyramid_in[i](pyramid), h)
                 elif self.pyramid_kinds[0] == "skip":
@@ -155,8 +168,8 @@ class UShape(nn.Module):
         return result if gathered is None else double(gathered, self.style.fir) + result
 
 
-def _resize(module: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
-    return module(h, embedding) if isinstance(module, ResidualBlock) else module(h)
+def _resize(module: nn.Module, h: Tensor, times: Times) -> Tensor:
+    return module(h, times[module]) if isinstance(module, ResidualBlock) else module(h)
 
 
 def check_levels(image_size: int, channels: int, multipliers: Sequence[int], blocks: int) -> None:
