@@ -201,7 +201,7 @@ class Dropout(nn.Dropout):
             return super().forward(input)
         bits = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
         kept = (bits >= dropped - 2**15).as_strided(input.shape, torch.empty_like(input).stride())
-        return input * (kept * (2**16 / (2**16 - dropped))).to(input.dtype)
+        return input * kept.to(input.dtype).mul_(2**16 / (2**16 - dropped))
 
 
 class ResidualBlock(nn.Module):
