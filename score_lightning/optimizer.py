@@ -87,7 +87,7 @@ class Adam(torch.optim.Adam):
         weight_decay: float,
     ) -> None:
         super().__init__(parameters, lr, betas, eps, weight_decay, fused=True)
-        self.divisor: Tensor | None = None  # of the next step's gradient
+        self.divisor: Tensor | None = None  # float32, of the next step's gradient
         self._found: tuple[list[int], list[tuple[dict[str, Any], Alike]]] = [], []
 
     def state_dict(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Adam(torch.optim.Adam):
                 continue
             state = self.state[p]
             if not state:
-                state["step"] = torch.zeros((), device=p.device)
+                state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
             key = p.device, p.dtype, state["step"].item()
             if key not in found:

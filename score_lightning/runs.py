@@ -28,6 +28,7 @@ from score_lightning.logs import MetricsLog
 from score_lightning.parts import part_of
 from score_lightning.saving import AtomicCheckpoints, BehindTraining, Checkpoints, KeepLog
 from score_lightning.sources import Split
+from score_lightning.training import SHOWN
 from score_lightning.wandb_logger import PatientWandb
 
 
@@ -60,7 +61,7 @@ def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> l
         filename="best", monitor="val/loss", enable_version_counter=False, save_on_train_epoch_end=False
     )
     callbacks.append(best)
-    return [*callbacks, TQDMProgressBar(refresh_rate=10)] if c.trainer.progress else callbacks
+    return [*callbacks, TQDMProgressBar(SHOWN)] if c.trainer.progress else callbacks
 
 
 def _evaluator(resolved: Resolved, split: Split) -> Evaluator | None:

@@ -124,13 +124,14 @@ def test_weights_that_moved_are_found_again():
     assert_alike(net, other)
 
 
-def test_the_divisor_divides_one_gradient():
-    ours, theirs = network(), network()
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_the_divisor_divides_one_gradient(precision):
+    ours, theirs = network().to(precision), network().to(precision)
     mine, other = Adam(ours.parameters(), **SETTINGS), torch.optim.Adam(theirs.parameters(), **SETTINGS, fused=True)
     for number, divisor in enumerate((None, 4.0, None)):
         for net, optimizer in ((ours, mine), (theirs, other)):
             optimizer.zero_grad()
-            net(torch.ones(2, 3, 5, 5) * number).square().sum().backward()
+            net(torch.ones(2, 3, 5, 5, dtype=precision) * number).square().sum().backward()
             if divisor and optimizer is mine:
                 mine.divisor = torch.tensor(divisor)
             elif divisor:
