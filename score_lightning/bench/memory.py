@@ -16,7 +16,7 @@ from score_lightning.bench.fresh import ask
 from score_lightning.bench.machine import total_memory
 from score_lightning.bench.settings import Settings, Size, sizes
 from score_lightning.bench.tables import Curves, Row, Table
-from score_lightning.cli import take
+from score_lightning.cli import keep_memory, take
 
 OURS = "score_lightning"
 BATCHES = (1, 4, 16, 64, 128)
@@ -86,5 +86,7 @@ def _resident(what: str) -> int:
 
 if __name__ == "__main__":
     own, _ = take(sys.argv[1:], {"project": str, "batch": int, "device": str, "quick": bool})
+    if own["project"] == OURS:
+        keep_memory()  # as train does
     first = sizes(Settings(own["device"], own["quick"]))[0]
     print(json.dumps(measure(own["project"], Size(first.title, first.exp, first.words, own["batch"]), own["device"])))

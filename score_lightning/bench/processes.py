@@ -15,7 +15,7 @@ from score_lightning.bench.settings import Settings, Size, sizes
 from score_lightning.bench.tables import Bound, LeftOut, Row, Table
 from score_lightning.bench.timing import alternate
 from score_lightning.bench.trainer import configure, fit
-from score_lightning.cli import take
+from score_lightning.cli import keep_memory, take
 
 BATCH = 16  # of each process
 
@@ -50,16 +50,17 @@ def _ask(processes: int, settings: Settings) -> float:
 
 
 def measure(processes: int, quick: bool) -> float:
-    """Seconds of a step."""
+    """Seconds of a step, from the third on: in the second DDP arranges its messages, once."""
     first = sizes(Settings(quick=quick))[0]
     size = Size(first.title, first.exp, first.words, processes * (2 if quick else BATCH))
     words = [f"trainer.devices={processes}", "trainer.accelerator=cpu"]
     words += ["trainer.strategy=ddp"] if processes > 1 else []
     with tempfile.TemporaryDirectory() as out:
-        return fit(configure(size, 4, Path(out), *words), size.images(4 * size.batch))
+        return fit(configure(size, 3 if quick else 8, Path(out), *words), size.images(4 * size.batch), warmup=2)
 
 
 if __name__ == "__main__":
+    keep_memory()  # as train does
     own, _ = take(sys.argv[1:], {"processes": int, "quick": bool})
     found = measure(own["processes"], own["quick"])
     if os.environ.get("LOCAL_RANK", "0") == "0":

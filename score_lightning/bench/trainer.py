@@ -24,10 +24,15 @@ from score_lightning.runs import build_callbacks, build_trainer
 
 
 class Stopwatch(L.Callback):
-    """Notes when each batch is done."""
+    """Notes when each batch is done.
 
-    def __init__(self) -> None:
+    Args:
+        warmup: batches that do not count.
+    """
+
+    def __init__(self, warmup: int = 1) -> None:
         self.marks: list[float] = []
+        self._warmup = warmup
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Notes the time."""
@@ -36,8 +41,9 @@ class Stopwatch(L.Callback):
 
     @property
     def seconds_per_step(self) -> float:
-        """The mean of all steps but the first."""
-        return (self.marks[-1] - self.marks[0]) / (len(self.marks) - 1)
+        """The mean of all steps that count."""
+        marks = self.marks[self._warmup - 1 :]
+        return (marks[-1] - marks[0]) / (len(marks) - 1)
 
 
 def run(settings: Settings) -> list[Table]:
@@ -58,9 +64,9 @@ def configure(size: Size, steps: int, out: Path, *words: str) -> Resolved:
     )  # fmt: skip
 
 
-def fit(resolved: Resolved, images: torch.Tensor) -> float:
-    """Seconds of a step in a whole training."""
-    split, stopwatch = (ImageSet(images), ImageSet(images[:10])), Stopwatch()
+def fit(resolved: Resolved, images: torch.Tensor, warmup: int = 1) -> float:
+    """Seconds of a step in a whole training, but for the first ones."""
+    split, stopwatch = (ImageSet(images), ImageSet(images[:10])), Stopwatch(warmup)
     callbacks = [*build_callbacks(resolved, split, build_generator(resolved, "preview")), stopwatch]
     build_trainer(resolved, callbacks).fit(build_module(resolved), build_data(resolved, split))
     return stopwatch.seconds_per_step
