@@ -103,7 +103,11 @@ def _point(
     own = _with_schedule(model, changed)
     rank = Rank(device=next(model.parameters()).device)
     result = evaluator(generator(own, n, seed=0), rank)
-    return Point(solver, generator.evaluations(own), result.metrics)
+    point = Point(solver, generator.evaluations(own), result.metrics)
+    print(
+        f"  {solver}, {point.evaluations} evaluations: inception score {point.metrics['is_classifier']:.3f}", flush=True
+    )
+    return point
 
 
 def _with_schedule(model: ScoreModel, resolved: Resolved) -> ScoreModel:

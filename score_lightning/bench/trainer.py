@@ -81,7 +81,7 @@ def _rows(size: Size, settings: Settings) -> list[Row]:
             "the bare step": lambda: _bare(size, resolved, steps, settings.device),
             "Lightning's loop": lambda: fit(resolved, images),
         }
-        found = alternate(functions, settings.repeats(3 if size.exp == "ddpm_cifar" else 7), 0)
+        found = alternate(functions, settings.repeats(3 if size.exp == "ddpm_cifar" else 15), 0)
     bare, loop = (found[name] for name in functions)
     # of each pair, since the machine may be faster in one than in the next
     overhead = Timing(tuple(100 * (b / a - 1) for a, b in zip(bare.seconds, loop.seconds, strict=True))).median
