@@ -29,6 +29,8 @@ LAYERS = [
         "sources",
         "large",
         "data",
+        "average",
+        "optimizer",
         "training",
         "logs",
         "wandb_logger",
