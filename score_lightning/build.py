@@ -291,4 +291,5 @@ def build_module(resolved: Resolved) -> ScoreModule:
         c.validation.levels,
         resolved.plain(),
         c.trainer.skip_nonfinite,
+        c.trainer.compile,
     )

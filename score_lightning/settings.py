@@ -66,6 +66,7 @@ class Trainer:
     batch_size: int = doc("images per step, over all processes", 128)
     accumulate: int = doc("batches whose gradients are added up before a step", 1)
     precision: str = doc("32-true, bf16-mixed, 16-mixed ..., or auto: bf16-mixed where hardware has it", "32-true")
+    compile: bool = doc("compile the network for training, where that can be; on CPUs it hardly pays", False)
     accelerator: str = doc("auto, cpu, gpu, mps ...", "auto")
     devices: str = doc("number of processes per node (auto: one for each GPU, or 1)", "auto")
     num_nodes: int = doc("number of machines", 1)

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,7 @@ class ScoreModule(L.LightningModule):
         validation_levels: noise levels at which the validation loss is reported, spread over the schedule.
         config: plain data that goes into every checkpoint.
         skip_nonfinite: steps that are skipped because a loss or a gradient is not finite; the next one stops the run.
+        compile: whether the network is compiled for training, where that can be.
     """
 
     def __init__(
@@ -143,8 +145,10 @@ class ScoreModule(L.LightningModule):
         validation_levels: int = 10,
         config: dict[str, Any] | None = None,
         skip_nonfinite: int = 0,
+        compile: bool = False,
     ) -> None:
         super().__init__()
+        self._compile = compile
         self._skip, self._skipped, self._overflows = skip_nonfinite, 0, 0
         self._last: tuple[Tensor, Tensor] | None = None  # times and losses of the last batch
         self.model, self.average = model, average
@@ -161,7 +165,11 @@ class ScoreModule(L.LightningModule):
         x_0, augmentation = self._augmentation(batch["images"], noise)
         t = self._objective.draw_t(self.model.schedule, noise.rand(len(x_0)))
         labels = self._augmentation.labels(batch["labels"], noise) if self.model.classes else None
-        losses = self._objective(told(self.model, labels, augmentation), x_0, t, noise.randn_like)
+        model = told(self.model, labels, augmentation)
+        if self._compile:
+            self._compile = False
+            self._try_to_compile(lambda: self._objective(model, x_0, t, torch.zeros_like))
+        losses = self._objective(model, x_0, t, noise.randn_like)
         if isinstance(self._objective, ImportanceSampled):
             times, everyones = (part.flatten() for part in self.all_gather((t, losses.detach())))
             finite = torch.isfinite(everyones)
@@ -173,6 +181,25 @@ class ScoreModule(L.LightningModule):
         if logged or step % SHOWN == 0:  # noting it costs 1 % of a small network's step
             self.log("train/loss", self._of_all(loss.detach(), logged), prog_bar=True)
         return loss
+
+    def _try_to_compile(self, losses: Callable[[], Tensor]) -> None:
+        """Compiles the network; what cannot be compiled, or differentiated then as losses need it, stays as it is.
+
+        No compiled network has second derivatives, and compilers are not on every machine.
+        """
+        net: Any = self.model.net
+        learned = [p for p in net.parameters() if p.requires_grad]
+        if self.trainer.is_global_zero:
+            print("compiling the network: a minute or more")
+        net.compile()
+        try:
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                torch.autograd.grad(losses().mean(), learned, allow_unused=True)
+        except Exception as error:
+            net._compiled_call_impl = None  # torch has no other way back
+            reason = str(error).strip().splitlines()
+            if self.trainer.is_global_zero:
+                print(f"trains without: {type(error).__name__}: {reason[0] if reason else ''}")
 
     def _seed_dropout(self, seed: int) -> None:
         """Seeds the global generators that dropout draws from.

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from score_lightning import build, config
+from score_lightning import build, config, train
 from score_lightning.data import Batches, TrainingOrder
 from score_lightning.images import ImageSet
 from score_lightning.pixels import PixelRange
 from score_lightning.randomness import BatchNoise
-from score_lightning.training import Augmentation, LevelLosses
+from score_lightning.training import Augmentation, LevelLosses, read_losses
 
 IMAGES = torch.arange(2 * 1 * 4 * 4, dtype=torch.uint8).view(2, 1, 4, 4).repeat(500, 1, 1, 1)
 
@@ -113,3 +113,37 @@ def test_seeding_dropout_leaves_nothing_behind_for_devices_that_are_not_in_use()
     module._seed_dropout(1)
     assert torch.equal(torch.rand(3), first)
     assert len(torch.cuda._queued_calls) == before
+
+
+COMPILE = torch.nn.Module.compile
+
+
+def losses_of(tmp_path, monkeypatch, capfd, *words, backend=None):
+    """(losses, what was printed) of five steps on points, compiled by a backend that takes little time, or not."""
+    torch.compiler.reset()
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net: COMPILE(net, backend=backend))
+    out = tmp_path / str(backend)
+    settings = ["trainer.max_steps=5", "trainer.log_every=1", "trainer.progress=false", "samples.n=0", "logger=off"]
+    settings += [f"out={out}", "figure=null", "net.width=16", f"trainer.compile={str(backend is not None).lower()}"]
+    train.main(["exp=toy_two_moons", *settings, *words])
+    return [loss for _, loss in read_losses(next(out.rglob("metrics.csv")))], capfd.readouterr().out
+
+
+def test_a_compiled_network_learns_the_same(tmp_path, monkeypatch, capfd):
+    plain, _ = losses_of(tmp_path, monkeypatch, capfd)
+    compiled, told = losses_of(tmp_path, monkeypatch, capfd, backend="aot_eager")
+    assert compiled == pytest.approx(plain, rel=1e-5)
+    assert "compiling the network" in told
+    assert "trains without" not in told
+
+
+def test_what_cannot_be_compiled_trains_without(tmp_path, monkeypatch, capfd):
+    def broken(*_):
+        raise RuntimeError("no compiler here")
+
+    plain, _ = losses_of(tmp_path, monkeypatch, capfd)
+    for backend, words in ((broken, []), ("aot_eager", ["objective=implicit"])):
+        _, told = losses_of(tmp_path, monkeypatch, capfd, *words, backend=backend)
+        assert "trains without: " in told
+    again, _ = losses_of(tmp_path / "again", monkeypatch, capfd, backend=broken)
+    assert again == plain
