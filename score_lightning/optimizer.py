@@ -25,6 +25,9 @@ class AdamSettings:
         return warm if self.decay_steps is None else warm * max(0.0, 1 - step / self.decay_steps)
 
 
+DIVIDING = ("cpu", "cuda")  # devices whose kernel divides the gradient; that of MPS ignores what by
+
+
 @dataclass
 class Alike:
     """Parameters of one device and type that have had as many steps, and their moments, each in order of memory."""
@@ -37,7 +40,7 @@ class Alike:
     squares: list[Tensor] = field(default_factory=list)
 
     def add(self, p: nn.Parameter, state: dict[str, Tensor]) -> None:
-        """One more parameter."""
+        """One more parameter, whose moments come into its order of memory."""
         order = None if p.is_contiguous() else tuple(sorted(range(p.dim()), key=p.stride, reverse=True))
         for key in ("exp_avg", "exp_avg_sq"):
             if state[key].stride() != p.stride():
@@ -45,22 +48,25 @@ class Alike:
         state["step"] = self.step
         self.parameters.append(p)
         self.orders.append(order)
-        for found, tensor in zip(
-            (self.weights, self.means, self.squares), (p.detach(), state["exp_avg"], state["exp_avg_sq"]), strict=True
-        ):
-            found.append(tensor if order is None else tensor.permute(order))
+        self.weights.append(_permuted(p.detach(), order))
+        self.means.append(_permuted(state["exp_avg"], order))
+        self.squares.append(_permuted(state["exp_avg_sq"], order))
 
     def gradients(self) -> list[Tensor]:
         """Those of the parameters, in the same order of memory."""
         found = []
         for p, order in zip(self.parameters, self.orders, strict=True):
             assert p.grad is not None
-            gradient = p.grad if order is None else p.grad.permute(order)
+            gradient = _permuted(p.grad, order)
             if not gradient.is_contiguous():  # torch's kernel takes the memory of all four to be in one order
                 p.grad = torch.empty_like(p).copy_(p.grad)
-                gradient = p.grad if order is None else p.grad.permute(order)
+                gradient = _permuted(p.grad, order)
             found.append(gradient)
         return found
+
+
+def _permuted(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:
+    return tensor if order is None else tensor.permute(order)
 
 
 class Adam(torch.optim.Adam):
@@ -96,10 +102,10 @@ class Adam(torch.optim.Adam):
         states = {key: {**state, "step": state["step"].clone()} for key, state in found["state"].items()}
         return {**found, "state": states}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the moments of a checkpoint."""
-        super().load_state_dict(state_dict)
-        self._found = [], []
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Goes on as a copy, or with the moments of a checkpoint."""
+        super().__setstate__(state)
+        self.divisor, self._found = None, ([], [])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -148,6 +154,7 @@ class Adam(torch.optim.Adam):
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
             key = p.device, p.dtype, state["step"].item()
             if key not in found:
-                found[key] = Alike(state["step"].clone())
+                # a plain Adam's checkpoint leaves it on the CPU
+                found[key] = Alike(state["step"].to(p.device, torch.float32, copy=True))
             found[key].add(p, state)
         return found.values()

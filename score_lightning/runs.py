@@ -61,7 +61,7 @@ def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> l
         filename="best", monitor="val/loss", enable_version_counter=False, save_on_train_epoch_end=False
     )
     callbacks.append(best)
-    return [*callbacks, TQDMProgressBar(SHOWN)] if c.trainer.progress else callbacks
+    return [*callbacks, TQDMProgressBar(SHOWN * c.trainer.accumulate)] if c.trainer.progress else callbacks
 
 
 def _evaluator(resolved: Resolved, split: Split) -> Evaluator | None:

@@ -18,12 +18,12 @@ from score_lightning.conditional import NO_LABEL, Augmented, Labelled
 from score_lightning.errors import NotFinite
 from score_lightning.models import Model, ScoreModel
 from score_lightning.objectives import ImportanceSampled, Objective
-from score_lightning.optimizer import Adam, AdamSettings
+from score_lightning.optimizer import DIVIDING, Adam, AdamSettings
 from score_lightning.pixels import Range
 from score_lightning.processes import Rank
 from score_lightning.randomness import BatchNoise, ImageNoise, derive_seed
 
-SHOWN = 10  # steps from one look at the progress bar to the next
+SHOWN = 10  # steps from one refresh of the progress bar to the next
 OVERFLOWS = 25  # steps in a row after which a gradient in float16 does not overflow for its scale
 
 
@@ -66,7 +66,7 @@ def told(model: ScoreModel, labels: Tensor | None, augmentation: Tensor | None =
 
 
 def total_norm(gradients: list[Tensor]) -> Tensor:
-    """The norm of all of them together; torch's own does the same, slower where there are many small ones."""
+    """The norm of all of them, at least one, together; torch's own does so slower where there are many small ones."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
 
@@ -176,9 +176,10 @@ class ScoreModule(L.LightningModule):
             self._objective.observe(times[finite], everyones[finite])
         self._last = (t, losses.detach())
         loss = losses.mean()
-        step, every = self.trainer.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        trainer: Any = self.trainer
+        step, every = trainer.global_step + 1, trainer.log_every_n_steps
         logged = every > 0 and step % every == 0
-        if logged or step % SHOWN == 0:  # noting it costs 1 % of a small network's step
+        if logged or step % SHOWN == 0 or step == trainer.max_steps:  # noting it costs 1 % of a small network's step
             self.log("train/loss", self._of_all(loss.detach(), logged), prog_bar=True)
         return loss
 
@@ -204,8 +205,8 @@ class ScoreModule(L.LightningModule):
     def _seed_dropout(self, seed: int) -> None:
         """Seeds the global generators that dropout draws from.
 
-        torch.manual_seed would note, for every kind of device that is not in use yet, the seed and the stack of calls;
-        in a training on the CPU these notes grow with every step.
+        torch.manual_seed would also note the stack of calls for every kind of device that is not in use, which takes
+        1 % of a small network's step.
         """
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
@@ -224,7 +225,9 @@ class ScoreModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,  # noqa: ARG002 - by norm
     ) -> None:
-        """Clips the norm of the gradient; skips a step whose gradient is not finite: without one Adam changes nothing.
+        """Clips the norm of the gradient, or has the step do it; skips a step whose gradient is not finite.
+
+        Without a gradient Adam changes nothing.
 
         Raises:
             NotFinite: when no more steps may be skipped; the weights and their average are still those of before.
@@ -235,7 +238,7 @@ class ScoreModule(L.LightningModule):
         if math.isfinite(size):
             self._overflows = 0
             if gradient_clip_val and size > gradient_clip_val:
-                if isinstance(optimizer, Adam):
+                if isinstance(optimizer, Adam) and norm.device.type in DIVIDING:
                     optimizer.divisor = (norm.float() + 1e-6) / gradient_clip_val  # as torch's clipping
                 else:
                     torch.nn.utils.clip_grads_with_norm_(learning, gradient_clip_val, norm)

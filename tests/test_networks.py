@@ -136,12 +136,16 @@ def test_a_pointwise_convolution_is_torchs(layout):
     torch.testing.assert_close(ours, theirs)
 
 
-def test_a_group_norm_in_bfloat16_is_as_near_to_float32_as_its_rounding():
-    norm = Style(4, groups=8).norm(32)
+@pytest.mark.parametrize("groups", [8, 2])
+def test_a_group_norm_in_bfloat16_is_as_near_to_float32_as_its_rounding(groups):
+    norm = Style(4, groups=groups).norm(32)
     torch.nn.init.normal_(norm.weight)
-    x = torch.randn(4, 32, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
-    x = x.contiguous(memory_format=torch.channels_last)
+    x, g = torch.randn(2, 4, 32, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     y = norm(x)
-    exact = torch.nn.functional.group_norm(x.double(), 8, norm.weight.double(), norm.bias.double(), norm.eps)
+    double = x.detach().double().requires_grad_()
+    exact = F.group_norm(double, groups, norm.weight.double(), norm.bias.double(), norm.eps)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.double(), exact, rtol=2**-8, atol=1e-6)
+    (found,), (wanted,) = torch.autograd.grad(y, x, g), torch.autograd.grad(exact, double, g.double())
+    assert (found.double() - wanted).norm() < 2**-8 * wanted.norm()

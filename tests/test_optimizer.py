@@ -124,6 +124,30 @@ def test_weights_that_moved_are_found_again():
     assert_alike(net, other)
 
 
+def test_a_copy_goes_on():
+    net = network()
+    optimizer = Adam(net.parameters(), **SETTINGS)
+    step(net, optimizer, 0)
+    other, theirs = copy.deepcopy((net, optimizer))
+    step(net, optimizer, 1)
+    step(other, theirs, 1)
+    assert_alike(net, other)
+
+
+def test_the_count_of_steps_comes_to_the_weights_from_a_plain_checkpoint():
+    source = network()
+    plain = torch.optim.Adam(source.parameters(), **SETTINGS)
+    step(source, plain, 0)
+    net = network().to("meta")
+    optimizer = Adam(net.parameters(), **SETTINGS)
+    optimizer.load_state_dict(plain.state_dict())
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    assert {state["step"].device.type for state in optimizer.state.values()} == {"cpu"}
+    optimizer._groups()
+    assert {state["step"].device.type for state in optimizer.state.values()} == {"meta"}
+
+
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 def test_the_divisor_divides_one_gradient(precision):
     ours, theirs = network().to(precision), network().to(precision)

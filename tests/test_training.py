@@ -1,8 +1,10 @@
 """The LightningModule: noise, augmentation, averages and the validation loss."""
 
+import copy
 import statistics
 import time
 
+import lightning as L
 import pytest
 import torch
 from torch.testing import assert_close
@@ -105,34 +107,66 @@ def test_drawing_a_batch_costs_under_2_percent_of_a_ddpm_cifar_step():
     assert seconds(draw, 20) < 0.02 * seconds(step, 3)
 
 
-def test_seeding_dropout_leaves_nothing_behind_for_devices_that_are_not_in_use():
+def test_seeding_dropout_repeats_it_and_does_nothing_for_devices_that_are_not_in_use():
     module = build.build_module(config.load([], "ddpm_digits"))
+    noted = torch.cuda._lazy_seed_tracker.manual_seed_all_cb
     module._seed_dropout(1)
-    before = len(torch.cuda._queued_calls)
     first = torch.rand(3)
     module._seed_dropout(1)
     assert torch.equal(torch.rand(3), first)
-    assert len(torch.cuda._queued_calls) == before
+    assert torch.cuda._lazy_seed_tracker.manual_seed_all_cb is noted
+
+
+@pytest.mark.parametrize("clip", [3.0, 1e9])
+def test_a_gradient_is_clipped_to_its_norm_in_training(clip):
+    module = build.build_module(config.load(["net.channels=16", "net.groups=4"], "ddpm_digits"))
+    module.trainer = L.Trainer(barebones=True, accelerator="cpu")
+    optimizer = module.configure_optimizers()["optimizer"]
+    other = copy.deepcopy(module.model)
+    theirs = torch.optim.Adam(other.parameters(), *(optimizer.param_groups[0][key] for key in ("lr", "betas", "eps")))
+    for number, scale in enumerate((1.0, 10.0, 0.1)):
+        for p, q in zip(module.model.parameters(), other.parameters(), strict=True):
+            p.grad = scale * torch.randn(p.shape, generator=torch.Generator().manual_seed(number))
+            q.grad = p.grad.clone()
+        torch.nn.utils.clip_grad_norm_(other.parameters(), clip)
+        module.configure_gradient_clipping(optimizer, clip, "norm")
+        optimizer.step()
+        theirs.step()
+    for p, q in zip(module.model.parameters(), other.parameters(), strict=True):
+        assert_close(p, q, rtol=1e-4, atol=1e-6)
 
 
 COMPILE = torch.nn.Module.compile
 
 
-def losses_of(tmp_path, monkeypatch, capfd, *words, backend=None):
-    """(losses, what was printed) of five steps on points, compiled by a backend that takes little time, or not."""
+def train_points(out, *words):
+    """(step, loss) of the rows that a training of a small network on points leaves."""
+    settings = ["trainer.progress=false", "samples.n=0", "logger=off", "figure=null", "net.width=16", f"out={out}"]
+    train.main(["exp=toy_two_moons", *settings, *words])
+    return read_losses(next(out.rglob("metrics.csv")))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_row_of_the_log_holds_the_loss_of_its_step(tmp_path, accumulate):
+    words = ["trainer.max_steps=25", f"trainer.accumulate={accumulate}"]
+    every = train_points(tmp_path / "every", *words, "trainer.log_every=1")
+    some = train_points(tmp_path / "some", *words, "trainer.log_every=7")
+    assert [step for step, _ in every] == list(range(25))
+    assert some == [row for row in every if (row[0] + 1) % 7 == 0]
+
+
+def compile_points(out, monkeypatch, capfd, *words, backend):
+    """(rows, what was printed), compiled by a backend that takes little time."""
     torch.compiler.reset()
     monkeypatch.setattr(torch.nn.Module, "compile", lambda net: COMPILE(net, backend=backend))
-    out = tmp_path / str(backend)
-    settings = ["trainer.max_steps=5", "trainer.log_every=1", "trainer.progress=false", "samples.n=0", "logger=off"]
-    settings += [f"out={out}", "figure=null", "net.width=16", f"trainer.compile={str(backend is not None).lower()}"]
-    train.main(["exp=toy_two_moons", *settings, *words])
-    return [loss for _, loss in read_losses(next(out.rglob("metrics.csv")))], capfd.readouterr().out
+    rows = train_points(out, "trainer.max_steps=5", "trainer.log_every=1", "trainer.compile=true", *words)
+    return rows, capfd.readouterr().out
 
 
 def test_a_compiled_network_learns_the_same(tmp_path, monkeypatch, capfd):
-    plain, _ = losses_of(tmp_path, monkeypatch, capfd)
-    compiled, told = losses_of(tmp_path, monkeypatch, capfd, backend="aot_eager")
-    assert compiled == pytest.approx(plain, rel=1e-5)
+    plain = train_points(tmp_path / "plain", "trainer.max_steps=5", "trainer.log_every=1")
+    compiled, told = compile_points(tmp_path / "compiled", monkeypatch, capfd, backend="aot_eager")
+    assert [loss for _, loss in compiled] == pytest.approx([loss for _, loss in plain], rel=1e-5)
     assert "compiling the network" in told
     assert "trains without" not in told
 
@@ -141,9 +175,9 @@ def test_what_cannot_be_compiled_trains_without(tmp_path, monkeypatch, capfd):
     def broken(*_):
         raise RuntimeError("no compiler here")
 
-    plain, _ = losses_of(tmp_path, monkeypatch, capfd)
-    for backend, words in ((broken, []), ("aot_eager", ["objective=implicit"])):
-        _, told = losses_of(tmp_path, monkeypatch, capfd, *words, backend=backend)
-        assert "trains without: " in told
-    again, _ = losses_of(tmp_path / "again", monkeypatch, capfd, backend=broken)
-    assert again == plain
+    plain = train_points(tmp_path / "plain", "trainer.max_steps=5", "trainer.log_every=1")
+    rows, told = compile_points(tmp_path / "broken", monkeypatch, capfd, backend=broken)
+    assert rows == plain
+    assert "trains without: " in told
+    _, told = compile_points(tmp_path / "implicit", monkeypatch, capfd, "objective=implicit", backend="aot_eager")
+    assert "trains without: " in told

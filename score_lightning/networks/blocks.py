@@ -242,7 +242,7 @@ class ResidualBlock(nn.Module):
 def project(embedding: Tensor, blocks: Sequence[ResidualBlock]) -> dict[nn.Module, Tensor]:
     """What each block adds of the activated embedding (B, style.embedding): (B, its `time.out_features`).
 
-    One product for all: on the CPU a small one costs more around it than in it.
+    One product for all: on the CPU a small one costs more around it than in it. The layers `time` are not called.
     """
     weight, bias = torch.cat([b.time.weight for b in blocks]), torch.cat([b.time.bias for b in blocks])
     parts = F.linear(embedding, weight, bias).split([b.time.out_features for b in blocks], dim=1)
