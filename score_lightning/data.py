@@ -130,15 +130,23 @@ class ImageData(L.LightningDataModule):
         """Batches of the validation triples."""
         return self._loader(self.validation, ValidationOrder(self._validation_n, self._batch_size, *self._place()))
 
-    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:  # noqa: ARG002
-        """The batch.
+    def transfer_batch_to_device(
+        self,
+        batch: dict[str, Any],
+        device: torch.device,
+        dataloader_idx: int,  # noqa: ARG002 - Lightning's signature
+    ) -> dict[str, Any]:
+        """The batch, on a device.
 
         Raises:
             UserError: when a picture in it cannot be read.
         """
         if "mistake" in batch:
             raise UserError(batch["mistake"])
-        return batch
+        return {
+            k: v.to(device, non_blocking=device.type == "cuda") if isinstance(v, Tensor) else v
+            for k, v in batch.items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were trained on."""
