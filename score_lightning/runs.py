@@ -12,6 +12,7 @@ from uuid import uuid4
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 
 from score_lightning import config
 from score_lightning.build_evaluation import build_evaluator, build_features
@@ -98,7 +99,8 @@ def build_trainer(resolved: Resolved, callbacks: list[L.Callback], folder: Path 
                 accelerator=t.accelerator,
                 devices=int(t.devices) if t.devices.lstrip("-").isdigit() else t.devices,
                 num_nodes=t.num_nodes,
-                strategy=t.strategy,
+                # gradients that are parts of the messages need not be copied into them
+                strategy=DDPStrategy(gradient_as_bucket_view=True) if t.strategy == "ddp" else t.strategy,
                 precision=t.precision,  # type: ignore[arg-type]
                 logger=_loggers(resolved, place),
                 callbacks=callbacks,
