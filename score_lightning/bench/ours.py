@@ -87,7 +87,7 @@ def _trainer(precision: str, device: str) -> Any:
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=1,
         precision=precision,  # type: ignore[arg-type]
-        max_steps=2,
+        max_steps=2,  # the first step is not the last, which notes its loss
     )
 
 
