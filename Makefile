@@ -38,8 +38,7 @@ experiments: setup
 	@$(BIN)/python -m score_lightning.experiments
 
 test: setup
-	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not alone" $(ARGS)
-	@$(BIN)/python -m pytest -m alone $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 chaos: setup
 	@$(BIN)/python tests/chaos.py $(ARGS)

@@ -1,39 +1,65 @@
 """What the entry points share."""
 
-import os
-import platform
-import subprocess
-import sys
-from pathlib import Path
+import ctypes
 
 import pytest
 
-HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-FAULTS = """
-import resource
-import torch
-from score_lightning.cli import keep_memory
+from score_lightning import cli
 
-def pages():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for size in (2**20, 2**22, 2**24):
-        torch.ones(size)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-keep_memory()
-pages()
-print(pages() * resource.getpagesize())
-"""
+TRIM, MMAP = -1, -3  # malloc.h
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
-@pytest.mark.skipif(
-    "[always]" in HUGE.read_text() if HUGE.exists() else False, reason="the system makes few large pages"
+@pytest.fixture
+def mallopt(monkeypatch):
+    """The calls of glibc's mallopt, which takes values up to `largest`."""
+    for key in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(key, raising=False)
+
+    class Library:
+        calls, largest = [], 2**40
+
+        def mallopt(self, option, value):
+            self.calls.append((option, value))
+            return int(value <= self.largest)
+
+    library = Library()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    return library
+
+
+def test_freed_memory_is_kept_up_to_a_gigabyte(mallopt):
+    cli.keep_memory()
+    assert mallopt.calls == [(MMAP, 2**30), (TRIM, 2**30)]
+
+
+def test_an_older_library_keeps_what_it_can(mallopt):
+    mallopt.largest = 2**25
+    cli.keep_memory()
+    assert mallopt.calls == [(MMAP, 2**30), (MMAP, 2**25), (TRIM, 2**30)]
+
+
+def test_a_library_that_takes_neither_is_left_as_it_is(mallopt):
+    mallopt.largest = 0
+    cli.keep_memory()
+    assert TRIM not in dict(mallopt.calls)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MALLOC_TRIM_THRESHOLD_", "131072"),
+        ("MALLOC_MMAP_THRESHOLD_", "131072"),
+        ("MALLOC_MMAP_MAX_", "0"),
+        ("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=131072"),
+    ],
 )
-@pytest.mark.parametrize(("setting", "kept"), [({}, True), ({"MALLOC_MMAP_THRESHOLD_": "131072"}, False)])
-def test_freed_memory_is_used_again_unless_the_user_says_otherwise(setting, kept):
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_"))}
-    environment = {**inherited, **setting}
-    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, env=environment, check=True)
-    new = int(done.stdout) / (4 * (2**20 + 2**22 + 2**24))  # share of the numbers' pages that are new
-    assert new < 0.05 if kept else new > 0.5
+def test_settings_of_the_environment_win(mallopt, monkeypatch, key, value):
+    monkeypatch.setenv(key, value)
+    cli.keep_memory()
+    assert mallopt.calls == []
+
+
+def test_other_libraries_are_left_alone(monkeypatch, mallopt):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    cli.keep_memory()
+    assert mallopt.calls == []

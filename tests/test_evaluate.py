@@ -1,9 +1,5 @@
 """One pass, many metrics: against torch-fidelity, with what is missing, in flat memory."""
 
-import subprocess
-import sys
-import textwrap
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +10,7 @@ from score_lightning.errors import UserError
 from score_lightning.evaluation import extractors
 from score_lightning.evaluation.evaluate import Evaluator, batches_of
 from score_lightning.evaluation.features import Features
-from score_lightning.evaluation.metrics import METRICS, MetricSettings, Statistics
+from score_lightning.evaluation.metrics import METRICS, InOrder, MetricSettings, Moments, Statistics
 from score_lightning.evaluation.reference import Reference
 from score_lightning.images import ImageSet
 from score_lightning.processes import Rank
@@ -52,7 +48,6 @@ def test_metrics_of_real_images_are_good_and_of_noise_bad(digits):
     assert unseen["memorization_classifier"] == pytest.approx(0.5, abs=1e-9)
 
 
-@pytest.mark.alone
 def test_metrics_equal_torch_fidelitys_on_the_same_pictures_and_weights(inception_weights, tmp_path):
     import torch_fidelity
 
@@ -169,36 +164,24 @@ def test_the_reference_is_looked_at_once(monkeypatch):
     assert set(evaluator(batches(reals(30)), Rank()).metrics) == set(first)
 
 
-@pytest.mark.alone
-def test_memory_of_the_frechet_distance_does_not_grow_with_images():
-    """Peak memory of a process for 20,000 images is that for 2,000 within 5 %."""
-    code = """
-    import resource, sys, torch
-    from torch import nn
-    from score_lightning.evaluation.evaluate import Evaluator
-    from score_lightning.evaluation.features import Features
-    from score_lightning.evaluation.metrics import MetricSettings
-    from score_lightning.evaluation.reference import Reference
-    from score_lightning.generate import Batch
-    from score_lightning.images import ImageSet
-    from score_lightning.processes import Rank
+def test_the_frechet_distance_keeps_nothing_that_grows_with_the_images(monkeypatch):
+    rows, numbers = [], []
+    keep, add = InOrder.update, Moments.update
 
-    class Cheap(nn.Module):
-        def forward(self, images):
-            return images.flatten(1).float()[:, :512].repeat(1, 4)
+    def noted_rows(self, values, indices):
+        rows.append(len(values))
+        keep(self, values, indices)
 
-    real = torch.randint(0, 256, (100, 3, 32, 32)).byte()
-    reference = Reference("real", ImageSet(real))
-    evaluator = Evaluator(Features("cheap", Cheap()), reference, (3, 32, 32), MetricSettings(("fid",)))
-    def draw(n):
-        for indices in torch.arange(n).split(100):
-            images = torch.randint(0, 256, (len(indices), 3, 32, 32)).byte()
-            yield Batch(indices, images, torch.ones(len(indices)).bool())
-    evaluator(draw(int(sys.argv[1])), Rank(), shown=16)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    """
-    peaks = [
-        int(subprocess.run([sys.executable, "-c", textwrap.dedent(code), n], capture_output=True, check=True).stdout)
-        for n in ("2000", "20000")
-    ]
-    assert peaks[1] < 1.05 * peaks[0]
+    def noted_moments(self, features):
+        add(self, features)
+        numbers.append(sum(getattr(self, name).numel() for name in self._defaults))
+
+    monkeypatch.setattr(InOrder, "update", noted_rows)
+    monkeypatch.setattr(Moments, "update", noted_moments)
+    evaluator = make(names=("fid",))
+    for n in (200, 2000):
+        rows.clear()
+        evaluator(batches(reals(n), 50), Rank(), shown=16)
+        assert sum(rows) == 16  # those that are shown
+    assert len(numbers) > 40
+    assert len(set(numbers)) == 1

@@ -1,7 +1,5 @@
 """Metrics against closed forms, brute force and torch-fidelity."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -175,22 +173,3 @@ def test_memorization_equals_counting_pairs():
     fake, train, test = torch.randn(20, 2), torch.randn(15, 2), torch.randn(10, 2)
     d, e = (torch.cdist(x, train).min(1).values for x in (fake, test))
     assert memorization(fake, train, test) == pytest.approx((d[:, None] < e).double().mean().item())
-
-
-@pytest.mark.alone
-@pytest.mark.parametrize("singular", [False, True])
-def test_frechet_distance_is_faster_than_torch_fidelitys(singular):
-    """Side by side on fewer features than 2048, with a loose bound; docs/evaluation.md has the figures of those."""
-    from torch_fidelity.metric_fid import fid_statistics_to_metric
-
-    x, y = torch.randn(2, 400 if singular else 2400, 800, dtype=torch.float64)
-    moments = [(z.mean(0), z.T.cov()) for z in (x, y)]
-    ours, theirs = [], []
-    for _ in range(9):
-        start = time.perf_counter()
-        frechet_distance(*moments[0], *moments[1])
-        middle = time.perf_counter()
-        fid_statistics_to_metric(*({"mu": m.numpy(), "sigma": c.numpy()} for m, c in moments), False)
-        ours.append(middle - start)
-        theirs.append(time.perf_counter() - middle)
-    assert min(ours) < min(theirs)

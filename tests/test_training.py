@@ -1,8 +1,6 @@
 """The LightningModule: noise, augmentation, averages and the validation loss."""
 
 import copy
-import statistics
-import time
 
 import lightning as L
 import pytest
@@ -10,8 +8,6 @@ import torch
 from torch.testing import assert_close
 
 from score_lightning import build, config, train
-from score_lightning.data import Batches, TrainingOrder
-from score_lightning.images import ImageSet
 from score_lightning.pixels import PixelRange
 from score_lightning.randomness import BatchNoise
 from score_lightning.training import Augmentation, LevelLosses, read_losses
@@ -71,40 +67,6 @@ def test_validation_shows_every_level_alike_and_images_at_changing_levels():
     assert torch.bincount(level).tolist() == [180] * 10
     image = numbers % 180
     assert len(set(level[image == 0].tolist())) > 1
-
-
-def seconds(action, repetitions):
-    """Median time of an action."""
-    times = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-@pytest.mark.alone
-def test_drawing_a_batch_costs_under_2_percent_of_a_ddpm_cifar_step():
-    module = build.build_module(config.load([], "ddpm_cifar"))
-    optimizer = torch.optim.Adam(module.model.parameters(), fused=True)
-    batches = Batches(ImageSet(torch.randint(0, 256, (5000, 3, 32, 32)).byte()))
-    order = iter(TrainingOrder(5000, 4, 1000, seed=0))
-
-    def draw():
-        batch = batches[next(order)]
-        noise = BatchNoise(0, "train", batch["step"])
-        module._objective.draw_t(module.model.schedule, noise.rand(4))
-        return module._augmentation(batch["images"], noise)[0]
-
-    x_0 = draw()
-
-    def step():
-        optimizer.zero_grad()
-        module._objective(module.model, x_0, torch.tensor([1, 20, 300, 900])).mean().backward()
-        optimizer.step()
-
-    step()
-    assert seconds(draw, 20) < 0.02 * seconds(step, 3)
 
 
 def test_seeding_dropout_repeats_it_and_does_nothing_for_devices_that_are_not_in_use():
