@@ -51,6 +51,12 @@ class Labelled:
         return replace(told, eps=(1 + w) * told.eps - w * plain.eps)
 
 
+def told(model: ScoreModel, labels: Tensor | None, augmentation: Tensor | None = None) -> Model:
+    """The model, told labels (B,) if it can be, and how images were augmented (B, K) if they were."""
+    informed = model if augmentation is None else Augmented(model, augmentation)
+    return informed if labels is None or model.classes is None else Labelled(informed, labels)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A part of the data that is known: y = P x_0, P an orthogonal projection (P P = P = P^T).

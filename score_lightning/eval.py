@@ -10,11 +10,11 @@ from score_lightning import cli, config
 from score_lightning.errors import UserError
 
 if TYPE_CHECKING:
-    from score_lightning.evaluation.evaluate import Evaluator
+    from score_lightning.evaluation.evaluator import Evaluator
     from score_lightning.evaluation.outputs import Entry
-    from score_lightning.generate import BatchStore
+    from score_lightning.generation.generator import BatchStore
     from score_lightning.models import ScoreModel
-    from score_lightning.processes import Rank
+    from score_lightning.runtime.processes import Rank
 
 OWN = {
     "ckpt": str, "images": str, "reference": str, "n": int, "seed": int, "seeds": list, "weights": str, "out": str,
@@ -90,19 +90,19 @@ def _seeds(own: dict[str, Any]) -> list[int]:
 
 def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
     from score_lightning import checkpoint
-    from score_lightning.build_evaluation import (
+    from score_lightning.evaluation.features.base import state_sha256
+    from score_lightning.evaluation.model_losses import level_losses, mean_bits
+    from score_lightning.evaluation.outputs import Outputs, describe_run
+    from score_lightning.evaluation.report import make_folder
+    from score_lightning.experiment.build_evaluation import (
         build_bound_variance,
         build_evaluator,
         build_features,
         build_reference,
         build_validation,
     )
-    from score_lightning.evaluation.features import state_sha256
-    from score_lightning.evaluation.levels import level_losses
-    from score_lightning.evaluation.likelihood import mean_bits
-    from score_lightning.evaluation.outputs import Outputs, describe_run
-    from score_lightning.evaluation.report import make_folder
-    from score_lightning.processes import find_device, launch
+    from score_lightning.formats.native import run_folder_of
+    from score_lightning.runtime.processes import find_device, launch
 
     seeds, weights = _seeds(own), own.get("weights", "ema")
     same, sweep = split_sweep(words)
@@ -129,7 +129,7 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
         except UserError:  # an objective of discrete levels, of a model that was made continuous
             if not resolved.config.continuous:
                 raise
-    folder = make_folder(Path(own.get("out", checkpoint.run_folder_of(own["ckpt"]))).expanduser())
+    folder = make_folder(Path(own.get("out", run_folder_of(own["ckpt"]))).expanduser())
 
     rank, device = launch(device, own.get("devices", 1))
     model.to(device)
@@ -164,7 +164,7 @@ class _Point:
     """One point of a sweep: a sampler, and where its images are kept until everything is written."""
 
     def __init__(self, model: "ScoreModel", resolved: config.Resolved, n: int) -> None:
-        from score_lightning import build
+        from score_lightning.experiment import build
 
         self.generator = build.build_generator(resolved, n=n)
         self._model, self._resolved = model, resolved
@@ -172,9 +172,9 @@ class _Point:
 
     def evaluate(self, evaluator: "Evaluator", n: int, seeds: list[int], rank: "Rank", folder: Path) -> "Entry":
         """The results of each seed."""
-        from score_lightning.checkpoint import image_key
         from score_lightning.evaluation.outputs import Entry
-        from score_lightning.generate import BatchStore
+        from score_lightning.experiment.loading import image_key
+        from score_lightning.generation.generator import BatchStore
 
         device, show = next(self._model.parameters()).device, rank.number == 0
         results, start = [], time.monotonic()
@@ -193,11 +193,16 @@ class _Point:
 
 
 def _evaluate_images(own: dict[str, Any], words: Sequence[str]) -> None:
-    from score_lightning.build_evaluation import build_evaluator, build_features, build_reference, read_images
-    from score_lightning.evaluation.evaluate import batches_of
+    from score_lightning.evaluation.evaluator import batches_of
     from score_lightning.evaluation.outputs import Entry, Outputs, describe_run
     from score_lightning.evaluation.report import make_folder
-    from score_lightning.processes import find_device, launch
+    from score_lightning.experiment.build_evaluation import (
+        build_evaluator,
+        build_features,
+        build_reference,
+        read_images,
+    )
+    from score_lightning.runtime.processes import find_device, launch
 
     if "reference" not in own:
         raise UserError("images=… needs reference=NAME|DIR|NPZ to compare with")

@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> None:
 
 def describe(name: str) -> Experiment:
     """An experiment, by its file alone: no data are read, and the network takes no memory."""
-    from score_lightning.build import build_net
+    from score_lightning.experiment.build import build_net
 
     resolved = config.load([], name)
     c = resolved.config

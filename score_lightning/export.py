@@ -36,12 +36,17 @@ def main(words: Sequence[str]) -> None:
     from safetensors import SafetensorError
 
     from score_lightning import checkpoint
+    from score_lightning.formats.native import write_exported
 
     if not out.name:
         raise UserError(f"out={own['out']} must be a new folder")
     partial = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        checkpoint.export(partial, own["ckpt"]) if name == "safetensors" else _to_diffusers(partial, own["ckpt"])
+        if name == "safetensors":
+            model, resolved, step = checkpoint.open_changed(own["ckpt"], [])
+            write_exported(partial, model.state_dict(), resolved.plain(), step)
+        else:
+            _to_diffusers(partial, own["ckpt"])
         if out.is_dir():
             out.rmdir()
         partial.rename(out)

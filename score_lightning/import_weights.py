@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> None:
     resolved = config.load(rest, own["exp"])
 
     from score_lightning import checkpoint, formats
-    from score_lightning.build import build_model
+    from score_lightning.experiment.build import build_model
 
     if out.exists() and path.exists() and out.samefile(path):
         raise UserError(f"out={out} is the published file itself")
@@ -153,7 +153,7 @@ def _check_scheduler(scheduler: dict[str, Any] | None, resolved: config.Resolved
     Raises:
         UserError: with the words that change the recipe, where there are any.
     """
-    from score_lightning.build import build_schedule
+    from score_lightning.experiment.build import build_schedule
     from score_lightning.formats import diffusers
 
     if scheduler is None:

@@ -11,9 +11,9 @@ from score_lightning.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from score_lightning.generate import BatchStore, Generator
+    from score_lightning.generation.generator import BatchStore, Generator
     from score_lightning.models import ScoreModel
-    from score_lightning.processes import Rank
+    from score_lightning.runtime.processes import Rank
 
 TASKS = ("inpaint", "colorize", "upsample", "interpolate")
 
@@ -61,9 +61,11 @@ def main(words: Sequence[str]) -> None:
         raise UserError(f"n, batch_size and devices must be at least 1, got {n}, {batch_size} and {processes}")
     _check_task(own, n, processes)
 
-    from score_lightning import build, checkpoint
+    from score_lightning import checkpoint
     from score_lightning.evaluation.report import make_folder
-    from score_lightning.processes import find_device, launch
+    from score_lightning.experiment import build
+    from score_lightning.formats.native import run_folder_of
+    from score_lightning.runtime.processes import find_device, launch
 
     model, resolved, _ = checkpoint.open_changed(own["ckpt"], rest, own.get("weights", "ema"))
     generator = build.build_generator(resolved, batch_size=batch_size, label=own.get("label"), n=n)
@@ -71,13 +73,13 @@ def main(words: Sequence[str]) -> None:
     if "task" in own:
         generator, shown, pair = _prepare(own, generator)
     device = find_device(own.get("device", "auto"))
-    folder = make_folder(Path(own.get("out", checkpoint.run_folder_of(own["ckpt"]))).expanduser())
+    folder = make_folder(Path(own.get("out", run_folder_of(own["ckpt"]))).expanduser())
     rank, device = launch(device, processes)
     model.to(device)
     if pair is None:
         images, store = _draw(model, resolved, generator, n, own.get("seed", 0), rank, folder)
     else:
-        from score_lightning.tasks import interpolation
+        from score_lightning.generation.tasks import interpolation
 
         images, store = interpolation(model, pair, n, generator.pixels, batch_size), None
     if rank.number == 0:
@@ -104,8 +106,8 @@ def _check_task(own: dict[str, Any], n: int, processes: int) -> None:
 
 def _prepare(own: dict[str, Any], generator: "Generator") -> tuple["Generator", "Tensor | None", "Tensor | None"]:
     """(generator, picture of what is known, pair of pictures to go between) of a task."""
-    from score_lightning.images import Shape
-    from score_lightning.tasks import read_known, read_pair
+    from score_lightning.data.images import Shape
+    from score_lightning.generation.tasks import read_known, read_pair
 
     if len(generator.shape) < 3:
         raise UserError(f"task={own['task']} is of images; this model draws points")
@@ -128,9 +130,9 @@ def _draw(
     """uint8 (n, C, H, W) of all ranks, and where they are kept until they are written."""
     import torch
 
-    from score_lightning.checkpoint import image_key
     from score_lightning.evaluation.metrics import InOrder
-    from score_lightning.generate import BatchStore, refuse_broken
+    from score_lightning.experiment.loading import image_key
+    from score_lightning.generation.generator import BatchStore, refuse_broken
 
     store = BatchStore(folder, image_key(model, resolved, generator, seed, next(model.parameters()).device))
     drawn, broken = InOrder(torch.empty(generator.shape, dtype=generator.pixels.dtype)).to(rank.device), []
@@ -150,7 +152,7 @@ def _write(images: "Tensor", known: "Tensor | None", folder: Path) -> None:
     import numpy as np
     import torch
 
-    from score_lightning.evaluation.pictures import save_grid, save_samples
+    from score_lightning.generation.pictures import save_grid, save_samples
 
     picture, npz = folder / "samples.png", folder / "samples.npz"
     if images.ndim == 2:

@@ -33,18 +33,19 @@ def main(words: Sequence[str]) -> None:
 
     import torch
 
-    from score_lightning import build, ladder
+    from score_lightning.experiment import build
+    from score_lightning.schedules import tuning
 
     pixels = build.build_pixels(resolved.config)
     images, _ = build.build_images(resolved)
     n = min(own.get("n", len(images)), len(images))
     x = torch.cat([pixels.encode(images[part]).flatten(1) for part in torch.arange(n).split(1000)])
-    sigma_max = ladder.largest_distance(x, progress=True)
+    sigma_max = tuning.largest_distance(x, progress=True)
     if sigma_max <= sigma_min:
         raise UserError(f"all images are alike: their largest distance is {sigma_max:.3g}")
     sigma_max = float(f"{sigma_max:.3g}")
-    levels = ladder.count_levels(sigma_min, sigma_max, x.shape[1])
-    step_size = ladder.choose_step(sigma_min, sigma_max, levels, steps)
+    levels = tuning.count_levels(sigma_min, sigma_max, x.shape[1])
+    step_size = tuning.choose_step(sigma_min, sigma_max, levels, steps)
     print(f"{n} images of {x.shape[1]} dimensions in [{pixels.low:g}, {pixels.high:g}]")
     print(f"  sigma_1     {sigma_max:<10g} the largest distance between two of them (technique 1)")
     print(f"  L           {levels:<10} levels down to {sigma_min:g}, neighbors overlapping by 0.5 (technique 2)")

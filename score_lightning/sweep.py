@@ -12,7 +12,7 @@ from typing import Any
 
 from score_lightning import cli, config
 from score_lightning.errors import UserError
-from score_lightning.signals import SIGNALS
+from score_lightning.runtime.signals import SIGNALS
 
 
 def usage() -> str:

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from score_lightning import cli, config
-from score_lightning.begin import check_resumed, choose_precision, find_newest, read_checkpoint, start_from
 from score_lightning.errors import UserError
-from score_lightning.signals import stop_at_signals
+from score_lightning.experiment.resume import check_resumed, choose_precision, find_newest, read_checkpoint, start_from
+from score_lightning.runtime.signals import stop_at_signals
 
 if TYPE_CHECKING:
     import lightning as L
 
-    from score_lightning.generate import Generator
-    from score_lightning.settings import Config
+    from score_lightning.config.schema import Config
+    from score_lightning.generation.generator import Generator
 
 
 OWN = {"exp": str, "dry_run": bool, "resume": str}
@@ -55,7 +55,7 @@ def _main(words: Sequence[str]) -> None:
     _check(resolved.config)
     choose_precision(resolved.config)
 
-    from score_lightning import build
+    from score_lightning.experiment import build
 
     module = build.build_module(resolved)
     _build_preview(resolved)
@@ -137,19 +137,20 @@ def _check(c: "Config") -> None:
 
 def _build_preview(resolved: config.Resolved) -> "Generator":
     """The generation of images in training, and a look at that of afterwards: a mistake in it would show only then."""
-    from score_lightning import build
+    from score_lightning.experiment import build
 
     build.build_generator(resolved)
     return build.build_generator(resolved, "preview", n=max(resolved.config.samples.n, resolved.config.evaluation.n))
 
 
 def _train(resolved: config.Resolved, module: Any, resume: str | None, folder: Path | None = None) -> Path:
-    from score_lightning import build, runs
-    from score_lightning.callbacks import run_folder
+    from score_lightning.experiment import build
+    from score_lightning.experiment.trainer import build_callbacks, build_trainer
+    from score_lightning.training.callbacks import run_folder
 
     generator = _build_preview(resolved)
     split = build.build_images(resolved)
-    trainer = runs.build_trainer(resolved, runs.build_callbacks(resolved, split, generator), folder)
+    trainer = build_trainer(resolved, build_callbacks(resolved, split, generator), folder)
     try:
         trainer.fit(module, build.build_data(resolved, split), ckpt_path=resume, weights_only=True)
     except SystemExit as stopped:
@@ -166,7 +167,7 @@ def _train(resolved: config.Resolved, module: Any, resume: str | None, folder: P
 
 def _plan(resolved: config.Resolved) -> dict[str, tuple[config.Resolved, Any]]:
     """Label -> (configuration, module) of the trainings that a figure compares beside the run itself."""
-    from score_lightning import build
+    from score_lightning.experiment import build
 
     planned = {}
     for label, words in resolved.config.variants.items():
@@ -184,9 +185,9 @@ def _draw(
     resolved: config.Resolved, module: Any, variants: dict[str, tuple[config.Resolved, Any]], folder: Path
 ) -> None:
     """Trains the variants and draws the figure of all."""
-    from score_lightning import build
+    from score_lightning.experiment import build
     from score_lightning.figures import FIGURES, Trained
-    from score_lightning.training import read_losses
+    from score_lightning.training.module import read_losses
 
     c = resolved.config
     trained = []
@@ -204,7 +205,7 @@ def _draw(
 
 
 def _summary(trainer: "L.Trainer", folder: Path, points: bool) -> str:
-    from score_lightning.callbacks import Evaluate
+    from score_lightning.training.callbacks import Evaluate
 
     lines = [f"\nTrained {trainer.global_step} steps. Everything is in {folder}"]
     if "val/loss" in trainer.callback_metrics:

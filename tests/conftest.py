@@ -1,15 +1,12 @@
 """What tests share."""
 
 import os
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from score_lightning import cli, train
+from support import run
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the processor
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -48,26 +45,6 @@ def pictures(tmp_path):
     return root
 
 
-QUICK = [
-    "trainer.max_steps=4", "trainer.progress=false", "trainer.log_every=1", "validation.every=2", "validation.n=40",
-    "samples.n=5", "samples.every=2", "evaluation.n=30", "preview.steps=3", "sampler.steps=3", "logger=off",
-    "optimizer.decay=false",
-]  # fmt: skip
-
-
-def run(out, *words, exp="ddpm_digits"):
-    train.main([f"exp={exp}", *QUICK, f"out={out}", *words])
-    return max((Path(out) / exp).iterdir(), key=lambda p: int(p.name))
-
-
-def finish_wandb():
-    """Waits until all is written."""
-    import wandb
-
-    wandb.finish()
-    wandb.teardown()
-
-
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """The run folder of a short training."""
@@ -81,23 +58,10 @@ def ckpt(trained):
     return trained / "checkpoints/last.ckpt"
 
 
-def fails(entry, words, capsys, monkeypatch):
-    """What an entry point prints for a mistake, after checking the exit code."""
-    monkeypatch.setattr(sys, "argv", ["x", *map(str, words)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.run(entry.main, entry.usage)
-    assert stopped.value.code == 2
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    assert captured.err.startswith("score_lightning: ")
-    assert len(captured.err.strip().splitlines()) <= 2, captured.err
-    return captured.err
-
-
 @pytest.fixture(scope="session")
 def inception_weights(tmp_path_factory):
     """A file of random weights of torch-fidelity's Inception, of the old kind like the published one."""
-    from score_lightning.evaluation import extractors
+    from score_lightning.evaluation.features import extractors
 
     path = tmp_path_factory.mktemp("weights") / "inception.pth"
     weights = extractors._untrained_inception(seed=7).state_dict()
@@ -108,7 +72,7 @@ def inception_weights(tmp_path_factory):
 @pytest.fixture(scope="session")
 def digits():
     """(training, validation) images of the digits."""
-    from score_lightning import sources
-    from score_lightning.images import Shape
+    from score_lightning.data import sources
+    from score_lightning.data.images import Shape
 
     return sources.digits(Shape(8, 1))

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from score_lightning import cli, train
-from score_lightning.training import ScoreModule
+from score_lightning.training.module import ScoreModule
 
 OUT = next(word.removeprefix("out=") for word in sys.argv if word.startswith("out="))
 

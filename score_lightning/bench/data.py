@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 from score_lightning.bench.settings import Settings
 from score_lightning.bench.tables import Bound, Row, Table, rate
 from score_lightning.bench.timing import alternate
-from score_lightning.data import ImageData
-from score_lightning.images import ImageFiles, ImageSet, LazyImageSet, Shape, list_pictures
-from score_lightning.pixels import PixelRange
-from score_lightning.randomness import BatchNoise
-from score_lightning.training import Augmentation
+from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape, list_pictures
+from score_lightning.data.module import ImageData
+from score_lightning.data.pixels import PixelRange
+from score_lightning.runtime.randomness import BatchNoise
+from score_lightning.training.module import Augmentation
 
 BATCH = 128
 AUGMENTATION = Augmentation(PixelRange(), flip=True)

@@ -14,15 +14,15 @@ from torch import Tensor
 from score_lightning.bench.settings import Settings
 from score_lightning.bench.tables import Table, timed
 from score_lightning.bench.timing import alternate
+from score_lightning.data.images import ImageSet
 from score_lightning.evaluation import frechet_distance
-from score_lightning.evaluation.classifier import Classifier
-from score_lightning.evaluation.evaluate import Evaluator, batches_of
-from score_lightning.evaluation.extractors import random
-from score_lightning.evaluation.features import Features
+from score_lightning.evaluation.evaluator import Evaluator, batches_of
+from score_lightning.evaluation.features.base import Features
+from score_lightning.evaluation.features.classifier import Classifier
+from score_lightning.evaluation.features.extractors import random
 from score_lightning.evaluation.metrics import MetricSettings
 from score_lightning.evaluation.reference import Reference
-from score_lightning.images import ImageSet
-from score_lightning.processes import Rank
+from score_lightning.runtime.processes import Rank
 
 OURS = "score_lightning"
 

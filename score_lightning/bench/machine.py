@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from score_lightning.processes import bf16_units
+from score_lightning.runtime.processes import bf16_units
 
 PACKAGES = (
     "score_lightning", "torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "diffusers", "azula",

@@ -16,7 +16,8 @@ from score_lightning.bench.fresh import ask
 from score_lightning.bench.machine import total_memory
 from score_lightning.bench.settings import Settings, Size, sizes
 from score_lightning.bench.tables import Curves, Row, Table
-from score_lightning.cli import keep_memory, take
+from score_lightning.cli import take
+from score_lightning.runtime.startup import keep_memory
 
 OURS = "score_lightning"
 BATCHES = (1, 4, 16, 64, 128)

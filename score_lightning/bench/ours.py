@@ -12,15 +12,15 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from score_lightning.average import WeightAverage
 from score_lightning.bench.settings import Size, Step
+from score_lightning.data.pixels import PixelRange
 from score_lightning.models import ScoreModel
 from score_lightning.networks import UNet
 from score_lightning.objectives import Denoising
-from score_lightning.optimizer import AdamSettings
-from score_lightning.pixels import PixelRange
 from score_lightning.schedules import Schedule, cosine, linear_beta
-from score_lightning.training import Augmentation, ScoreModule
+from score_lightning.training.ema import WeightAverage
+from score_lightning.training.module import Augmentation, ScoreModule
+from score_lightning.training.optimizer import AdamSettings
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {"linear_beta": linear_beta, "cosine": cosine}
 

@@ -15,7 +15,8 @@ from score_lightning.bench.settings import Settings, Size, sizes
 from score_lightning.bench.tables import Bound, LeftOut, Row, Table
 from score_lightning.bench.timing import alternate
 from score_lightning.bench.trainer import configure, fit
-from score_lightning.cli import keep_memory, take
+from score_lightning.cli import take
+from score_lightning.runtime.startup import keep_memory
 
 BATCH = 16  # of each process
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from score_lightning.bench.settings import Settings
 from score_lightning.bench.tables import Bound, Curves, LeftOut, Row, Table
-from score_lightning.build import build_generator
-from score_lightning.build_evaluation import build_evaluator, build_features, build_reference
-from score_lightning.checkpoint import open_changed
 from score_lightning.config import Resolved, change
-from score_lightning.evaluation.evaluate import Evaluator
+from score_lightning.evaluation.evaluator import Evaluator
+from score_lightning.experiment.build import build_generator
+from score_lightning.experiment.build_evaluation import build_evaluator, build_features, build_reference
+from score_lightning.experiment.loading import open_changed
 from score_lightning.likelihood import continuous
 from score_lightning.models import ScoreModel
-from score_lightning.processes import Rank
+from score_lightning.runtime.processes import Rank
 
 SOLVERS = {
     "ddim": ["sampler=ddim"],

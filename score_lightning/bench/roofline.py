@@ -15,8 +15,8 @@ from score_lightning.bench import ours
 from score_lightning.bench.settings import Settings, Size, Step, sizes
 from score_lightning.bench.tables import Row, Table
 from score_lightning.bench.timing import Timing, alternate
-from score_lightning.dashboard import training_flops
-from score_lightning.training import ScoreModule
+from score_lightning.tracking.dashboard import training_flops
+from score_lightning.training.module import ScoreModule
 
 
 @contextmanager

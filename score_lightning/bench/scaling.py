@@ -62,9 +62,9 @@ class Cost:
 
 def cost_of(resolved: Resolved) -> Cost:
     """Of an experiment of images, by its file alone; nothing is computed and no memory taken."""
-    from score_lightning.build import build_net, build_schedule, shape_of
-    from score_lightning.dashboard import training_flops
+    from score_lightning.experiment.build import build_net, build_schedule, shape_of
     from score_lightning.models import ScoreModel
+    from score_lightning.tracking.dashboard import training_flops
 
     c = resolved.config
     model = ScoreModel(

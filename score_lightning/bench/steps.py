@@ -13,7 +13,7 @@ from score_lightning.bench import ours, peers
 from score_lightning.bench.settings import Settings, Size, Step, sizes
 from score_lightning.bench.tables import Bound, Row, Table, timed
 from score_lightning.bench.timing import Timing, alternate
-from score_lightning.processes import bf16_units
+from score_lightning.runtime.processes import bf16_units
 
 PRECISIONS = {"32-true": "float32", "bf16-mixed": "bf16"}
 OURS = "score_lightning"

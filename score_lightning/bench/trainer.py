@@ -17,10 +17,10 @@ from score_lightning.bench import ours
 from score_lightning.bench.settings import Settings, Size, sizes
 from score_lightning.bench.tables import Bound, Row, Table, timed
 from score_lightning.bench.timing import Timing, alternate, wait
-from score_lightning.build import build_data, build_generator, build_module
 from score_lightning.config import Resolved, load
-from score_lightning.images import ImageSet
-from score_lightning.runs import build_callbacks, build_trainer
+from score_lightning.data.images import ImageSet
+from score_lightning.experiment.build import build_data, build_generator, build_module
+from score_lightning.experiment.trainer import build_callbacks, build_trainer
 
 
 class Stopwatch(L.Callback):

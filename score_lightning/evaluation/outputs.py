@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from score_lightning.evaluation.evaluate import Evaluator, Result
-from score_lightning.evaluation.likelihood import Likelihood
-from score_lightning.evaluation.pictures import save_grid, save_neighbors, save_rows
+from score_lightning.evaluation.evaluator import Evaluator, Result
+from score_lightning.evaluation.model_losses import Likelihood
 from score_lightning.evaluation.plots import plot_levels, plot_sweep
 from score_lightning.evaluation.provenance import commit, versions
 from score_lightning.evaluation.report import summarize, write_metrics, write_report
-from score_lightning.generate import Generator, trajectory
+from score_lightning.generation.generator import Generator, trajectory
+from score_lightning.generation.pictures import save_grid, save_neighbors, save_rows
 from score_lightning.models import ScoreModel
-from score_lightning.processes import Rank, device_name
+from score_lightning.runtime.processes import Rank, device_name
 
 PICTURES = {
     "samples.png": "Samples: The first images of the first seed; a sweep has a row for each sampler, from one noise.",

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from torch import Tensor
 
 WIDTH = 5.2  # inches, at 150 pixels each
 
@@ -18,21 +17,6 @@ def plot_levels(sigmas: Sequence[float], losses: Sequence[float], path: Path) ->
     axes.set_xlabel("noise level, sigma / alpha")
     axes.set_ylabel("validation loss")
     axes.grid(alpha=0.3, which="both")
-    figure.savefig(path, dpi=150)
-    return path
-
-
-def plot_points(points: Tensor, path: Path) -> Path:
-    """Points (N, D): the first two coordinates, or a histogram of one."""
-    figure = Figure((WIDTH, WIDTH), layout="constrained")
-    axes = figure.add_subplot()
-    if points.shape[1] == 1:
-        axes.hist(points[:, 0].tolist(), bins=80, density=True, color="tab:blue")
-    else:
-        x, y = points[:, :2].T.tolist()
-        axes.scatter(x, y, s=4, alpha=0.5, linewidths=0)
-        axes.set_aspect("equal")
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from score_lightning.data.images import ImageSet, check_unpacked
 from score_lightning.errors import UserError
-from score_lightning.evaluation.features import Features
+from score_lightning.evaluation.features.base import Features
 from score_lightning.evaluation.metrics import InOrder, Moments, Statistics
-from score_lightning.images import ImageSet, check_unpacked
-from score_lightning.processes import Rank
+from score_lightning.runtime.processes import Rank
 
 BATCH = 256
 FORMAT = 1  # part of the cache's key: to be raised whenever the statistics of the same images change

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from score_lightning.config.schema import Config
+from score_lightning.data.toy import MIXTURES
 from score_lightning.errors import UserError
 from score_lightning.figures.fields import langevin, manifold, objectives, rare, score_field
 from score_lightning.figures.processes import forward_reverse, limit, mode_weights, samples
 from score_lightning.figures.trained import Trained
-from score_lightning.points import MIXTURES
-from score_lightning.settings import Config
 
 
 @dataclass(frozen=True)

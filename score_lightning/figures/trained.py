@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from score_lightning.generate import Generator
+from score_lightning.data.toy import MIXTURES
+from score_lightning.generation.generator import Generator
 from score_lightning.models import GaussianMixtureModel, Model, ScoreModel
-from score_lightning.points import MIXTURES
 from score_lightning.schedules import RandnLike, Schedule
 
 BLUE, ORANGE, GREY = "tab:blue", "tab:orange", "0.6"

@@ -3,12 +3,13 @@
 Times grow with noise. Samplers and objectives do not ask whether they are discrete or continuous.
 """
 
-from score_lightning.schedules.continuous import EDM, VE, VP, Continuous, SubVP
-from score_lightning.schedules.discrete import Discrete, RandnLike, Spacing, cosine, geometric, linear_beta
+from score_lightning.schedules.base import RandnLike, Spacing
+from score_lightning.schedules.continuous import EDM, VE, VP, Continuous, Limit, SubVP
+from score_lightning.schedules.discrete import Discrete, cosine, geometric, linear_beta
 
 Schedule = Discrete | Continuous
 
 __all__ = [
-    "EDM", "VE", "VP", "Continuous", "Discrete", "RandnLike", "Schedule", "Spacing", "SubVP", "cosine", "geometric",
-    "linear_beta",
+    "EDM", "VE", "VP", "Continuous", "Discrete", "Limit", "RandnLike", "Schedule", "Spacing", "SubVP", "cosine",
+    "geometric", "linear_beta",
 ]  # fmt: skip

@@ -6,19 +6,14 @@ casts where it multiplies. `geometric` is NCSN's ladder (alpha = 1), `linear_bet
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from score_lightning.schedules.limit import Limit
-
-MOST = 1_000_000  # levels or steps, which networks in float32 could not tell apart
-Spacing = Literal["uniform", "quadratic", "log_snr", "karras", "leading", "trailing"]
-RandnLike = Callable[[Tensor], Tensor]
-Kernel = Callable[[Tensor], tuple[Tensor, Tensor]]
+from score_lightning.schedules.base import MOST, RandnLike, Spacing, ratios, shares
+from score_lightning.schedules.continuous import Limit
 
 
 class Discrete:
@@ -129,11 +124,10 @@ class Discrete:
             return last - (grid.flip(0) * self.levels / steps).round().long()
         raise ValueError(f"spacing must be one of {', '.join(get_args(Spacing))}, got {spacing!r}")
 
-    def continuous(self) -> "Limit":
+    def continuous(self) -> Limit:
         """The continuous limit: a schedule with the same levels and all times between them."""
-        from score_lightning.schedules.limit import Limit
-
-        return Limit(self)
+        alpha, sigma = self._tables[torch.device("cpu")]
+        return Limit(alpha, sigma, self.start, self.prior)
 
     def _nearest(self, ratio: Tensor) -> Tensor:
         """The levels whose ln(sigma / alpha) are nearest to those of the ratios."""
@@ -219,23 +213,3 @@ def from_betas(beta: Tensor) -> Discrete:
 def _check_levels(levels: int) -> None:
     if not 1 <= levels <= MOST:
         raise ValueError(f"a schedule needs at least one level, and at most {MOST:,}, got {levels}")
-
-
-def shares(steps: int) -> Tensor:
-    """(steps,) float64 numbers from 1 down to 0, evenly spaced; 1 alone of one.
-
-    Raises:
-        ValueError: unless steps is a whole number of at least 1 and at most `MOST`.
-    """
-    if int(steps) != steps or not 1 <= steps <= MOST:
-        raise ValueError(f"steps must be a whole number of at least 1, and at most {MOST:,}, got {steps}")
-    return torch.linspace(1, 0, steps, dtype=torch.float64)
-
-
-def ratios(schedule: Kernel, t_min: Tensor, t_max: Tensor, share: Tensor, spacing: Spacing) -> Tensor:
-    """Values of sigma / alpha between those at t_min and t_max, for a spacing of log_snr or karras."""
-    (alpha_min, sigma_min), (alpha_max, sigma_max) = schedule(t_min), schedule(t_max)
-    low, high = sigma_min / alpha_min, sigma_max / alpha_max
-    if spacing == "log_snr":
-        return (low.log() + share * (high.log() - low.log())).exp()
-    return (low ** (1 / 7) + share * (high ** (1 / 7) - low ** (1 / 7))) ** 7

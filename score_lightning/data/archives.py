@@ -1,0 +1,157 @@
+"""Large data sets in the layouts that their users have on disk: LSUN, FFHQ, ImageNet at 64 x 64 pixels."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape, class_labels, list_pictures
+from score_lightning.data.sources import Split, decode, hold_out
+from score_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    import lmdb
+
+
+@dataclass(frozen=True)
+class LmdbFiles(ImageFiles):
+    """Pictures in an LMDB folder, named by their keys."""
+
+    def _content(self, name: str, archive: zipfile.ZipFile | None) -> bytes:  # noqa: ARG002 - there is no archive
+        with _reading(self.root) as transaction:
+            return bytes(transaction.get(name.encode()) or b"")
+
+
+_OPEN: dict[Path, "lmdb.Environment"] = {}
+_LOCK = Lock()
+
+
+def _close() -> None:
+    """Closes all, since a process must not have open what it inherits; they are opened again where they are read."""
+    for root in list(_OPEN):
+        _OPEN.pop(root).close()
+
+
+os.register_at_fork(before=_close)
+
+
+@contextmanager
+def _reading(root: Path) -> "Iterator[lmdb.Transaction]":
+    """A transaction on an LMDB folder.
+
+    Raises:
+        UserError: when it cannot be read, or the package for it is not there.
+    """
+    try:
+        import lmdb
+    except ImportError as error:
+        raise UserError(f"{root} is an LMDB folder, which needs one more package: pip install lmdb") from error
+    try:
+        with _LOCK:
+            if root not in _OPEN:
+                _OPEN[root] = lmdb.open(str(root), readonly=True, lock=False, readahead=False, meminit=False)
+        with _OPEN[root].begin() as transaction:
+            yield transaction
+    except (lmdb.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{root} cannot be read as LMDB: {error}") from error
+
+
+def lsun(shape: Shape, path: str = "data", category: str = "church_outdoor") -> Split:
+    """A category of LSUN, as its download unpacks.
+
+    That is <category>_train_lmdb and <category>_val_lmdb, or, of objects, <category>, of which a share is held out.
+    """
+    root = Path(path).expanduser()
+    if (root / category / "data.mdb").is_file():
+        train, held = hold_out(_lmdb(root / category, shape), 0.01)
+    else:
+        train, held = (_lmdb(root / f"{category}_{part}_lmdb", shape) for part in ("train", "val"))
+    return decode(train), decode(held)
+
+
+def _lmdb(root: Path, shape: Shape) -> LazyImageSet:
+    if not (root / "data.mdb").is_file():
+        raise UserError(
+            f"LSUN's {root} has no data.mdb: download and unzip {root.name}.zip there, set data.path and "
+            "data.category, or use a folder of its pictures with data=folder data.path=DIR"
+        )
+    with _reading(root) as transaction:
+        keys = transaction.cursor().iternext(keys=True, values=False)
+        names = [key.decode() for key in tqdm(keys, f"listing {root.name}", disable=None, leave=False)]
+    return LazyImageSet(LmdbFiles(root, names, shape))
+
+
+def ffhq(shape: Shape, path: str = "data/ffhq") -> Split:
+    """FFHQ: the first 60,000 of its numbered faces to train on, the others held out, as its authors split it.
+
+    The path holds images1024x1024 or thumbnails128x128, or is such a folder, or a zip file of numbered pictures.
+    """
+    root = Path(path).expanduser()
+    folders = [root / "images1024x1024", *([root / "thumbnails128x128"] if shape.size <= 128 else [])]
+    root = next((folder for folder in folders if folder.is_dir()), root)
+    names = list_pictures(root)
+    files = ImageFiles(root, names, shape)
+    numbers = ["".join(filter(str.isdigit, PurePosixPath(name).stem)) for name in names]
+    held = torch.tensor([number != "" and int(number) >= 60_000 for number in numbers])
+    everything = LazyImageSet(files)
+    if not held.any() or held.all():
+        return tuple(map(decode, hold_out(everything, 0.05)))  # type: ignore[return-value]
+    return decode(everything.subset((~held).nonzero()[:, 0])), decode(everything.subset(held.nonzero()[:, 0]))
+
+
+def imagenet64(shape: Shape, path: str = "data/imagenet64") -> Split:
+    """ImageNet at 64 x 64 pixels.
+
+    The path holds train_data_batch_1.npz ... and val_data.npz (Chrabaszcz et al. 2017, with labels), or folders or zip
+    files train_64x64 and valid_64x64 (van den Oord et al. 2016, without), or folders train and val of any pictures, in
+    class folders or not.
+    """
+    root = Path(path).expanduser()
+    batches = sorted(root.glob("train_data_batch_*.npz"))
+    if batches:
+        return _read_batches(batches, shape), _read_batches([root / "val_data.npz"], shape)
+    for train, held in (("train_64x64", "valid_64x64"), ("train", "val")):
+        for suffix in ("", ".zip"):
+            if (root / (train + suffix)).exists():
+                return _pictures([root / (part + suffix) for part in (train, held)], shape)
+    if list(root.glob("train_data_batch_*")):
+        raise UserError(f"{root} holds ImageNet's pickled batches, which are not read: download the npz files instead")
+    raise UserError(
+        f"ImageNet's {root} holds neither train_data_batch_*.npz and val_data.npz, nor train_64x64 and valid_64x64, "
+        "nor train and val: set data.path, or use data=folder data.path=DIR"
+    )
+
+
+def _pictures(roots: list[Path], shape: Shape) -> Split:
+    """Pictures of both, their class folders numbered together."""
+    names = [list_pictures(root) for root in roots]
+    labels = class_labels([name for some in names for name in some])
+    parts = [None, None] if labels is None else labels.split([len(some) for some in names])
+    train, held = (
+        decode(LazyImageSet(ImageFiles(root, some, shape), part))
+        for root, some, part in zip(roots, names, parts, strict=True)
+    )
+    return train, held
+
+
+def _read_batches(paths: list[Path], shape: Shape) -> ImageSet:
+    """Arrays `data` uint8 (N, 3 * 64 * 64), the colors one after another, and `labels` (N,) from 1."""
+    if (shape.channels, shape.size) != (3, 64):
+        raise UserError(f"{paths[0]} holds colored images of 64 pixels: set images.size=64 images.channels=3")
+    try:
+        labels = [torch.from_numpy(np.load(path, allow_pickle=False)["labels"]).long() - 1 for path in paths]
+        images = torch.empty(sum(map(len, labels)), 3, 64, 64, dtype=torch.uint8)
+        rows = iter(images.split([len(part) for part in labels]))
+        for path in tqdm(paths, "reading ImageNet", disable=None if len(paths) > 1 else True, leave=False):
+            next(rows).copy_(torch.from_numpy(np.load(path, allow_pickle=False)["data"]).view(-1, 3, 64, 64))
+    except Exception as error:  # damaged files make NumPy and zlib raise almost anything
+        raise UserError(f"{paths[0].parent}: {[path.name for path in paths]} cannot be read: {error}") from error
+    return ImageSet(images, torch.cat(labels))

@@ -1,0 +1,107 @@
+"""EDM's geometric augmentation, of which the network is told (Karras et al. 2022, App. F.2).
+
+An image is flipped, scaled, rotated, squeezed in some direction and moved, each at random and by itself, with
+reflections where it ends. What was done becomes nine numbers, all 0 for an image that was left alone, which the network
+gets beside the noise level: so it does not take augmented images for the data.
+
+Images are resampled at twice the resolution, reached and left by the low-pass filter of an orthonormal wavelet
+(StyleGAN2-ADA: Karras et al. 2020, App. B): a map that moves whole pixels changes none of them.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from score_lightning.runtime.randomness import BatchNoise
+
+TOLD = 9
+"""How many numbers say what was done: flips, scale, rotation (2), anisotropy (2), translation (2)."""
+
+SPREAD = 0.2  # standard deviation of the scales' log2
+SHIFT = 0.125  # standard deviation of the translation, in image widths
+
+# low-pass filter of the symlet with 6 vanishing moments (Daubechies 1992, Table 6.3), its sum the square root of 2
+SYM6 = (
+    0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466,
+    0.787641141030194, 0.3379294217276218, -0.07263752278646252, -0.021060292512300564, 0.04472490177066578,
+    0.0017677118642428036, -0.007800708325034148,
+)  # fmt: skip
+
+
+def augment(x: Tensor, noise: BatchNoise, probability: float) -> tuple[Tensor, Tensor]:
+    """Augmented images, and what was done to them.
+
+    Args:
+        x: images (B, C, H, W), squares.
+        noise: of the batch.
+        probability: of every change but the flip from left to right, which always has 1/2.
+
+    Returns:
+        (B, C, H, W), and (B, 9).
+    """
+    n = len(x)
+    u, z = noise.rand(n, 9).to(x), noise.randn_like(x.new_empty(n, 4))
+    happens = (u[:, :5] < probability).to(x)
+    flip = torch.stack([(u[:, 5] < 0.5).to(x), happens[:, 0] * (u[:, 6] < 0.5)], 1)
+    scale, squeeze, shift = z[:, 0] * happens[:, 1], z[:, 1] * happens[:, 3], z[:, 2:] * happens[:, 4:]
+    angle = (2 * u[:, 7] - 1) * math.pi * happens[:, 2]
+    # half of the anisotropies keep to the axes
+    direction = (4 * u[:, 8] - 1) * math.pi * (u[:, 8] < 0.5)
+    told = [flip, _pair(scale, angle.cos() - 1), _pair(angle.sin(), squeeze * direction.cos())]
+    told += [(squeeze * direction.sin())[:, None], shift]
+    flipped = torch.where(flip[:, 0, None, None, None] > 0, x.flip(3), x)
+    flipped = torch.where(flip[:, 1, None, None, None] > 0, flipped.flip(2), flipped)
+    back = inverse_map(scale, angle, squeeze, direction)
+    return resample(flipped, back, shift * SHIFT * x.shape[3]), torch.cat(told, 1)
+
+
+def inverse_map(scale: Tensor, angle: Tensor, squeeze: Tensor, direction: Tensor) -> Tensor:
+    """(B, 2, 2) maps from where a pixel of the result lies to where it comes from; all arguments (B,), standardised."""
+    isotropic, stretch = (SPREAD * scale).exp2(), (SPREAD * squeeze).exp2()
+    squeezed = torch.stack([1 / stretch, stretch], 1)[:, :, None] * _rotation(direction)
+    return _rotation(angle) @ _rotation(-direction) @ squeezed / isotropic[:, None, None]
+
+
+def resample(x: Tensor, back: Tensor, shift: Tensor) -> Tensor:
+    """Images whose pixel at p, from the center, is that of x at back (p - shift); reflected where x ends.
+
+    Args:
+        x: (B, C, H, W), squares.
+        back: (B, 2, 2).
+        shift: (B, 2), in pixels, along the width first.
+    """
+    margin, side = x.shape[3] - 1, x.shape[3]
+    large = _double(F.pad(x, (margin, margin, margin, margin), mode="reflect"))
+    size = 2 * side + len(SYM6) - 2
+    # a pixel's place among the filter's taps is their mean, which is not their middle
+    off_center = sum(tap * ((len(SYM6) - 1) / 2 - i) for i, tap in enumerate(SYM6)) / math.sqrt(2)
+    offset = off_center * (back.sum(2, keepdim=True) - 1) - 2 * (back @ shift[:, :, None])
+    # from and to coordinates in units of half the images' sides
+    theta = torch.cat([back * size / large.shape[3], offset * 2 / large.shape[3]], 2)
+    grid = F.affine_grid(theta, [len(x), x.shape[1], size, size], align_corners=False)
+    return _halve(F.grid_sample(large, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
+
+
+def _double(x: Tensor) -> Tensor:
+    """Twice the resolution, and a border of the filter's length less 2."""
+    taps, rows = x.new_tensor(SYM6), x.flatten(0, 1)[:, None]
+    rows = F.conv_transpose2d(rows, taps.view(1, 1, 1, -1), stride=(1, 2))
+    return F.conv_transpose2d(rows, taps.view(1, 1, -1, 1), stride=(2, 1)).unflatten(0, x.shape[:2])[:, :, 0]
+
+
+def _halve(x: Tensor) -> Tensor:
+    """The transpose of `_double`, and its inverse from the left."""
+    taps, rows = x.new_tensor(SYM6), x.flatten(0, 1)[:, None]
+    rows = F.conv2d(rows, taps.view(1, 1, 1, -1), stride=(1, 2))
+    return F.conv2d(rows, taps.view(1, 1, -1, 1), stride=(2, 1)).unflatten(0, x.shape[:2])[:, :, 0]
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([_pair(cos, -sin), _pair(sin, cos)], 1)
+
+
+def _pair(a: Tensor, b: Tensor) -> Tensor:
+    return torch.stack([a, b], 1)

@@ -1,0 +1,174 @@
+"""Batches whose images are functions of (seed, step), for any number of processes.
+
+A batch is a dict of `images` (B, C, H, W) uint8, `labels` (B,) if there are any, `numbers` (B,) of the images, and
+`step`, its place in the run. Flips and scaling happen later, on whole batches on the model's device.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from score_lightning.data.images import ImageSet
+from score_lightning.errors import UserError
+from score_lightning.runtime.randomness import generator
+from score_lightning.runtime.signals import ignore_signals
+
+
+class TrainingOrder(Sampler[tuple[int, Tensor]]):
+    """(step, indices int64) of this rank's share of each global batch: shuffled passes over the data without end.
+
+    Batch `step` is a function of (seed, step) alone, so a run resumed at a step, on any number of processes, sees the
+    same global batches.
+
+    Args:
+        images: number of images.
+        batch_size: images per global batch.
+        steps: batches in the whole run.
+        start: step to begin at.
+        rank, ranks: this process and the number of processes; the latter divides batch_size.
+    """
+
+    def __init__(
+        self, images: int, batch_size: int, steps: int, seed: int, start: int = 0, rank: int = 0, ranks: int = 1
+    ) -> None:
+        self._images, self._batch_size, self._steps, self._seed = images, batch_size, steps, seed
+        self._start, self._rank, self._ranks = start, rank, ranks
+
+    def __len__(self) -> int:
+        """Batches of the whole run, those before `start` included: Lightning counts them as done when it resumes."""
+        return self._steps
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        share = self._batch_size // self._ranks
+        order, current = torch.empty(0, dtype=torch.int64), -1
+        for step in range(self._start, self._steps):
+            parts, place = [], step * self._batch_size + self._rank * share
+            end = place + share
+            while place < end:
+                current, before = place // self._images, current
+                if current != before:
+                    order = torch.randperm(self._images, generator=generator(self._seed, "order", current))
+                parts.append(order[place % self._images :][: end - place])
+                place += len(parts[-1])
+            yield step, torch.cat(parts)
+
+
+class ValidationOrder(Sampler[tuple[int, Tensor]]):
+    """(number of the batch, numbers of its triples, int64): every so-manieth triple goes to a rank.
+
+    Args:
+        n: number of triples.
+        batch_size: triples per batch, over all ranks.
+        rank, ranks: this process and the number of processes, at most n.
+    """
+
+    def __init__(self, n: int, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
+        share = max(1, batch_size // ranks)
+        self._batches = torch.arange(rank, n, ranks).split(share)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        return iter(enumerate(self._batches))
+
+
+class Batches(Dataset[dict[str, Any]]):
+    """Batches of an image set by the (step, numbers) of an order; numbers past the end wrap around."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self._images = images
+
+    def __getitem__(self, place: tuple[int, Tensor]) -> dict[str, Any]:
+        step, numbers = place
+        own = numbers % len(self._images)
+        labels = {} if self._images.labels is None else {"labels": self._images.labels[own]}
+        try:
+            return {"images": self._images[own], **labels, "step": step, "numbers": numbers}
+        except UserError as error:  # a worker that raised it would send a traceback, too
+            return {"mistake": str(error)}
+
+
+class ImageData(L.LightningDataModule):
+    """Training and validation batches of one source.
+
+    Args:
+        train, validation: the images.
+        batch_size: images per global batch.
+        steps: training batches of the whole run.
+        validation_n: number of validation triples; triple j takes image j modulo their number.
+        seed: of the order.
+        workers: processes that load batches; pays for images that do not fit in memory.
+    """
+
+    def __init__(
+        self,
+        train: ImageSet,
+        validation: ImageSet,
+        batch_size: int,
+        steps: int,
+        validation_n: int,
+        seed: int,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.train, self.validation = train, validation
+        self._batch_size, self._steps, self._validation_n, self._seed = batch_size, steps, validation_n, seed
+        self._workers, self._start = workers, 0
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches from the step that the run begins or resumes at."""
+        rank, ranks = self._place()
+        order = TrainingOrder(len(self.train), self._batch_size, self._steps, self._seed, self._start, rank, ranks)
+        return self._loader(self.train, order)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches of the validation triples."""
+        return self._loader(self.validation, ValidationOrder(self._validation_n, self._batch_size, *self._place()))
+
+    def transfer_batch_to_device(
+        self,
+        batch: dict[str, Any],
+        device: torch.device,
+        dataloader_idx: int,  # noqa: ARG002 - Lightning's signature
+    ) -> dict[str, Any]:
+        """The batch, on a device.
+
+        Raises:
+            UserError: when a picture in it cannot be read.
+        """
+        if "mistake" in batch:
+            raise UserError(batch["mistake"])
+        return {
+            k: v.to(device, non_blocking=device.type == "cuda") if isinstance(v, Tensor) else v
+            for k, v in batch.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches were trained on."""
+        assert self.trainer is not None
+        # those that were processed: between steps the next one is ready already
+        return {"batches": self.trainer.fit_loop.epoch_loop.batch_progress.total.processed}  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on after the batches trained on."""
+        self._start = state_dict["batches"]
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, images: ImageSet, order: Sampler[tuple[int, Tensor]]) -> DataLoader[Any]:
+        pinned = torch.cuda.is_available()
+        return DataLoader(
+            Batches(images),
+            batch_size=None,
+            sampler=order,
+            num_workers=self._workers,
+            pin_memory=pinned,
+            persistent_workers=self._workers > 0,
+            worker_init_fn=ignore_signals,
+        )

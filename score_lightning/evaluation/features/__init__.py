@@ -1,0 +1,1 @@
+"""Feature networks, and the weights that were published for them."""

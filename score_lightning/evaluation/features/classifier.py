@@ -1,0 +1,122 @@
+"""A small convolutional classifier of a data set's own labels, as a source of features."""
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from score_lightning.data.images import ImageSet
+from score_lightning.errors import UserError
+from score_lightning.runtime.randomness import derive_seed, generator
+
+STEPS, BATCH, LR = 600, 128, 2e-3
+VERSION = 2  # part of the cache's key: to be raised with every change of the network or its training
+
+
+class Classifier(nn.Module):
+    """Three convolutions, two of which halve the resolution, 2 x 2 pooling, and 128 features before the last layer.
+
+    Larger images are averaged to 32 x 32 pixels first.
+    """
+
+    dim = 128
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.convs = nn.Sequential(
+            nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        )  # fmt: skip
+        self.hidden = nn.Linear(512, self.dim)
+        self.head = nn.Linear(self.dim, classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(features (B, 128), logits (B, classes)) of uint8 images (B, C, H, W)."""
+        x = images.float() / 127.5 - 1
+        x = F.adaptive_avg_pool2d(x, 32) if min(x.shape[2:]) > 32 else x
+        features = F.relu(self.hidden(self.convs(x)))
+        return features, self.head(features)
+
+
+def fit_classifier(train: ImageSet, validation: ImageSet, cache: Path) -> tuple[Classifier, float]:
+    """(classifier, its accuracy on the validation images), fitted to the labels or read from the cache.
+
+    Fitting is a function of the images and labels, so that every rank has the same.
+    """
+    assert train.labels is not None
+    network = _initial(train[:1].shape[1], int(train.labels.max()) + 1)
+    path = cache / f"classifier-{_content_key(train)}.pt"
+    accuracy = _read(network, path)
+    if accuracy is None:
+        _fit(network, train)
+        accuracy = _accuracy(network, validation)
+        _write(network, accuracy, path)
+    return network.eval().requires_grad_(False), accuracy
+
+
+def _initial(channels: int, classes: int) -> Classifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed("classifier"))
+        return Classifier(channels, classes)
+
+
+@torch.enable_grad()
+def _fit(network: Classifier, train: ImageSet) -> None:
+    assert train.labels is not None
+    optimizer = torch.optim.AdamW(network.parameters(), LR, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, STEPS)
+    draws = generator("classifier", "batches")
+    with torch.inference_mode(False):
+        for _ in tqdm(range(STEPS), "fitting the classifier of evaluation.features", leave=False, disable=None):
+            batch = torch.randint(len(train), (BATCH,), generator=draws)
+            loss = F.cross_entropy(network(train[batch])[1], train.labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+
+@torch.no_grad()
+def _accuracy(network: Classifier, validation: ImageSet) -> float:
+    assert validation.labels is not None
+    numbers = torch.arange(min(len(validation), 10_000)).split(500)
+    right = [(network(validation[i])[1].argmax(1) == validation.labels[i]).float() for i in numbers]
+    return torch.cat(right).mean().item()
+
+
+def _content_key(images: ImageSet) -> str:
+    """Hash of the images that the classifier is fitted to, their labels and how it is fitted."""
+    assert images.labels is not None
+    digest = hashlib.sha256(f"{VERSION} {STEPS} {BATCH} {LR} {images.sha256}".encode())
+    digest.update(images.labels.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read(network: Classifier, path: Path) -> float | None:
+    """The accuracy, after loading the weights; None where there is no valid file."""
+    try:
+        state = torch.load(path, weights_only=True)
+        network.load_state_dict(state["weights"])
+        return float(state["accuracy"])
+    except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _write(network: Classifier, accuracy: float, path: Path) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"weights": network.state_dict(), "accuracy": accuracy}, temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"the fitted classifier cannot be kept at {path}: {error}. Set SCORE_LIGHTNING_CACHE"
+        ) from error

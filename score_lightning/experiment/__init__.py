@@ -1,0 +1,1 @@
+"""From a resolved configuration to the objects of a run, and the run itself."""

@@ -1,0 +1,125 @@
+"""Checkpoints of this project: files of plain data with the resolved configuration inside."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from score_lightning.errors import UserError
+
+WEIGHTS = {"ema": "average.model.", "raw": "model."}  # which weights, and how their names begin
+EXPORTED = ("model.safetensors", "config.json")
+"""The files of a checkpoint that was exported: averaged weights, and the configuration."""
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint of this project, on the CPU; no code in the file is run.
+
+    Raises:
+        UserError: when the file is missing, damaged or not one of ours.
+    """
+    path = Path(path).expanduser()
+    if (path / EXPORTED[0]).is_file():
+        return _read_exported(path)
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged and foreign files make the reader raise almost anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is truncated, damaged or no checkpoint of score_lightning: {reason}") from error
+    parts = [contents.get(key) for key in ("config", "state_dict")] if isinstance(contents, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts):
+        raise UserError(f"{path} is not a checkpoint of score_lightning: it has no configuration inside")
+    if not all(isinstance(value, Tensor) for value in contents["state_dict"].values()):
+        raise UserError(f"{path} is damaged: not all of its weights are numbers")
+    return contents
+
+
+def write(
+    path: Path, config: dict[str, Any], weights: Mapping[str, Mapping[str, Tensor]], step: int, imported: dict[str, str]
+) -> None:
+    """Writes a checkpoint of weights that were trained elsewhere; all of it or nothing.
+
+    Args:
+        path: of the checkpoint.
+        config: the resolved configuration.
+        weights: `ema` and `raw`, each the entries of a `ScoreModel`.
+        step: of the training.
+        imported: what it was made of.
+
+    Raises:
+        UserError: when it cannot be written.
+    """
+    state = {WEIGHTS[kind] + name: value for kind, values in weights.items() for name, value in values.items()}
+    contents = {"config": config, "state_dict": state, "global_step": step, "imported": imported}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(contents, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def write_exported(folder: Path, weights: Mapping[str, Tensor], config: dict[str, Any], step: int) -> None:
+    """Writes a model's weights as safetensors, with config.json; `read` reads the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in weights.items()}, folder / EXPORTED[0])
+    described = {"config": config, "global_step": step, "score_lightning": version("score_lightning")}
+    (folder / EXPORTED[1]).write_text(json.dumps(described, indent=2) + "\n")
+
+
+def _read_exported(folder: Path) -> dict[str, Any]:
+    try:
+        described = json.loads((folder / EXPORTED[1]).read_text())
+        weights = load_file(folder / EXPORTED[0])
+        prefixed = {prefix + name: value for prefix in WEIGHTS.values() for name, value in weights.items()}
+        config, step = dict(described["config"]), int(described["global_step"])
+        return {"config": config, "state_dict": prefixed, "global_step": step}
+    except Exception as error:  # damaged files make their readers raise almost anything
+        raise UserError(f"{folder} is no exported checkpoint, or damaged: {error}") from error
+
+
+def run_folder_of(path: str | Path) -> Path:
+    """The run folder that a checkpoint lies in, or its own folder; of an exported one the folder itself."""
+    if Path(path).expanduser().is_dir():
+        return Path(path).expanduser()
+    folder = Path(path).expanduser().parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def load_weights(model: nn.Module, contents: dict[str, Any], path: str | Path, weights: str = "ema") -> None:
+    """Puts a checkpoint's averaged or raw weights into a model, and the model in evaluation mode.
+
+    Raises:
+        UserError: when the weights do not fit.
+    """
+    prefix = WEIGHTS[weights]
+    found = {name.removeprefix(prefix): v for name, v in contents["state_dict"].items() if name.startswith(prefix)}
+    differing = compare(found, model.state_dict())
+    if differing:
+        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        raise UserError(f"the weights in {path} do not fit its network: {differing[0]}{more}")
+    model.load_state_dict(found)
+    model.eval().requires_grad_(False)
+
+
+def compare(have: Mapping[str, Tensor], need: Mapping[str, Tensor]) -> list[str]:
+    """The weights, with their shapes, in which those of a file differ from those of a network."""
+    file, network = ({name: tuple(value.shape) for name, value in state.items()} for state in (have, need))
+    return [
+        f"{name}: {file.get(name, 'none')} in the file, {network.get(name, 'none')} in the network"
+        for name in sorted(file.keys() | network.keys())
+        if file.get(name) != network.get(name)
+    ]

@@ -1,0 +1,209 @@
+"""Generation: image i is a function of (seed, i), whatever the process that draws it.
+
+Batch b always holds images bB to bB + B - 1, and whole batches are dealt to the ranks. So with one batch size and one
+number of threads per process the images are the same to the bit for any number of processes.
+"""
+
+import hashlib
+import itertools
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from score_lightning.conditional import Labelled, Measurement, Observed
+from score_lightning.data.pixels import Range
+from score_lightning.errors import UserError
+from score_lightning.models import Model, ScoreModel
+from score_lightning.runtime.processes import Rank
+from score_lightning.runtime.randomness import ImageNoise
+from score_lightning.samplers import Sampler
+
+
+class Batch(NamedTuple):
+    """Some images.
+
+    Args:
+        indices: int64 (B,).
+        images: uint8 (B, C, H, W), or float32 points (B, D).
+        finite: bool (B,), on the CPU: whether all pixels of an image were finite numbers.
+    """
+
+    indices: Tensor
+    images: Tensor
+    finite: Tensor
+
+
+class BatchStore:
+    """Batches on disk, so that an interrupted generation goes on where it stopped.
+
+    Args:
+        folder: in which the batches get a folder of their own.
+        key: all that the images are a function of.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder = folder / f".images-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+    def read(self, indices: Tensor, device: torch.device | str) -> Batch | None:
+        """The batch of these images; None where it is not there, or damaged."""
+        try:
+            with np.load(self._path(indices), allow_pickle=False) as arrays:
+                images, finite = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["finite"])
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+            return None
+        return Batch(indices, images.to(device), finite) if len(images) == len(indices) else None
+
+    def write(self, batch: Batch) -> None:
+        """Keeps a batch, whole or not at all.
+
+        Raises:
+            UserError: when it cannot be written.
+        """
+        path = self._path(batch.indices)
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            np.savez(temporary, images=batch.images.cpu().numpy(), finite=batch.finite.numpy())
+            temporary.replace(path)
+        except OSError as error:
+            raise UserError(f"images cannot be kept at {path}: {error.strerror}. Free space, or change out=") from error
+
+    def clear(self) -> None:
+        """Removes all batches."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, indices: Tensor) -> Path:
+        return self._folder / f"{int(indices[0]):08d}.npz"
+
+
+@dataclass(frozen=True)
+class Generator:
+    """How a model's images are made.
+
+    Args:
+        sampler: from noise to x_0.
+        shape: (C, H, W) of an image, or (D,) of a point.
+        pixels: range of pixels in the model.
+        batch_size: images sampled at once.
+        label: of all images, where the model is told labels; image i has label i modulo their number when None.
+        guidance: by labels, see `Labelled`.
+        measurement: what is known of each image, in the model's range.
+    """
+
+    sampler: Sampler
+    shape: tuple[int, ...]
+    pixels: Range
+    batch_size: int = 256
+    label: int | None = None
+    guidance: float = 0.0
+    measurement: Measurement | None = None
+
+    def batch(
+        self,
+        model: ScoreModel,
+        indices: Sequence[int],
+        seed: int,
+        progress: bool = False,
+        observe: Callable[[Tensor], None] | None = None,
+    ) -> Batch:
+        """The images with these indices."""
+        noise = ImageNoise(seed, indices)
+        device = next(model.parameters()).device
+        x = model.schedule.prior((len(indices), *self.shape), noise, device=device)
+        conditioned: Model = model
+        if model.classes:
+            labels = [i % model.classes if self.label is None else self.label for i in indices]
+            conditioned = Labelled(model, torch.tensor(labels, device=device), self.guidance)
+        known = self.measurement
+        if known is not None:
+            conditioned = Observed(conditioned, known)
+            x = known.perturb(x, *model.schedule(model.schedule.t_max), noise(x))
+        x = self.sampler(conditioned, x, noise, progress, observe)
+        x = x if known is None else known.impose(x)
+        return Batch(torch.tensor(indices), self.pixels.decode(x), torch.isfinite(x).flatten(1).all(1).cpu())
+
+    def evaluations(self, model: ScoreModel, tried: int = 4) -> int:
+        """Network evaluations per image: where they depend on the image, the most of so many images."""
+        known = self.sampler.evaluations(model.schedule)
+        if known is not None:
+            return known * (2 if model.classes and self.guidance else 1)
+        calls: list[None] = []
+        counter = model.register_forward_pre_hook(lambda *_: calls.append(None))
+        self.batch(model, range(tried), seed=0)
+        counter.remove()
+        return len(calls)
+
+    def __call__(
+        self,
+        model: ScoreModel,
+        n: int,
+        seed: int,
+        rank: Rank = Rank(),  # noqa: B008 - immutable
+        progress: bool = False,
+        store: BatchStore | None = None,
+    ) -> Iterator[Batch]:
+        """This rank's batches of images 0 .. n - 1.
+
+        Args:
+            model: what estimates the score.
+            n: images, over all ranks.
+            seed: of the images.
+            rank: this process.
+            progress: whether to show a bar, of all ranks' images.
+            store: where batches are kept and taken from.
+        """
+        batches: Sequence[Tensor] = torch.arange(n).split(self.batch_size)
+        device = next(model.parameters()).device
+        with tqdm(total=n, unit="image", desc="generating", disable=None if progress else True, leave=False) as bar:
+            for first in range(0, len(batches), rank.count):
+                if first + rank.number < len(batches):
+                    indices = batches[first + rank.number]
+                    found = store.read(indices, device) if store else None
+                    if found is None:
+                        found = self.batch(model, indices.tolist(), seed, progress)
+                        if store:
+                            store.write(found)
+                    yield found
+                bar.update(sum(map(len, batches[first : first + rank.count])))
+
+
+def trajectory(generator: Generator, model: ScoreModel, n: int, seed: int, snapshots: int = 10) -> Tensor:
+    """uint8 (n, snapshots, C, H, W): images 0 .. n - 1 on their way from noise, the last of them the result.
+
+    Fewer snapshots where the sampler visits fewer times.
+    """
+    seen = len(model.schedule.times(generator.sampler.steps, generator.sampler.spacing)) + 1
+    chosen = set(torch.linspace(0, seen - 1, min(snapshots, seen)).round().int().tolist())
+    states: list[Tensor] = []
+    visits = itertools.count()
+
+    def observe(x: Tensor) -> None:
+        if next(visits) in chosen:
+            states.append(generator.pixels.decode(x))
+
+    generator.batch(model, range(n), seed, observe=observe)
+    return torch.stack(states, 1).cpu()
+
+
+def refuse_broken(indices: Sequence[int], n: int) -> None:
+    """Refuses images whose pixels were not finite.
+
+    Raises:
+        UserError: with their number, when there are any.
+    """
+    if indices:
+        raise UserError(
+            f"{len(indices)} of {n} images have pixels that are not finite (NaN), image {min(indices)} the first: "
+            "they are not counted as images. Take smaller steps of the sampler, or a checkpoint from before the "
+            "training diverged"
+        )

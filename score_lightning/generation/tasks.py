@@ -1,0 +1,142 @@
+"""Tasks of `sample` that start from pictures: inpainting, colorization, upsampling and interpolation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from score_lightning.conditional import Measurement, colorization, inpainting, upsampling
+from score_lightning.data.images import Shape
+from score_lightning.data.pixels import Range
+from score_lightning.errors import UserError
+from score_lightning.likelihood import check_times, decode, encode, interpolate
+from score_lightning.models import ScoreModel
+from score_lightning.runtime.randomness import ImageNoise
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a task knows of an image.
+
+    Args:
+        measurement: in the model's range.
+        picture: uint8 (C, H, W), to show it by.
+    """
+
+    measurement: Measurement
+    picture: Tensor
+
+
+def read_known(task: str, image: str | None, mask: str | None, shape: Shape, pixels: Range) -> Known:
+    """What inpaint, colorize or upsample know of the picture in a file.
+
+    Args:
+        task: one of the three.
+        image: the picture; for upsample a small square, whose side divides that of the model's images.
+        mask: for inpaint, a picture of the same size, white where to paint.
+        shape: of the model's images, to which others are cropped and resized.
+        pixels: range of pixels in the model.
+
+    Raises:
+        UserError: when a file is missing or cannot be read, or does not suit the task.
+    """
+    if image is None:
+        raise UserError(f"task={task} needs image=FILE")
+    if (mask is None) == (task == "inpaint"):
+        raise UserError(
+            "task=inpaint needs mask=FILE, a picture of the image's size, white where to paint"
+            if mask is None
+            else f"task={task} takes no mask"
+        )
+    opened = _open(image)
+    try:
+        if task == "inpaint":
+            assert mask is not None
+            return _inpaint(opened, _open(mask), image, mask, shape, pixels)
+        if task == "colorize":
+            return _colorize(opened, shape, pixels)
+        return _upsample(opened, image, shape, pixels)
+    except ValueError as error:
+        raise UserError(f"task={task}: {error}") from error
+
+
+def read_pair(text: str | None, shape: Shape) -> Tensor:
+    """uint8 (2, C, H, W): the two pictures of image=[FILE,FILE].
+
+    Raises:
+        UserError: when there are not two of them, or one cannot be read.
+    """
+    names = [name.strip() for name in (text or "").strip("[] ").split(",") if name.strip()]
+    if len(names) != 2:
+        raise UserError(f"task=interpolate needs two pictures, image=[FILE,FILE]; got {text or 'none'}")
+    return torch.stack([_fit(_open(name), shape) for name in names])
+
+
+def interpolation(model: ScoreModel, ends: Tensor, n: int, pixels: Range, batch_size: int = 256) -> Tensor:
+    """uint8 (n, C, H, W) between two pictures uint8 (2, C, H, W), on the great circle between their latents.
+
+    Both are dequantized with noise of their own first: the flow is that of a density.
+
+    Raises:
+        UserError: when the network takes discrete levels only, or the path cannot be followed.
+    """
+    device = next(model.parameters()).device
+    noise = torch.special.ndtr(ImageNoise(0, [0, 1])(ends.float()))
+    x = pixels.encode(ends, noise).to(device)
+    try:
+        check_times(model, x)
+    except ValueError as error:
+        raise UserError(f"task=interpolate: {error}") from error
+    first, last = encode(model, x)
+    found = torch.cat([decode(model, part) for part in interpolate(first, last, n).split(batch_size)])
+    if not found.isfinite().all():
+        raise UserError("task=interpolate: the path between the pictures has numbers that are not finite (NaN)")
+    return pixels.decode(found).cpu()
+
+
+def _open(name: str) -> Image.Image:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"there is no picture {path}")
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # damaged pictures make their readers raise almost anything
+        reason = "not a picture" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{path} cannot be read: {reason}") from error
+
+
+def _fit(image: Image.Image, shape: Shape) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(shape.fit(image)))
+
+
+def _inpaint(image: Image.Image, mask: Image.Image, name: str, mask_name: str, shape: Shape, pixels: Range) -> Known:
+    if image.size != mask.size:
+        sizes = [f"{side[0]} x {side[1]}" for side in (mask.size, image.size)]
+        raise UserError(f"the mask {mask_name} has {sizes[0]} pixels, {name} {sizes[1]}: they must be of one size")
+    known = _fit(mask, Shape(shape.size, 1))[0] < 128
+    picture = _fit(image, shape)
+    shown = torch.where(known, picture, torch.tensor(128, dtype=torch.uint8))
+    return Known(inpainting(pixels.encode(picture), known), shown)
+
+
+def _colorize(image: Image.Image, shape: Shape, pixels: Range) -> Known:
+    if shape.channels != 3:
+        raise UserError("task=colorize needs a model of images in color; this one draws them in grey")
+    measurement = colorization(pixels.encode(_fit(image, shape)))
+    return Known(measurement, pixels.decode(measurement.y.expand(3, -1, -1)))
+
+
+def _upsample(image: Image.Image, name: str, shape: Shape, pixels: Range) -> Known:
+    width, height = image.size
+    if width != height or width >= shape.size or shape.size % width:
+        raise UserError(
+            f"task=upsample needs a small square whose side divides {shape.size}, such as "
+            f"{shape.size // 2} x {shape.size // 2} pixels; {name} has {width} x {height}"
+        )
+    small = pixels.encode(_fit(image, Shape(width, shape.channels)))
+    measurement = upsampling(small, shape.size // width)
+    return Known(measurement, pixels.decode(measurement.y))

@@ -1,0 +1,1 @@
+"""The machine under a run: processes, random numbers, memory, signals and files."""

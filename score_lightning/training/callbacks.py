@@ -1,0 +1,173 @@
+"""Sample grids and evaluation during training. Every rank enters; rank 0 writes."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor
+from torch import Tensor
+
+from score_lightning.evaluation.evaluator import Evaluator
+from score_lightning.evaluation.metrics import InOrder
+from score_lightning.evaluation.outputs import describe_run
+from score_lightning.evaluation.report import write_metrics
+from score_lightning.generation.generator import Generator, trajectory
+from score_lightning.generation.pictures import save_rows, save_samples
+from score_lightning.runtime.processes import rank_of
+from score_lightning.tracking.dashboard import PICTURES, away, show
+from score_lightning.training.module import ScoreModule
+
+WAYS = 6  # images that are drawn on their way from noise
+
+
+def run_folder(trainer: L.Trainer) -> Path:
+    """The folder of the run, the same on every rank; every rank must ask for it, as rank 0 tells the others."""
+    assert trainer.log_dir is not None
+    return Path(trainer.log_dir)
+
+
+class Periodic(L.Callback):
+    """Something that happens every so many optimizer steps and after the last one.
+
+    Args:
+        every: steps; only after the last one when None.
+    """
+
+    def __init__(self, every: int | None) -> None:
+        self._every, self._done = every, 0
+        self.folder = Path()
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Learns the run folder."""
+        self.folder = run_folder(trainer)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Learns the step that a run goes on from, whose turn it was before."""
+        self._done = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: ScoreModule, *_: Any) -> None:  # type: ignore[override]
+        """Runs when it is time; once per optimizer step, however many batches it accumulates."""
+        step = trainer.global_step
+        due = step >= trainer.max_steps or (self._every is not None and step % self._every == 0)
+        if step > self._done and due:
+            self._done = step
+            with away(trainer):
+                self.run(trainer, pl_module)
+
+    def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
+        """What happens."""
+        raise NotImplementedError
+
+
+class LearningRate(LearningRateMonitor):
+    """Logs the learning rate once per optimizer step, however many batches it accumulates."""
+
+    def __init__(self) -> None:
+        super().__init__("step")
+
+    def on_train_batch_start(self, trainer: L.Trainer, *place: Any) -> None:
+        """Logs it before the first batch of a step."""
+        if place[-1] % trainer.accumulate_grad_batches == 0:  # the number of the batch
+            super().on_train_batch_start(trainer, *place)
+
+
+class SampleGrid(Periodic):
+    """Draws images 0 .. n - 1 with the averaged weights, the same noise every time, to samples/ and to every logger.
+
+    The first of them also on their way from noise.
+
+    Args:
+        generator: how images are made.
+        n: images in a grid.
+        seed: of the images.
+        every: steps between grids.
+    """
+
+    def __init__(self, generator: Generator, n: int, seed: int, every: int | None) -> None:
+        super().__init__(every)
+        self._generator, self._n, self._seed = generator, n, seed
+
+    def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
+        """Draws and logs one grid."""
+        rank = rank_of(trainer)
+        images = InOrder(torch.empty(self._generator.shape, dtype=self._generator.pixels.dtype)).to(rank.device)
+        for batch in self._generator(module.average.model, self._n, self._seed, rank):
+            images.update(batch.images, batch.indices)
+        drawn = images.compute().cpu()
+        with rank.agreeing():
+            if rank.number == 0:
+                self._draw(drawn, trainer, module)
+
+    def _draw(self, drawn: Tensor, trainer: L.Trainer, module: ScoreModule) -> None:
+        grid, ways = (self.folder / "samples" / f"{name}_{trainer.global_step:07d}.png" for name in PICTURES.values())
+        show(trainer, "samples/grid", save_samples(drawn, grid))
+        if drawn.ndim == 4:
+            states = trajectory(self._generator, module.average.model, min(self._n, WAYS), self._seed)
+            show(trainer, "samples/trajectory", save_rows(states, ways))
+
+
+class Evaluate(Periodic):
+    """Computes metrics of generated images with the averaged weights, for metrics.json and every logger.
+
+    Where a number stands alone its name says how many images it is of: eval/fid_inception_5k. The checkpoint with the
+    lowest Fréchet distance is kept as checkpoints/best_fid.ckpt.
+
+    Args:
+        evaluator: the metrics, their features and reference.
+        generator: how images are made.
+        n: images.
+        seed: of the images.
+        every: steps between evaluations.
+        settings: what else the metrics depend on, for metrics.json.
+    """
+
+    def __init__(
+        self, evaluator: Evaluator, generator: Generator, n: int, seed: int, every: int | None, settings: dict[str, Any]
+    ) -> None:
+        super().__init__(every)
+        self._evaluator, self._generator, self._n, self._seed = evaluator, generator, n, seed
+        self._settings = settings
+        self._monitor, self._best = f"fid_{evaluator.features.name}_{short(n)}", math.inf
+        self.metrics: dict[str, float] = {}
+
+    def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
+        """Evaluates once; every rank takes part."""
+        rank, show = rank_of(trainer), trainer.progress_bar_callback is not None and trainer.is_global_zero
+        batches = self._generator(module.average.model, self._n, self._seed, rank, show)
+        self.metrics = self._evaluator(batches, rank, progress=show).metrics
+        with rank.agreeing():
+            if rank.number == 0:
+                self._write(trainer, module)
+        distance = self.named.get(self._monitor, math.inf)
+        if distance < self._best:
+            self._best = distance
+            trainer.save_checkpoint(self.folder / "checkpoints" / "best_fid.ckpt")
+
+    def _write(self, trainer: L.Trainer, module: ScoreModule) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({f"eval/{k}": v for k, v in self.named.items()}, step=trainer.global_step)
+        device, size = trainer.strategy.root_device, self._generator.batch_size
+        run = describe_run(self._n, self._evaluator, rank_of(trainer), device, size)
+        evaluations = self._generator.evaluations(module.average.model)
+        settings = {"step": trainer.global_step, "seeds": [self._seed], "evaluations_per_image": evaluations}
+        write_metrics(self.folder, self.metrics, {**settings, **self._settings, **run})
+
+    @property
+    def named(self) -> dict[str, float]:
+        """The last metrics, with the number of images in their names."""
+        return {f"{name}_{short(self._n)}": value for name, value in self.metrics.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The lowest distance so far, by its name: those of other numbers of images cannot be compared with it."""
+        return {self._monitor: self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from it."""
+        self._best = state_dict.get(self._monitor, math.inf)
+
+
+def short(n: int) -> str:
+    """A number of images as metrics' names have it: 5000 is 5k."""
+    return f"{n // 1000}k" if n >= 1000 and n % 1000 == 0 else str(n)

@@ -1,0 +1,254 @@
+"""Files as their authors published them, through the command, to the published output."""
+
+import io
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from support import GOLDEN, SMALL, fails, golden_state
+
+from score_lightning import checkpoint, import_weights, sample, train
+from score_lightning.errors import UserError
+
+
+def optimizer():
+    """The state of an optimizer with NumPy's numbers in it, as learning rates of score_sde_pytorch are."""
+    return {"state": {}, "param_groups": [{"lr": np.float64(2e-4) * np.minimum(1.0, 0.5), "betas": (0.9, 0.999)}]}
+
+
+def wrapped(state):
+    """Weights of a network in DataParallel, other ones than the average."""
+    return {f"module.{name}": value + 1 for name, value in state.items()}
+
+
+def as_list(state):
+    return [wrapped(state), optimizer(), 3, 777, {key: v for key, v in state.items() if key != "sigmas"}]
+
+
+def as_ncsn(state):
+    return [{f"module.{name}": value for name, value in state.items()}, optimizer()]
+
+
+def as_score_sde(state):
+    frozen = ("sigmas", "all_modules.0.W")
+    model = {name: state[name.removeprefix("module.")] if "0.W" in name else v for name, v in wrapped(state).items()}
+    average = {"decay": 0.999, "num_updates": 5, "shadow_params": [v for key, v in state.items() if key not in frozen]}
+    return {"optimizer": optimizer(), "model": model, "ema": average, "step": 777}
+
+
+def eps_of(model, x, t):
+    return model(x, t.long()).eps
+
+
+def score_of_level(model, x, level):
+    return model(x, model.schedule.levels - 1 - level).score
+
+
+def score_of_sigma(model, x, sigma):
+    return model(x, model.schedule.time_of(sigma.double())).score
+
+
+# arg_0 of iDDPM is what the network is given; its recipe gives it a quarter of the time
+CASES = {
+    "ddpm_ddim_cifar10": ("ddim", "ddpm_cifar", as_list, eps_of, 777),
+    "iddpm_cifar10": ("improved-diffusion", "iddpm_cifar", dict, lambda m, x, t: m.net(x, t), 0),
+    "ncsn_cifar10": ("ncsn", "ncsn_cifar", as_ncsn, score_of_level, 0),
+    "ncsnv2_cifar10": ("ncsnv2", "ncsnv2_cifar", as_list, score_of_level, 777),
+    "sde_ve_cifar10_ncsnpp_continuous": (
+        "score_sde", "ncsnpp_ve_cifar_continuous", as_score_sde, score_of_sigma, 777
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_published_checkpoints_give_the_published_output(case, tmp_path, capsys):
+    name, exp, published, output, step = CASES[case]
+    state, golden = golden_state(GOLDEN / f"{case}.npz")
+    path, out = tmp_path / "published.pth", tmp_path / "new/imported.ckpt"
+    torch.save(published(state), path, _use_new_zipfile_serialization=name != "ncsn")
+    named = [f"format={name}"] if case == "iddpm_cifar10" else []
+    import_weights.main([f"path={path}", f"exp={exp}", f"out={out}", *named])
+    assert f"format={name}" in capsys.readouterr().out
+    model = checkpoint.load(out)
+    with torch.no_grad():
+        y = output(model, golden["x"], golden["arg_0"])
+    assert (y - golden["y"]).norm() / golden["y"].norm() < 1e-4
+    contents = checkpoint.read(out)
+    assert contents["global_step"] == step
+    assert contents["imported"]["format"] == name
+    assert [file.name for file in out.parent.iterdir()] == ["imported.ckpt"]
+
+
+def test_the_network_of_improved_ddpm_is_given_times_of_a_thousand_levels(tmp_path):
+    state, _ = golden_state(GOLDEN / "iddpm_cifar10.npz")
+    torch.save(state, tmp_path / "ema.pt")
+    import_weights.main([f"path={tmp_path / 'ema.pt'}", "exp=iddpm_cifar", f"out={tmp_path / 'a.ckpt'}"])
+    model, x = checkpoint.load(tmp_path / "a.ckpt"), torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        eps, fraction = model.net(x, torch.tensor([999.75])).chunk(2, 1)
+        estimate = model(x, torch.tensor(3999))
+    torch.testing.assert_close(estimate.eps, eps)
+    torch.testing.assert_close(estimate.fraction, (fraction + 1) / 2)
+
+
+@pytest.fixture
+def published(tmp_path):
+    state, _ = golden_state(GOLDEN / "small/ddim.npz")
+    torch.save(state, tmp_path / "model.ckpt")
+    return tmp_path / "model.ckpt"
+
+
+def test_imported_weights_are_sampled_like_any_checkpoint(published, tmp_path):
+    out = tmp_path / "imported.ckpt"
+    import_weights.main([f"path={published}", "exp=ddpm_cifar", f"out={out}", *SMALL])
+    sample.main([f"ckpt={out}", "n=2", f"out={tmp_path / 'drawn'}", "sampler=ddim", "sampler.steps=2"])
+    assert np.load(tmp_path / "drawn/samples.npz")["images"].shape == (2, 16, 16, 3)
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["HARM"],)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("truncated", "truncated, damaged or no checkpoint"),
+        ("text", "truncated, damaged or no checkpoint"),
+        ("torch", "would run code"),
+        ("pickle", "would run code"),
+        ("nothing", "holds no weights"),
+        ("other", "closest known format is ddim"),
+        ("missing", "1 entry missing: temb.dense.0.weight"),
+        ("shape", "of another shape"),
+        ("format=score_sde", "looks like format=ddim"),
+        ("exp=ncsn_cifar", "holds a UNet, exp=ncsn_cifar has a RefineNet"),
+        ("format=dim", "did you mean ddim?"),
+    ],
+)
+def test_what_cannot_be_imported_is_named_and_leaves_nothing(damage, message, published, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HARM", str(tmp_path / "harm"))
+    state, words = torch.load(published), [f"path={published}", *SMALL]
+    if damage == "truncated":
+        published.write_bytes(published.read_bytes()[:-1000])
+    elif damage == "text":
+        published.write_text("<html>404</html>")
+    elif damage == "torch":
+        torch.save({"model": state, "ema": Harmful()}, published)
+    elif damage == "pickle":
+        published.write_bytes(pickle.dumps({"ema": Harmful()}))
+    elif damage == "nothing":
+        torch.save({"epoch": 3}, published)
+    elif damage == "other":
+        torch.save({name.replace("temb.dense", "time.dense"): value for name, value in state.items()}, published)
+    elif damage == "missing":
+        torch.save({name: value for name, value in state.items() if name != "temb.dense.0.weight"}, published)
+    elif damage == "shape":
+        words += ["net.channels=64"]
+    else:
+        words = [*words, damage]
+    if not damage.startswith("exp="):
+        words += ["exp=ddpm_cifar"]
+    else:
+        words = [word for word in words if "net." not in word]
+    before = sorted(tmp_path.iterdir())
+    assert message in fails(import_weights, [*words, f"out={tmp_path / 'out.ckpt'}"], capsys, monkeypatch)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+SMALL_SDE = ["net.channels=16", "net.multipliers=[1,2,2]", "net.blocks=1", "net.attention=[8]", "images.size=16"]
+
+
+@pytest.mark.parametrize("exp", ["ddpmpp_vp_cifar_continuous", "ddpmpp_subvp_cifar_continuous"])
+def test_continuous_networks_are_told_the_time_in_units_of_a_thousand(exp, tmp_path):
+    state, golden = golden_state(GOLDEN / "small/sde_ddpmpp.npz")
+    torch.save(state, tmp_path / "published.pth")
+    import_weights.main([f"path={tmp_path / 'published.pth'}", f"exp={exp}", f"out={tmp_path / 'a.ckpt'}", *SMALL_SDE])
+    with torch.no_grad():  # arg_0 is 777
+        eps = checkpoint.load(tmp_path / "a.ckpt")(golden["x"], golden["arg_0"] / 999).eps
+    torch.testing.assert_close(eps, golden["y"], rtol=1e-4, atol=1e-4)
+
+
+def test_edm_is_preconditioned_and_told_labels(tmp_path):
+    state, golden = golden_state(GOLDEN / "small/edm_ddpmpp.npz")
+    path, out = tmp_path / "edm.pt", tmp_path / "a.ckpt"
+    torch.save({f"model.{name}": value for name, value in state.items()}, path)
+    small = [word.replace("[1,2,2]", "[2,2]") for word in SMALL_SDE]
+    import_weights.main([f"path={path}", "exp=edm_cifar_labels", f"out={out}", *small])
+    model, n = checkpoint.load(out), 3.0
+    y, labels, c = golden["x"], golden["labels"], torch.tensor(n).log() / 4
+    with torch.no_grad():
+        raw = model.net(y / (n**2 + 0.25) ** 0.5, c.expand(2), labels)
+        x_0 = model(y, torch.tensor(n), labels).x_0
+    expected = 0.25 / (n**2 + 0.25) * y + n * 0.5 / (n**2 + 0.25) ** 0.5 * raw
+    torch.testing.assert_close(x_0, expected, rtol=1e-4, atol=1e-5)
+    assert train.main([f"init={out}", "exp=edm_cifar_labels", *small, "dry_run=true"]) is None
+    words = [f"init={out}", "exp=edm_cifar_labels", *small, "dry_run=true", "images.augment=0", "net.augmentation=9"]
+    train.main(words)  # the same network, no longer told anything
+
+
+def test_noise_levels_in_the_file_are_compared(tmp_path, capsys, monkeypatch):
+    state, _ = golden_state(GOLDEN / "small/ncsnv2_deeper.npz")
+    words = [
+        f"path={tmp_path / 'a.pth'}",
+        "exp=ncsnv2_church",
+        "net.channels=16",
+        "images.size=16",
+        f"out={tmp_path / 'a.ckpt'}",
+    ]
+    torch.save({**state, "sigmas": torch.logspace(1, -1, 5)}, tmp_path / "a.pth")
+    assert "its 5 noise levels go from 10 to 0.1" in fails(import_weights, words, capsys, monkeypatch)
+    import_weights.main([*words, "schedule.levels=5", "schedule.sigma_max=10", "schedule.sigma_min=0.1"])
+
+
+def test_starting_from_other_weights_lists_every_difference(published, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "imported.ckpt"
+    import_weights.main([f"path={published}", "exp=ddpm_cifar", f"out={out}", *SMALL])
+    words = [f"init={out}", "exp=ddpm_cifar", *SMALL, "labels.classes=10", "images.channels=1", "dry_run=true"]
+    monkeypatch.setattr("sys.argv", ["x", *words])
+    with pytest.raises(UserError) as error:
+        train.main(words)
+    assert str(error.value).splitlines()[1:] == [
+        "  net.conv_in.weight: (32, 3, 3, 3) in the file, (32, 1, 3, 3) in the network",
+        "  net.conv_out.bias: (3,) in the file, (1,) in the network",
+        "  net.conv_out.weight: (3, 32, 3, 3) in the file, (1, 32, 3, 3) in the network",
+        "  net.label.weight: none in the file, (11, 128) in the network",
+    ]
+    assert "start from it with init=" in fails(train, [f"resume={out}"], capsys, monkeypatch)
+
+
+def test_where_the_checkpoint_cannot_be_written_is_said_before_or_without_a_trace(
+    published, tmp_path, capsys, monkeypatch
+):
+    words = [f"path={published}", "exp=ddpm_cifar", *SMALL]
+    (tmp_path / "notes.txt").write_text("mine")
+    for out, message in [
+        (tmp_path, "must be a file to write"), (tmp_path / "notes.txt/a.ckpt", "cannot be written"),
+        ("", "must be a file to write"), (published, "the published file itself"),
+    ]:  # fmt: skip
+        assert message in fails(import_weights, [*words, f"out={out}"], capsys, monkeypatch)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.ckpt", "notes.txt"]
+
+
+def test_a_pickle_of_edm_is_refused_with_the_way_to_a_state_dict(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HARM", str(tmp_path / "harm"))
+    (tmp_path / "edm.pkl").write_bytes(pickle.dumps({"ema": Harmful(), "loss_fn": Harmful()}))
+    words = [f"path={tmp_path / 'edm.pkl'}", "format=edm", "exp=edm_cifar", f"out={tmp_path / 'a.ckpt'}"]
+    assert "['ema'].state_dict()" in fails(import_weights, words, capsys, monkeypatch)
+    assert [file.name for file in tmp_path.iterdir()] == ["edm.pkl"]
+
+
+def test_no_damage_to_a_file_gets_past_with_a_traceback(published, tmp_path, capsys, monkeypatch):
+    whole, rng = published.read_bytes(), np.random.default_rng(0)
+    names = zipfile.ZipFile(io.BytesIO(whole)).namelist()
+    assert any(name.endswith("data.pkl") for name in names)
+    words = [f"path={published}", "exp=ddpm_cifar", *SMALL, f"out={tmp_path / 'out.ckpt'}"]
+    for _ in range(10):
+        broken = bytearray(whole[: rng.integers(1, len(whole) // 2)])
+        broken[rng.integers(len(broken))] ^= 0xFF
+        published.write_bytes(broken)
+        fails(import_weights, words, capsys, monkeypatch)
+    assert not (tmp_path / "out.ckpt").exists()

@@ -1,0 +1,100 @@
+"""What the README says is true: its commands are understood, its Python runs, its table is right."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from score_lightning import cli, config, experiments, export, import_weights, sample, suggest_noise, sweep, train
+from score_lightning import eval as evaluate
+from score_lightning.experiment import build
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+RECIPES = (ROOT / "docs/recipes.md").read_text()
+LONG = (ROOT / "docs/long_runs.md").read_text()
+SHELL = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", README + RECIPES + LONG, re.S)
+    for line in block.replace("\\\n", "").splitlines()
+]
+COMMANDS = [shlex.split(line, comments=True) for line in SHELL]
+ENTRIES = {
+    "train": train, "sample": sample, "eval": evaluate, "suggest_noise": suggest_noise,
+    "import_weights": import_weights, "export": export,
+}  # fmt: skip
+
+THEORY = (ROOT / "docs/theory.md").read_text()
+
+
+def run(text):
+    """The names of a page's one block of Python, after it ran."""
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    names = {}
+    exec(block, names)
+    return names
+
+
+def test_python_runs():
+    names = run(README)
+    assert names["x"].shape == (4, 1, 8, 8)
+    assert torch.isfinite(names["loss"])
+
+
+def test_python_of_the_evaluation_runs(capsys):
+    run((ROOT / "docs/evaluation.md").read_text())
+    assert "precision_pixels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_commands_are_understood(words):
+    program, *rest = words
+    if program in ("sbatch", "NODES=2"):  # scripts that hand their words to train
+        script = next(word for word in rest if word.endswith(".sh"))
+        assert os.access(ROOT / script, os.X_OK)
+        assert '-m score_lightning.train "$@" resume=auto' in (ROOT / script).read_text()
+        return
+    if program == "make":
+        target, *given = rest
+        values = dict(word.split("=", 1) for word in given)
+        args = shlex.split(values.get("ARGS", ""))
+        if target == "train":
+            config.load(cli.take(args, train.OWN)[1], values["EXP"])
+        else:
+            assert target == "eval"
+            assert "CKPT" in values
+        return
+    assert (program, rest[0]) == ("python", "-m")
+    entry = rest[1].removeprefix("score_lightning.")
+    if entry == "sweep":
+        assert sweep.plan(rest[2:])
+        return
+    own, others = cli.take(rest[2:], ENTRIES[entry].OWN)
+    exp = own.get("exp", "ddpm_digits_labels" if "labels" in " ".join(others) else "ddpm_digits")
+    same, points = evaluate.split_sweep(others)
+    for point in points:
+        assert build.build_generator(config.load([*same, *point], exp))
+
+
+def test_table_lists_every_experiment_with_its_parameters():
+    rows = dict(re.findall(r"^\| (\w+) \|.*\| ([\d,]+) \|[^|]*\|$", README + RECIPES, re.M))
+    assert sorted(rows) == config.experiments()
+    for name, parameters in rows.items():
+        found = experiments.describe(name)
+        assert found.parameters == int(parameters.replace(",", "")), name
+        assert f"| {name} |" in README or f"| {found.parameters:,} | {found.published or '–'} |" in RECIPES, name
+
+
+def test_the_theory_names_files_pictures_and_experiments_that_are_there():
+    files = set(re.findall(r"`([\w/]+\.py)", THEORY))
+    inside = {str(path.relative_to(ROOT / "score_lightning")) for path in (ROOT / "score_lightning").rglob("*.py")}
+    assert len(files) > 15
+    assert {name for name in files if name not in inside and f"samplers/{name}" not in inside} == set()
+    pictures = re.findall(r"!\[.*\]\((.*)\)", THEORY)
+    assert all((ROOT / "docs" / path).is_file() for path in pictures)
+    toys = [name for name in config.experiments() if name.startswith("toy_")]
+    assert sorted(set(re.findall(r"`(toy_\w+)`", THEORY))) == toys
+    assert len(pictures) == len(toys)

@@ -1,0 +1,148 @@
+"""LSUN, FFHQ and ImageNet at 64 pixels, from small files in the layouts that users have."""
+
+import io
+import zipfile
+
+import lmdb
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from score_lightning.data import sources
+from score_lightning.data.archives import ffhq, imagenet64, lsun
+from score_lightning.data.images import LazyImageSet, Shape
+from score_lightning.data.module import Batches
+from score_lightning.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def picture(size=(8, 8), kind="PNG"):
+    """(its file, its pixels uint8 (H, W, 3))."""
+    pixels, file = RNG.integers(0, 256, (*size[::-1], 3), dtype=np.uint8), io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    return file.getvalue(), pixels
+
+
+def write_lsun(root, part, n):
+    expected = {}
+    with lmdb.open(str(root / f"tower_{part}_lmdb"), map_size=2**22) as environment, environment.begin(write=True) as t:
+        for i in range(n):
+            key = f"{RNG.integers(2**60):040x}"
+            content, expected[key] = picture(kind="WEBP")
+            t.put(key.encode(), content)
+            del i
+    return [expected[key] for key in sorted(expected)]
+
+
+def same(images, expected):
+    torch.testing.assert_close(images[:], torch.from_numpy(np.stack(expected)).permute(0, 3, 1, 2))
+
+
+def test_lsun_is_read_from_its_lmdb_folders(tmp_path, monkeypatch):
+    train, held = write_lsun(tmp_path, "train", 5), write_lsun(tmp_path, "val", 2)
+    split = lsun(Shape(8, 3), str(tmp_path), "tower")
+    same(split[0], train)
+    same(split[1], held)
+    monkeypatch.setattr(sources, "MEMORY_LIMIT", 0)
+    lazy = lsun(Shape(8, 3), str(tmp_path), "tower")[0]
+    assert isinstance(lazy, LazyImageSet)
+    same(lazy, train)
+    with pytest.raises(UserError, match=r"church_outdoor_train_lmdb has no data\.mdb"):
+        lsun(Shape(8, 3), str(tmp_path))
+
+
+def test_lsun_is_read_by_workers_of_a_process_that_has_read_it(tmp_path, monkeypatch):
+    expected = write_lsun(tmp_path, "train", 6)
+    write_lsun(tmp_path, "val", 2)
+    monkeypatch.setattr(sources, "MEMORY_LIMIT", 0)
+    train, _ = lsun(Shape(8, 3), str(tmp_path), "tower")
+    same(train, expected)
+    order = [(0, torch.tensor([0, 1, 2])), (1, torch.tensor([3, 4, 5]))]
+    batches = DataLoader(Batches(train), batch_size=None, sampler=order, num_workers=2)
+    for _ in range(2):
+        found = torch.cat([batch["images"] for batch in batches])
+        torch.testing.assert_close(found, torch.from_numpy(np.stack(expected)).permute(0, 3, 1, 2))
+        same(train, expected)
+
+
+def test_objects_of_lsun_have_one_folder(tmp_path):
+    write_lsun(tmp_path, "train", 8)
+    (tmp_path / "tower_train_lmdb").rename(tmp_path / "cat")
+    train, held = lsun(Shape(8, 3), str(tmp_path), "cat")
+    assert (len(train), len(held)) == (7, 1)
+
+
+def test_a_damaged_lmdb_is_named(tmp_path):
+    for part in ("train", "val"):
+        (tmp_path / f"tower_{part}_lmdb").mkdir()
+        (tmp_path / f"tower_{part}_lmdb/data.mdb").write_bytes(b"not a database" * 1000)
+    with pytest.raises(UserError, match="tower_train_lmdb cannot be read as LMDB"):
+        lsun(Shape(8, 3), str(tmp_path), "tower")
+
+
+def test_ffhq_is_split_by_the_numbers_of_its_faces(tmp_path):
+    expected = {}
+    for number in (0, 1, 59_999, 60_000, 69_999):
+        path = tmp_path / f"thumbnails128x128/{number // 1000 * 1000:05d}/{number:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content, expected[number] = picture()
+        path.write_bytes(content)
+    train, held = ffhq(Shape(8, 3), str(tmp_path))
+    same(train, [expected[i] for i in (0, 1, 59_999)])
+    same(held, [expected[i] for i in (60_000, 69_999)])
+    with pytest.raises(UserError, match="does not exist"):
+        ffhq(Shape(256, 3), str(tmp_path / "none"))
+
+
+def test_ffhq_in_a_zip_of_the_first_faces_holds_some_out(tmp_path):
+    with zipfile.ZipFile(tmp_path / "ffhq.zip", "w") as archive:
+        for i in range(10):
+            archive.writestr(f"00000/img{i:08d}.png", picture()[0])
+    train, held = ffhq(Shape(8, 3), str(tmp_path / "ffhq.zip"))
+    assert (len(train), len(held)) == (9, 1)
+
+
+def test_imagenet_is_read_from_its_npz_batches(tmp_path):
+    arrays = {}
+    for name, n in (("train_data_batch_1", 3), ("train_data_batch_2", 2), ("val_data", 2)):
+        arrays[name] = RNG.integers(0, 256, (n, 3 * 64 * 64), dtype=np.uint8), RNG.integers(1, 1001, n)
+        np.savez(tmp_path / f"{name}.npz", data=arrays[name][0], labels=arrays[name][1])
+    train, held = imagenet64(Shape(64, 3), str(tmp_path))
+    expected = np.concatenate([arrays["train_data_batch_1"][0], arrays["train_data_batch_2"][0]])
+    assert torch.equal(train[:], torch.from_numpy(expected).view(5, 3, 64, 64))
+    assert train.labels[3].item() == arrays["train_data_batch_2"][1][0] - 1
+    assert len(held) == 2
+    with pytest.raises(UserError, match="64 pixels"):
+        imagenet64(Shape(32, 3), str(tmp_path))
+    (tmp_path / "val_data.npz").write_bytes((tmp_path / "val_data.npz").read_bytes()[:100])
+    with pytest.raises(UserError, match="cannot be read"):
+        imagenet64(Shape(64, 3), str(tmp_path))
+
+
+def test_imagenet_is_read_from_folders_with_and_without_classes(tmp_path):
+    for folder in (
+        "small/train_64x64",
+        "small/valid_64x64",
+        "full/train/n01",
+        "full/train/n02",
+        "full/val/n01",
+        "full/val/n02",
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        for i in range(2):
+            (tmp_path / folder / f"{i}.png").write_bytes(picture((64, 64))[0])
+    train, held = imagenet64(Shape(64, 3), str(tmp_path / "small"))
+    assert (len(train), len(held), train.labels) == (2, 2, None)
+    train, _ = imagenet64(Shape(64, 3), str(tmp_path / "full"))
+    assert train.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_imagenet_that_is_not_there_or_pickled_is_named(tmp_path):
+    with pytest.raises(UserError, match="neither train_data_batch"):
+        imagenet64(Shape(64, 3), str(tmp_path))
+    (tmp_path / "train_data_batch_1").write_bytes(b"pickle")
+    with pytest.raises(UserError, match="pickled batches, which are not read"):
+        imagenet64(Shape(64, 3), str(tmp_path))

@@ -1,0 +1,134 @@
+"""Statistics of reference images: computed once, kept, and never those of something else."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape, list_pictures
+from score_lightning.errors import UserError
+from score_lightning.evaluation import reference
+from score_lightning.evaluation.features.base import Features
+from score_lightning.evaluation.reference import holds_statistics, read_statistics, reference_statistics
+from score_lightning.runtime.processes import Rank
+
+
+class Pixels(nn.Module):
+    def forward(self, images):
+        return images.flatten(1).float() / 255
+
+
+@pytest.fixture
+def images():
+    return ImageSet(torch.randint(0, 256, (300, 1, 3, 3)).byte())
+
+
+def compute(images, cache, keep=True, sha256="network", **settings):
+    return reference_statistics(Features("pixels", Pixels(), sha256, **settings), images, keep, Rank(), cache)
+
+
+def test_statistics_equal_numpys(images, tmp_path):
+    found = compute(images, tmp_path)
+    rows = images.images.flatten(1).double().numpy() / 255
+    assert_close(found.mean, torch.from_numpy(rows.mean(0)), rtol=1e-6, atol=0)
+    assert_close(found.cov, torch.from_numpy(np.cov(rows, rowvar=False)), rtol=1e-5, atol=1e-9)
+    assert_close(found.features, torch.from_numpy(rows).float())
+
+
+def test_statistics_are_computed_once(images, tmp_path, monkeypatch):
+    first = compute(images, tmp_path)
+    monkeypatch.setattr(reference, "collect", None)  # computing again would fail
+    for keep in (True, False):
+        again = compute(images, tmp_path, keep)
+        assert torch.equal(again.mean, first.mean)
+        assert torch.equal(again.cov, first.cov)
+    assert again.features is None
+
+
+def counted(monkeypatch):
+    calls, collect = [], reference.collect
+    monkeypatch.setattr(reference, "collect", lambda *args: calls.append(1) or collect(*args))
+    return calls
+
+
+def test_other_images_networks_and_resizes_have_other_statistics(images, tmp_path, monkeypatch):
+    calls = counted(monkeypatch)
+    compute(images, tmp_path)
+    other = images.images.clone()
+    other[0, 0, 0, 0] ^= 1
+    compute(ImageSet(other), tmp_path)
+    compute(images, tmp_path, sha256="other")
+    compute(images, tmp_path, resize="other")
+    assert len(calls) == 4
+    assert len(list(tmp_path.iterdir())) == 4
+    compute(images, tmp_path, sha256=None)  # a network without a name is never cached
+    compute(images, tmp_path, sha256=None)
+    assert len(calls) == 6
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_moments_alone_do_not_serve_where_features_are_needed(images, tmp_path, monkeypatch):
+    calls = counted(monkeypatch)
+    assert compute(images, tmp_path, keep=False).features is None
+    assert len(compute(images, tmp_path, keep=True).features) == 300
+    assert len(calls) == 2
+    compute(images, tmp_path, keep=False)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text", "foreign"])
+def test_damaged_and_foreign_caches_are_rebuilt(images, tmp_path, monkeypatch, damage):
+    first = compute(images, tmp_path)
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(content[:-50])
+    elif damage == "flip":
+        place = content.index(first.cov.numpy().tobytes()[:32])
+        path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+    elif damage in ("empty", "text"):
+        path.write_bytes(b"" if damage == "empty" else b"hello")
+    else:
+        np.savez(path, key="another", mu=np.zeros(9), sigma=np.eye(9), features=np.zeros((2, 9)))
+    calls = counted(monkeypatch)
+    again = compute(images, tmp_path)
+    assert len(calls) == 1
+    assert torch.equal(again.cov, first.cov)
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_pictures_are_hashed_by_their_files(pictures):
+    names = list_pictures(pictures)
+    make = lambda size: LazyImageSet(ImageFiles(pictures, names, Shape(size, 3)))  # noqa: E731
+    before = make(8).sha256
+    assert make(8).sha256 == before != make(9).sha256
+    assert make(8).subset(torch.tensor([1, 0])).sha256 != make(8).subset(torch.tensor([0, 1])).sha256
+    (pictures / names[0]).write_bytes((pictures / names[1]).read_bytes())
+    assert make(8).sha256 != before
+
+
+def test_statistics_files_are_read_and_damaged_ones_refused(tmp_path):
+    mu, sigma = np.arange(3.0), np.eye(3, dtype=np.float32)
+    np.savez(tmp_path / "good.npz", mu=mu, sigma=sigma)
+    found = read_statistics(tmp_path / "good.npz")
+    assert found.mean.tolist() == [0, 1, 2]
+    assert found.cov.dtype == torch.float64
+    assert holds_statistics(tmp_path / "good.npz")
+    np.savez(tmp_path / "images.npz", images=np.zeros((2, 8, 8), np.uint8))
+    assert not holds_statistics(tmp_path / "images.npz")
+    np.savez(tmp_path / "shapes.npz", mu=mu, sigma=np.eye(4))
+    np.savez(tmp_path / "nan.npz", mu=mu * np.nan, sigma=sigma)
+    np.savez(tmp_path / "objects.npz", mu=np.array([None]), sigma=sigma)
+    (tmp_path / "text.npz").write_text("hello")
+    for name, message in {
+        "shapes": "must be",
+        "nan": "all finite",
+        "objects": "mu and sigma",
+        "text": "mu and",
+    }.items():
+        with pytest.raises(UserError, match=f"{name}.npz.*{message}"):
+            read_statistics(tmp_path / f"{name}.npz")
+    with pytest.raises(UserError, match=r"not a \.npz file"):
+        holds_statistics(tmp_path / "text.npz")

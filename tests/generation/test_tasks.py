@@ -1,0 +1,228 @@
+"""Labels, guidance, tasks on pictures and likelihoods from the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support import fails, run
+
+from score_lightning import checkpoint, config, sample, train
+from score_lightning import eval as evaluate
+from score_lightning.data.images import Shape
+from score_lightning.data.pixels import PixelRange
+from score_lightning.errors import UserError
+from score_lightning.experiment import build
+from score_lightning.generation.tasks import interpolation, read_known
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A checkpoint of a model that is told labels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCORE_LIGHTNING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("WANDB_MODE", "disabled")
+        return run(tmp_path_factory.mktemp("labelled"), exp="ddpm_digits_labels") / "checkpoints/last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def colored(tmp_path_factory):
+    """A checkpoint of a model of color images of 8 x 8 pixels."""
+    root = tmp_path_factory.mktemp("colored")
+    np.savez(root / "data.npz", images=np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        words = ["data=npz", f"data.path={root}/data.npz", "images.channels=3", "evaluation.n=0"]
+        return run(root, *words) / "checkpoints/last.ckpt"
+
+
+def picture(path, size, seed=0, mode="RGB"):
+    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).save(path)
+    return path
+
+
+def drawn(folder):
+    return np.load(folder / "samples.npz")["images"]
+
+
+def test_labels_choose_what_is_drawn_and_guidance_exaggerates_it(labelled, tmp_path):
+    results = []
+    for i, words in enumerate(
+        [["label=3"], ["label=4"], ["label=3", "labels.guidance=5"], ["label=3", "labels.guidance=0"]]
+    ):
+        sample.main([f"ckpt={labelled}", "n=3", f"out={tmp_path / str(i)}", *words])
+        results.append(drawn(tmp_path / str(i)).astype(int))
+    assert np.array_equal(results[0], results[3])
+    assert not np.array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], results[2])
+
+
+def test_without_a_label_image_i_has_label_i_modulo_their_number(labelled, tmp_path):
+    sample.main([f"ckpt={labelled}", "n=12", f"out={tmp_path / 'all'}"])
+    model, resolved, _ = checkpoint.open_changed(labelled, [])
+    batch = build.build_generator(resolved, label=2).batch(model, [2], 0)
+    found = torch.from_numpy(drawn(tmp_path / "all")[2]).permute(2, 0, 1).int()
+    assert (found - batch.images[0].int()).abs().max() <= 1  # another batch size
+
+
+def test_guidance_counts_both_evaluations(labelled):
+    model, resolved, _ = checkpoint.open_changed(labelled, ["labels.guidance=1", "sampler.steps=5"])
+    assert build.build_generator(resolved).evaluations(model) == 10
+
+
+def test_dropped_labels_are_a_share_and_the_rest_stays():
+    module = build.build_module(config.load(["labels.drop=0.25"], "ddpm_digits_labels"))
+    from score_lightning.runtime.randomness import BatchNoise
+
+    labels = torch.arange(10).repeat(2000)
+    told = module._augmentation.labels(labels, BatchNoise(0))
+    assert (told == -1).float().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert torch.equal(told[told >= 0], labels[told >= 0])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["labels.guidance=2"], "labels.guidance=2 needs a model that is told labels"),
+        (["label=3"], "label=K needs a model that is told labels"),
+        (["task=paint"], "task must be one of inpaint, colorize, upsample, interpolate"),
+        (["image=x.png"], "image=… goes with task="),
+        (["task=inpaint", "image=x.png"], "task=inpaint needs mask=FILE"),
+        (["task=inpaint", "mask=x.png"], "task=inpaint needs image=FILE"),
+        (["task=inpaint", "image=/nowhere.png", "mask=x.png"], "there is no picture /nowhere.png"),
+        (["task=upsample", "image=x.png", "mask=x.png"], "task=upsample takes no mask"),
+        (["task=interpolate", "image=x.png"], "needs two pictures"),
+        (["task=interpolate", "image=[a,b]", "label=3"], "task=interpolate takes no label"),
+        (["task=colorize", "image=PICTURE"], "needs a model of images in color"),
+        (
+            ["task=upsample", "image=PICTURE"],
+            "whose side divides 8, such as 4 x 4 pixels; PICTURE has 20 x 12",
+        ),
+        (["task=inpaint", "image=PICTURE", "mask=MASK"], "the mask MASK has 20 x 13 pixels, PICTURE 20 x 12"),
+        (["task=inpaint", "image=PICTURE", "mask=NOTES"], "NOTES cannot be read: not a picture"),
+    ],
+)
+def test_mistakes_get_one_message(words, message, ckpt, tmp_path, capsys, monkeypatch):
+    names = {"PICTURE": picture(tmp_path / "a.png", (20, 12)), "MASK": picture(tmp_path / "b.png", (20, 13))}
+    names["NOTES"] = tmp_path / "notes.txt"
+    names["NOTES"].write_text("not a picture")
+    for key, path in names.items():
+        words = [word.replace(key, str(path)) for word in words]
+        message = message.replace(key, str(path))
+    assert message in fails(sample, [f"ckpt={ckpt}", *words, f"out={tmp_path / 'out'}"], capsys, monkeypatch)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_that_is_none_is_refused(labelled, tmp_path, capsys, monkeypatch):
+    words = [f"ckpt={labelled}", "label=10", f"out={tmp_path / 'out'}"]
+    assert "label must lie between 0 and 9, got 10" in fails(sample, words, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["labels.classes=5"], "needs images with that many labels; these have 10"),
+        (["labels.classes=10", "net=mlp", "conditioning=log_sigma"], "net mlp cannot be told labels"),
+        (["labels.guidance=1"], "needs a model that is told labels"),
+        (["labels.classes=10", "labels.drop=0", "labels.guidance=1"], "trained without labels, too"),
+        (["labels.classes=10", "labels.drop=1"], "labels.drop must lie between 0 and 1"),
+        (["labels.classes=10", "net.name=unett"], "did you mean unet?"),
+        (["objective=hybrid"], "objective hybrid needs learned variances: train with net.learned_variance=true"),
+        (["sampler.variance=learned"], "or take sampler.variance=small or large"),
+        (["schedule=vp", "objective=variational_bound", "objective.importance=true"], "need discrete levels"),
+        (["schedule=geometric", "schedule.sigma_min=0"], "objective.clean=true"),
+        (["continuous=true", "schedule=geometric", "conditioning=level"], "visits the levels of a discrete schedule"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_training_leave_nothing_behind(words, message, tmp_path, capsys, monkeypatch):
+    given = ["exp=ddpm_digits", *words, "logger=off", f"out={tmp_path}/runs"]
+    assert message in fails(train, given, capsys, monkeypatch)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sampler", [["sampler=ddim"], ["sampler=predictor_corrector"]])
+def test_inpainting_keeps_what_is_known_to_the_bit(ckpt, tmp_path, sampler):
+    image, mask = picture(tmp_path / "a.png", (8, 8)), np.zeros((8, 8), np.uint8)
+    mask[2:6, 3:7] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    words = [f"ckpt={ckpt}", "task=inpaint", f"image={image}", f"mask={tmp_path}/mask.png", "n=3", f"out={tmp_path}"]
+    sample.main([*words, *sampler, "sampler.steps=5"])
+    found, given = drawn(tmp_path)[..., 0], np.asarray(Image.open(image).convert("L"))
+    assert found.shape == (3, 8, 8)
+    for one in found:
+        assert np.array_equal(one[mask == 0], given[mask == 0])
+    assert found[:, mask > 0].std(axis=0).max() > 0
+    with Image.open(tmp_path / "samples.png") as shown:
+        assert shown.width >= 512
+
+
+def test_colorization_keeps_the_mean_of_the_channels(colored, tmp_path):
+    image = picture(tmp_path / "a.png", (16, 16), mode="L")
+    sample.main([f"ckpt={colored}", "task=colorize", f"image={image}", "n=2", f"out={tmp_path}", "sampler.steps=5"])
+    grey = read_known("colorize", str(image), None, Shape(8, 3), PixelRange()).picture[0]
+    means = drawn(tmp_path).astype(float).mean(3)
+    inside = (drawn(tmp_path) > 0).all(3) & (drawn(tmp_path) < 255).all(3)  # not clamped
+    assert inside.any()
+    assert np.abs(means - grey.numpy())[inside].max() <= 1
+
+
+def test_upsampling_keeps_the_means_of_squares(ckpt, tmp_path):
+    image = picture(tmp_path / "small.png", (4, 4))
+    sample.main([f"ckpt={ckpt}", "task=upsample", f"image={image}", "n=2", f"out={tmp_path}", "sampler.steps=5"])
+    small = np.asarray(Image.open(image).convert("L")).astype(float)
+    found = drawn(tmp_path)[..., 0].astype(float).reshape(2, 4, 2, 4, 2)
+    inside = ((found > 0) & (found < 255)).all(axis=(2, 4))
+    assert inside.any()
+    assert np.abs(found.mean(axis=(2, 4)) - small)[inside].max() <= 1
+
+
+def test_interpolation_begins_and_ends_with_the_pictures(ckpt, tmp_path):
+    images = [picture(tmp_path / f"{i}.png", (8, 8), i) for i in range(2)]
+    sample.main([f"ckpt={ckpt}", "task=interpolate", f"image=[{images[0]},{images[1]}]", "n=4", f"out={tmp_path}"])
+    found = drawn(tmp_path)[..., 0].astype(int)
+    assert found.shape == (4, 8, 8)
+    for one, path in zip(found[[0, -1]], images, strict=True):
+        assert np.abs(one - np.asarray(Image.open(path).convert("L")).astype(int)).max() <= 1
+    assert np.abs(found[1] - found[0]).max() > 1
+
+
+def test_networks_of_levels_have_no_latents():
+    model = build.build_model(config.load(["net.channels=8", "net.groups=4"], "ncsn_digits")).eval()
+    with pytest.raises(UserError, match="visits the levels of a discrete schedule only"):
+        interpolation(model, torch.zeros(2, 1, 8, 8, dtype=torch.uint8), 3, PixelRange(0, 1))
+
+
+def test_a_discrete_model_is_sampled_between_its_levels(ckpt, tmp_path):
+    for sampler in ("probability_flow", "euler_maruyama"):
+        words = [f"sampler={sampler}", "continuous=true", "sampler.steps=4", f"out={tmp_path / sampler}"]
+        sample.main([f"ckpt={ckpt}", "n=2", *words])
+        assert drawn(tmp_path / sampler).std() > 0
+
+
+def test_evaluations_of_adaptive_steps_are_counted(ckpt):
+    model, resolved, _ = checkpoint.open_changed(ckpt, ["sampler=probability_flow", "continuous=true"])
+    loose, strict = (
+        build.build_generator(config.change(resolved.plain(), "x", [f"sampler.{k}={tol}" for k in ("rtol", "atol")]))
+        for tol in (1e-2, 1e-4)
+    )
+    assert 8 < loose.evaluations(model) < strict.evaluations(model)
+
+
+def test_likelihoods_are_part_of_an_evaluation(ckpt, tmp_path, capsys):
+    words = ["n=30", "sampler.steps=3", "likelihood=4", "schedule.levels=1000", f"out={tmp_path}"]
+    evaluate.main([f"ckpt={ckpt}", *words, "evaluation.metrics=[fid]"])
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    flow, bound = found["bits_per_dim_flow"], found["bits_per_dim_bound"]
+    assert 7 < flow < bound  # hardly trained
+    settings = found["settings"]["likelihood"]
+    assert settings["n"] == 4
+    assert settings["standard_error"]["bits_per_dim_flow"] > 0
+    assert f"{flow:.4f} ±" in capsys.readouterr().out
+    assert "bits_per_dim_bound" in (tmp_path / "report.html").read_text().replace("<wbr>", "")
+
+
+def test_more_likelihoods_than_images_are_refused(ckpt, tmp_path, capsys, monkeypatch):
+    words = [f"ckpt={ckpt}", "n=30", "sampler.steps=3", "likelihood=9999", f"out={tmp_path}"]
+    assert "between 2 and the 180 held-out images" in fails(evaluate, words, capsys, monkeypatch)

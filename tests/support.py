@@ -1,0 +1,99 @@
+"""What tests of several rooms use; pytest puts this folder on the path."""
+
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from score_lightning import cli, train
+from score_lightning.errors import UserError
+
+GOLDEN = Path(__file__).parent / "golden"
+
+QUICK = [
+    "trainer.max_steps=4", "trainer.progress=false", "trainer.log_every=1", "validation.every=2", "validation.n=40",
+    "samples.n=5", "samples.every=2", "evaluation.n=30", "preview.steps=3", "sampler.steps=3", "logger=off",
+    "optimizer.decay=false",
+]  # fmt: skip
+
+
+def run(out, *words, exp="ddpm_digits"):
+    train.main([f"exp={exp}", *QUICK, f"out={out}", *words])
+    return max((Path(out) / exp).iterdir(), key=lambda p: int(p.name))
+
+
+def finish_wandb():
+    """Waits until all is written."""
+    import wandb
+
+    wandb.finish()
+    wandb.teardown()
+
+
+def fails(entry, words, capsys, monkeypatch):
+    """What an entry point prints for a mistake, after checking the exit code."""
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, words)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(entry.main, entry.usage)
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert captured.err.startswith("score_lightning: ")
+    assert len(captured.err.strip().splitlines()) <= 2, captured.err
+    return captured.err
+
+
+def answer(call, words):
+    """The message of a command that is refused; None of one that is carried out."""
+    try:
+        call(words)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def state(folder):
+    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+
+
+def assert_same_state(a, b):
+    for name, value in a["state_dict"].items():
+        assert torch.equal(value, b["state_dict"][name]), name
+    for one, other in zip(
+        a["optimizer_states"][0]["state"].values(), b["optimizer_states"][0]["state"].values(), strict=True
+    ):
+        for key in one:
+            assert torch.equal(one[key], other[key]), key
+    assert a["global_step"] == b["global_step"]
+    assert a["lr_schedulers"] == b["lr_schedulers"]
+
+
+SMALL = [
+    "net.channels=32", "net.multipliers=[1,1,2,2,4]", "net.blocks=1", "net.attention=[8]", "images.size=16"
+]  # fmt: skip
+
+
+def golden_fill(name, shape):
+    """The value that every golden case gives to the entry of that name."""
+    n = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+    if len(shape) > 1:
+        return n / np.sqrt(np.prod(shape[1:]))
+    return 1 + 0.1 * n if name.endswith("weight") else 0.1 * n
+
+
+def golden_state(path):
+    """(state dict, the other arrays as tensors) of a golden file."""
+    arrays = dict(np.load(path))
+    shapes = json.loads(str(arrays.pop("state")))
+    kept = ("sigmas", "resample_filter")  # not filled
+    state = {
+        name: torch.ones(shape)
+        if name.endswith(kept)
+        else torch.from_numpy(np.asarray(golden_fill(name, shape))).float()
+        for name, shape in shapes
+    }
+    return state, {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -1,0 +1,147 @@
+"""The LightningModule: noise, augmentation, averages and the validation loss."""
+
+import copy
+
+import lightning as L
+import pytest
+import torch
+from torch.testing import assert_close
+
+from score_lightning import config, train
+from score_lightning.data.pixels import PixelRange
+from score_lightning.evaluation.model_losses import LevelLosses
+from score_lightning.experiment import build
+from score_lightning.runtime.randomness import BatchNoise
+from score_lightning.training.module import Augmentation, read_losses
+
+IMAGES = torch.arange(2 * 1 * 4 * 4, dtype=torch.uint8).view(2, 1, 4, 4).repeat(500, 1, 1, 1)
+
+
+def test_half_of_the_images_are_flipped_and_none_otherwise_changed():
+    augmented, told = Augmentation(PixelRange(), flip=True)(IMAGES, BatchNoise(0))
+    assert told is None
+    plain, mirrored = PixelRange().encode(IMAGES), PixelRange().encode(IMAGES.flip(3))
+    flipped = (augmented == mirrored).flatten(1).all(1)
+    assert torch.equal(flipped, ~(augmented == plain).flatten(1).all(1))
+    assert abs(flipped.float().mean() - 0.5) < 4 * 0.5 / 1000**0.5
+
+
+def test_dequantization_stays_within_its_grey_level():
+    x, _ = Augmentation(PixelRange(0.0, 1.0), dequantize=True)(IMAGES, BatchNoise(0))
+    assert torch.equal((x * 256).floor().to(torch.uint8), IMAGES)
+    assert x.mul(256).frac().mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_level_losses_are_means_over_each_level():
+    losses = LevelLosses(3)
+    losses.update(torch.tensor([0, 2, 2]), torch.tensor([1.0, 2.0, 3.0]))
+    losses.update(torch.tensor([0, 1]), torch.tensor([3.0, 5.0]))
+    assert losses.compute().tolist() == [2.0, 5.0, 2.5]
+
+
+def validate(module, *batches):
+    module._level_losses.reset()
+    for rows in batches:
+        images = (
+            torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8) * (1 + torch.tensor(rows).view(-1, 1, 1, 1) % 3).byte()
+        )
+        module.validation_step({"images": images, "step": 0, "numbers": torch.tensor(rows)}, 0)
+    return module._level_losses.compute()
+
+
+def test_validation_uses_the_same_times_and_noise_every_time_and_the_average():
+    module = build.build_module(config.load([], "ddpm_digits"))
+    torch.nn.init.normal_(module.average.model.net.conv_out.weight, std=0.1)
+    first = validate(module, [0, 1, 2], [11, 12, 13])
+    assert module._level_losses.counts.tolist() == [1, 1, 2, 1, 1, 0, 0, 0, 0, 0]
+    torch.rand(5)  # the global generator has no part in it
+    torch.nn.init.normal_(module.model.net.conv_out.weight)  # nor have the raw weights
+    assert_close(validate(module, [13], [11, 2, 12, 0, 1]), first, equal_nan=True)  # nor have batches
+    torch.nn.init.normal_(module.average.model.net.conv_out.weight)
+    assert not torch.allclose(validate(module, [0, 1, 2], [11, 12, 13]), first, equal_nan=True)
+
+
+def test_validation_shows_every_level_alike_and_images_at_changing_levels():
+    module = build.build_module(config.load([], "ddpm_digits"))
+    levels = len(module._validation.times)
+    numbers = torch.arange(1800)
+    level = (numbers + numbers // levels) % levels
+    assert torch.bincount(level).tolist() == [180] * 10
+    image = numbers % 180
+    assert len(set(level[image == 0].tolist())) > 1
+
+
+def test_seeding_dropout_repeats_it_and_does_nothing_for_devices_that_are_not_in_use():
+    module = build.build_module(config.load([], "ddpm_digits"))
+    noted = torch.cuda._lazy_seed_tracker.manual_seed_all_cb
+    module._seed_dropout(1)
+    first = torch.rand(3)
+    module._seed_dropout(1)
+    assert torch.equal(torch.rand(3), first)
+    assert torch.cuda._lazy_seed_tracker.manual_seed_all_cb is noted
+
+
+@pytest.mark.parametrize("clip", [3.0, 1e9])
+def test_a_gradient_is_clipped_to_its_norm_in_training(clip):
+    module = build.build_module(config.load(["net.channels=16", "net.groups=4"], "ddpm_digits"))
+    module.trainer = L.Trainer(barebones=True, accelerator="cpu")
+    optimizer = module.configure_optimizers()["optimizer"]
+    other = copy.deepcopy(module.model)
+    theirs = torch.optim.Adam(other.parameters(), *(optimizer.param_groups[0][key] for key in ("lr", "betas", "eps")))
+    for number, scale in enumerate((1.0, 10.0, 0.1)):
+        for p, q in zip(module.model.parameters(), other.parameters(), strict=True):
+            p.grad = scale * torch.randn(p.shape, generator=torch.Generator().manual_seed(number))
+            q.grad = p.grad.clone()
+        torch.nn.utils.clip_grad_norm_(other.parameters(), clip)
+        module.configure_gradient_clipping(optimizer, clip, "norm")
+        optimizer.step()
+        theirs.step()
+    for p, q in zip(module.model.parameters(), other.parameters(), strict=True):
+        assert_close(p, q, rtol=1e-4, atol=1e-6)
+
+
+COMPILE = torch.nn.Module.compile
+
+
+def train_points(out, *words):
+    """(step, loss) of the rows that a training of a small network on points leaves."""
+    settings = ["trainer.progress=false", "samples.n=0", "logger=off", "figure=null", "net.width=16", f"out={out}"]
+    train.main(["exp=toy_two_moons", *settings, *words])
+    return read_losses(next(out.rglob("metrics.csv")))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_row_of_the_log_holds_the_loss_of_its_step(tmp_path, accumulate):
+    words = ["trainer.max_steps=25", f"trainer.accumulate={accumulate}"]
+    every = train_points(tmp_path / "every", *words, "trainer.log_every=1")
+    some = train_points(tmp_path / "some", *words, "trainer.log_every=7")
+    assert [step for step, _ in every] == list(range(25))
+    assert some == [row for row in every if (row[0] + 1) % 7 == 0]
+
+
+def compile_points(out, monkeypatch, capfd, *words, backend):
+    """(rows, what was printed), compiled by a backend that takes little time."""
+    torch.compiler.reset()
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net: COMPILE(net, backend=backend))
+    rows = train_points(out, "trainer.max_steps=5", "trainer.log_every=1", "trainer.compile=true", *words)
+    return rows, capfd.readouterr().out
+
+
+def test_a_compiled_network_learns_the_same(tmp_path, monkeypatch, capfd):
+    plain = train_points(tmp_path / "plain", "trainer.max_steps=5", "trainer.log_every=1")
+    compiled, told = compile_points(tmp_path / "compiled", monkeypatch, capfd, backend="aot_eager")
+    assert [loss for _, loss in compiled] == pytest.approx([loss for _, loss in plain], rel=1e-5)
+    assert "compiling the network" in told
+    assert "trains without" not in told
+
+
+def test_what_cannot_be_compiled_trains_without(tmp_path, monkeypatch, capfd):
+    def broken(*_):
+        raise RuntimeError("no compiler here")
+
+    plain = train_points(tmp_path / "plain", "trainer.max_steps=5", "trainer.log_every=1")
+    rows, told = compile_points(tmp_path / "broken", monkeypatch, capfd, backend=broken)
+    assert rows == plain
+    assert "trains without: " in told
+    _, told = compile_points(tmp_path / "implicit", monkeypatch, capfd, "objective=implicit", backend="aot_eager")
+    assert "trains without: " in told
