@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from score_lightning.config import parse_word
-from score_lightning.errors import Agreed, Stopped, UserError, explain
+from score_lightning.errors import SharedUserError, StopRequested, UserError, explain
 from score_lightning.runtime.startup import is_first, keep_memory
 
-GOES_ON = 75  # sysexits.h: a temporary failure, try again
+RESUMABLE = 75  # sysexits.h: a temporary failure, try again
 
 
 def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None:
@@ -26,7 +26,7 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
     try:
         main(words)
     except UserError as error:
-        if isinstance(error, Agreed) and not is_first():
+        if isinstance(error, SharedUserError) and not is_first():
             sys.exit(0)
         if is_first() or _connected():  # before, all have the same to say
             print(f"score_lightning: {error}", file=sys.stderr)
@@ -36,11 +36,11 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
             raise
         print(f"score_lightning: {explain(error)}", file=sys.stderr)
         sys.exit(2)
-    except Stopped as stopped:
+    except StopRequested as stopped:
         if not is_first():
             sys.exit(0)
         print(f"stopped: {stopped}. The same command with resume=auto goes on", file=sys.stderr)
-        sys.exit(GOES_ON)
+        sys.exit(RESUMABLE)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -60,7 +60,7 @@ def _leave_processes() -> None:
         sys.modules["torch.distributed"].destroy_process_group()
 
 
-def take(
+def split_arguments(
     words: Sequence[str], keys: Mapping[str, type], required: Sequence[str] = ()
 ) -> tuple[dict[str, Any], list[str]]:
     """The values of a command's own keys, and the other words, which change the configuration.

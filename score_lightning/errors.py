@@ -7,15 +7,15 @@ class UserError(Exception):
     """A mistake in a command, a configuration or a file: shown as one message, without traceback, exit code 2."""
 
 
-class Stopped(Exception):  # noqa: N818 - no error
+class StopRequested(Exception):  # noqa: N818 - no error
     """A run that was asked to stop, has saved its state and can go on: one message, exit code 75 (try again)."""
 
 
-class Agreed(UserError):  # noqa: N818 - what the processes have
+class SharedUserError(UserError):
     """One that every process raises; the first one tells it."""
 
 
-class NotFinite(Agreed):
+class NonFiniteError(SharedUserError):
     """A loss or a gradient that is infinite or not a number."""
 
 

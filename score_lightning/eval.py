@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from score_lightning.models import ScoreModel
     from score_lightning.runtime.processes import Rank
 
-OWN = {
+OPTIONS = {
     "ckpt": str, "images": str, "reference": str, "n": int, "seed": int, "seeds": list, "weights": str, "out": str,
     "device": str, "devices": int, "likelihood": int,
 }  # fmt: skip
@@ -52,7 +52,7 @@ images=:
 
 def main(words: Sequence[str]) -> None:
     """Evaluates what the words say."""
-    own, rest = cli.take(words, OWN)
+    own, rest = cli.split_arguments(words, OPTIONS)
     if ("ckpt" in own) == ("images" in own):
         raise UserError("give either ckpt=PATH or images=DIR|NPZ (--help lists the keys)")
     if own.get("n", 1) < 1:

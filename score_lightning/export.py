@@ -9,7 +9,7 @@ from pathlib import Path
 from score_lightning import cli
 from score_lightning.errors import UserError
 
-OWN = {"ckpt": str, "format": str, "out": str}
+OPTIONS = {"ckpt": str, "format": str, "out": str}
 FORMATS = ("safetensors", "diffusers")
 
 
@@ -24,10 +24,10 @@ Writes a checkpoint's averaged weights to a new folder.
 
 def main(words: Sequence[str]) -> None:
     """Exports what the words say."""
-    own, rest = cli.take(words, OWN, required=("ckpt", "format", "out"))
+    own, rest = cli.split_arguments(words, OPTIONS, required=("ckpt", "format", "out"))
     name, out = own["format"], Path(own["out"]).expanduser()
     if rest:
-        raise UserError(f"export takes {', '.join(f'{key}=…' for key in OWN)}; got {rest[0]!r}")
+        raise UserError(f"export takes {', '.join(f'{key}=…' for key in OPTIONS)}; got {rest[0]!r}")
     if name not in FORMATS:
         raise UserError(f"format must be one of {', '.join(FORMATS)}, got {name!r}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

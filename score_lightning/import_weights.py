@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from score_lightning.formats import Published, Sources
     from score_lightning.schedules import Schedule
 
-OWN = {"format": str, "path": str, "exp": str, "out": str}
+OPTIONS = {"format": str, "path": str, "exp": str, "out": str}
 NAMES = ("ncsn", "ncsnv2", "ddim", "score_sde", "improved-diffusion", "diffusers", "edm")
 
 
@@ -38,7 +38,7 @@ experiments: {", ".join(config.experiments())}"""
 
 def main(words: Sequence[str]) -> None:
     """Imports what the words say."""
-    own, rest = cli.take(words, OWN, required=("path", "exp"))
+    own, rest = cli.split_arguments(words, OPTIONS, required=("path", "exp"))
     name, path = own.get("format"), Path(own["path"]).expanduser()
     if name is not None and name not in NAMES:
         raise UserError(f"unknown format {name!r}{config.suggest(name, NAMES)}; there are {', '.join(NAMES)}")

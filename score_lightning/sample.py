@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TASKS = ("inpaint", "colorize", "upsample", "interpolate")
 
-OWN = {
+OPTIONS = {
     "ckpt": str, "n": int, "out": str, "seed": int, "batch_size": int, "weights": str, "device": str, "devices": int,
     "label": int, "task": str, "image": str, "mask": str,
 }  # fmt: skip
@@ -51,7 +51,7 @@ Every key of training changes the configuration inside the checkpoint, such as s
 
 def main(words: Sequence[str]) -> None:
     """Draws what the words say."""
-    own, rest = cli.take(words, OWN, required=["ckpt"])
+    own, rest = cli.split_arguments(words, OPTIONS, required=["ckpt"])
     n, batch_size, processes = (
         own.get("n", 15 if "task" in own else 64),
         own.get("batch_size", 256),

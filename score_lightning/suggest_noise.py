@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from score_lightning import cli, config
 from score_lightning.errors import UserError
 
-OWN = {"exp": str, "sigma_min": float, "steps": int, "n": int}
+OPTIONS = {"exp": str, "sigma_min": float, "steps": int, "n": int}
 
 
 def usage() -> str:
@@ -25,7 +25,7 @@ Every key of training changes the experiment: {", ".join(config.experiments())}"
 
 def main(words: Sequence[str]) -> None:
     """Suggests what the words ask for."""
-    own, rest = cli.take(words, OWN)
+    own, rest = cli.split_arguments(words, OPTIONS)
     sigma_min, steps = own.get("sigma_min", 0.01), own.get("steps", 5)
     if not sigma_min > 0 or steps < 1 or own.get("n", 2) < 2:
         raise UserError(f"sigma_min must be positive, steps at least 1 and n at least 2, got {own}")

@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> None:
     for i, (label, given) in enumerate(points):
         print(f"\n[{i + 1} of {len(points)}] {label}", flush=True)
         code = _train(given)
-        if code in (130, cli.GOES_ON):
+        if code in (130, cli.RESUMABLE):
             sys.exit(code)
         rows.append({"training": label, "state": "done" if code == 0 else f"failed ({code})", **_result(given)})
     out = Path(_base(words)).expanduser()

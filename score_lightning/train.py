@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from score_lightning.generation.generator import Generator
 
 
-OWN = {"exp": str, "dry_run": bool, "resume": str}
+OPTIONS = {"exp": str, "dry_run": bool, "resume": str}
 
 
 def usage() -> str:
@@ -42,7 +42,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def _main(words: Sequence[str]) -> None:
-    own, rest = cli.take(words, OWN)
+    own, rest = cli.split_arguments(words, OPTIONS)
     if own.get("resume") == "auto":
         own |= find_newest(own, rest)
         if own.get("done"):

@@ -7,9 +7,9 @@ from typing import Any
 
 from score_lightning import cli
 from score_lightning.config import suggest
-from score_lightning.errors import Stopped, UserError
+from score_lightning.errors import StopRequested, UserError
 
-OWN = {"only": str, "quick": bool, "device": str, "out": str, "digits": str, "mnist": str, "n": int}
+OPTIONS = {"only": str, "quick": bool, "device": str, "out": str, "digits": str, "mnist": str, "n": int}
 SUITES = {
     "steps": "the training step, beside diffusers, denoising-diffusion-pytorch and azula",
     "inference": "the forward pass, beside the same",
@@ -50,10 +50,10 @@ def main(words: Sequence[str]) -> None:
     Raises:
         UserError: for an unknown key, suite or device, or when a suite failed.
     """
-    own, rest = cli.take(words, OWN)
+    own, rest = cli.split_arguments(words, OPTIONS)
     if rest:
         key = rest[0].partition("=")[0]
-        raise UserError(f"unknown key {key}{suggest(key, OWN)}; there are {', '.join(OWN)}")
+        raise UserError(f"unknown key {key}{suggest(key, OPTIONS)}; there are {', '.join(OPTIONS)}")
     device = own.get("device", "cpu")
     names = _chosen(own.get("only"), device)
     for key in ("digits", "mnist"):
@@ -112,7 +112,7 @@ def _measure(name: str, settings: Any) -> dict[str, Any]:
         left_out = str(reason)
     except ModuleNotFoundError as error:
         left_out = f"the package {error.name} is not installed"
-    except (Stopped, UserError):
+    except (StopRequested, UserError):
         raise
     except Exception as error:  # whatever goes wrong on a machine never seen before
         traceback.print_exc()

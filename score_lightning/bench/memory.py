@@ -16,7 +16,7 @@ from score_lightning.bench.fresh import ask
 from score_lightning.bench.machine import total_memory
 from score_lightning.bench.settings import Settings, Size, sizes
 from score_lightning.bench.tables import Curves, Row, Table
-from score_lightning.cli import take
+from score_lightning.cli import split_arguments
 from score_lightning.runtime.startup import keep_memory
 
 OURS = "score_lightning"
@@ -86,7 +86,7 @@ def _resident(what: str) -> int:
 
 
 if __name__ == "__main__":
-    own, _ = take(sys.argv[1:], {"project": str, "batch": int, "device": str, "quick": bool})
+    own, _ = split_arguments(sys.argv[1:], {"project": str, "batch": int, "device": str, "quick": bool})
     if own["project"] == OURS:
         keep_memory()  # as train does
     first = sizes(Settings(own["device"], own["quick"]))[0]

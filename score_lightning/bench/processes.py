@@ -15,7 +15,7 @@ from score_lightning.bench.settings import Settings, Size, sizes
 from score_lightning.bench.tables import Bound, LeftOut, Row, Table
 from score_lightning.bench.timing import alternate
 from score_lightning.bench.trainer import configure, fit
-from score_lightning.cli import take
+from score_lightning.cli import split_arguments
 from score_lightning.runtime.startup import keep_memory
 
 BATCH = 16  # of each process
@@ -62,7 +62,7 @@ def measure(processes: int, quick: bool) -> float:
 
 if __name__ == "__main__":
     keep_memory()  # as train does
-    own, _ = take(sys.argv[1:], {"processes": int, "quick": bool})
+    own, _ = split_arguments(sys.argv[1:], {"processes": int, "quick": bool})
     found = measure(own["processes"], own["quick"])
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(json.dumps(found))

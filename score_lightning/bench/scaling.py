@@ -130,7 +130,7 @@ def usage() -> str:
 
 def main(words: Sequence[str]) -> None:
     """Writes the page."""
-    own, _ = cli.take(words, {"out": str, "share": float})
+    own, _ = cli.split_arguments(words, {"out": str, "share": float})
     out, share = Path(own.get("out", "docs")), own.get("share", SHARE)
     if not 0 < share <= 1:
         raise UserError(f"share must lie between 0 and 1, got {share}")

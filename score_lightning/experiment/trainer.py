@@ -29,7 +29,7 @@ from score_lightning.tracking.csv import MetricsLog
 from score_lightning.tracking.dashboard import IDENTITY, Dashboard
 from score_lightning.tracking.wandb import PatientWandb
 from score_lightning.training.callbacks import Evaluate, LearningRate, SampleGrid
-from score_lightning.training.checkpointing import AtomicCheckpoints, BehindTraining, Checkpoints, KeepLog
+from score_lightning.training.checkpointing import AsyncCheckpointWriter, AtomicCheckpointIO, Checkpoints, KeepLog
 from score_lightning.training.module import SHOWN
 
 
@@ -104,7 +104,7 @@ def build_trainer(resolved: Resolved, callbacks: list[L.Callback], folder: Path 
                 precision=t.precision,  # type: ignore[arg-type]
                 logger=_loggers(resolved, place),
                 callbacks=callbacks,
-                plugins=[BehindTraining(AtomicCheckpoints(t.keep))],
+                plugins=[AsyncCheckpointWriter(AtomicCheckpointIO(t.keep))],
                 max_steps=t.max_steps,
                 max_epochs=-1,
                 accumulate_grad_batches=t.accumulate,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from score_lightning.errors import Agreed, UserError, explain
+from score_lightning.errors import SharedUserError, UserError, explain
 from score_lightning.runtime.memory import check_bytes
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Rank:
         if own is not None:
             raise own
         if found:
-            raise Agreed(found[0])
+            raise SharedUserError(found[0])
 
     def gather(self, mine: Any) -> list[Any]:
         """What every rank has, by rank; every rank must ask."""

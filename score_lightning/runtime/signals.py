@@ -6,17 +6,17 @@ from contextlib import contextmanager
 from threading import current_thread, main_thread
 from typing import Any
 
-from score_lightning.errors import Stopped
+from score_lightning.errors import StopRequested
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 @contextmanager
 def stop_at_signals() -> Iterator[None]:
-    """Raises Stopped where a signal comes while there is nothing to save, before the first step and after the last."""
+    """Raises StopRequested for a signal while there is nothing to save: before the first step and after the last."""
 
     def stop(number: int, frame: Any) -> None:  # noqa: ARG001
-        raise Stopped(f"{signal.Signals(number).name} while nothing was trained")
+        raise StopRequested(f"{signal.Signals(number).name} while nothing was trained")
 
     if current_thread() is not main_thread():  # others get no signals
         yield

@@ -14,7 +14,7 @@ from lightning.fabric.utilities.throughput import get_available_flops, measure_f
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
 
-from score_lightning.errors import Stopped
+from score_lightning.errors import StopRequested
 from score_lightning.models import ScoreModel
 from score_lightning.tracking.csv import MetricsLog
 from score_lightning.tracking.wandb import STEP, PatientWandb
@@ -106,7 +106,7 @@ class Dashboard(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
         """Says that a run will go on."""
-        for logger in _wandb(trainer) if isinstance(exception, Stopped) else []:
+        for logger in _wandb(trainer) if isinstance(exception, StopRequested) else []:
             logger.do(lambda run: run.mark_preempting())
 
 

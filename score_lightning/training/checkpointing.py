@@ -20,7 +20,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import distributed
 
-from score_lightning.errors import NotFinite, Stopped, UserError
+from score_lightning.errors import NonFiniteError, StopRequested, UserError
 from score_lightning.runtime.processes import rank_of
 from score_lightning.runtime.signals import SIGNALS
 from score_lightning.tracking.csv import MetricsLog
@@ -29,7 +29,7 @@ PATIENCE = 10.0
 """Seconds in which what a killed training leaves behind, its workers, has ended."""
 
 
-class AtomicCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoint files that are whole or not there: written beside their place, then moved to it.
 
     After step_*.ckpt is written it is last.ckpt, too, and older ones go.
@@ -75,7 +75,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
             other.unlink()
 
 
-class BehindTraining(AsyncCheckpointIO):
+class AsyncCheckpointWriter(AsyncCheckpointIO):
     """Writes checkpoints while the training goes on; its `teardown` waits for them and raises what failed."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], *args: Any, **options: Any) -> None:
@@ -96,7 +96,7 @@ class BehindTraining(AsyncCheckpointIO):
 class Checkpoints(L.Callback):
     """Has checkpoints/step_*.ckpt written, while the training goes on.
 
-    On SIGTERM or SIGUSR1 it writes one before the next step and stops the run with `Stopped`.
+    On SIGTERM or SIGUSR1 it writes one before the next step and stops the run with `StopRequested`.
 
     Args:
         every: steps between checkpoints.
@@ -159,7 +159,7 @@ class Checkpoints(L.Callback):
         """Writes the checkpoint of the step before, if one is due.
 
         Raises:
-            Stopped: after a signal.
+            StopRequested: after a signal.
         """
         # Lightning counts one too many after a resume; it is the step that losses are logged with
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
@@ -172,7 +172,7 @@ class Checkpoints(L.Callback):
             with rank_of(trainer).agreeing():
                 _wait(trainer)
             saved = f"{self.last} is saved" if self.last else "nothing was trained yet"
-            raise Stopped(f"{signal.Signals(number).name} after step {trainer.global_step}: {saved}")
+            raise StopRequested(f"{signal.Signals(number).name} after step {trainer.global_step}: {saved}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """Writes the last checkpoint."""
@@ -185,7 +185,7 @@ class Checkpoints(L.Callback):
         with suppress(UserError):  # which was told, or is less than the exception
             _wait(trainer)
         self._leave()
-        if isinstance(exception, NotFinite):
+        if isinstance(exception, NonFiniteError):
             where = f"the last good checkpoint is {self.last}" if self.last else "there is no checkpoint yet"
             exception.args = (f"{exception}; {where}. A smaller optimizer.lr or optimizer.clip may help",)
 

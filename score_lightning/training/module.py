@@ -14,7 +14,7 @@ from torch import Tensor
 from score_lightning.conditional import NO_LABEL, told
 from score_lightning.data.augment import augment
 from score_lightning.data.pixels import Range
-from score_lightning.errors import NotFinite
+from score_lightning.errors import NonFiniteError
 from score_lightning.evaluation.model_losses import LevelLosses, ValidationLoss
 from score_lightning.models import ScoreModel
 from score_lightning.objectives import ImportanceSampled, Objective
@@ -176,7 +176,7 @@ class ScoreModule(L.LightningModule):
         Without a gradient Adam changes nothing.
 
         Raises:
-            NotFinite: when no more steps may be skipped; the weights and their average are still those of before.
+            NonFiniteError: when no more steps may be skipped; the weights and their average are still those of before.
         """
         learning = [p for group in optimizer.param_groups for p in group["params"]]
         norm = total_norm([p.grad for p in learning if p.grad is not None])
@@ -196,7 +196,7 @@ class ScoreModule(L.LightningModule):
             p.grad = None
         message = f"step {self.trainer.global_step + 1}: {self._describe()}"
         if self._skipped >= self._skip:
-            raise NotFinite(message)
+            raise NonFiniteError(message)
         self._skipped += 1
         if self.trainer.is_global_zero:
             print(f"{message}; skipped, as {self._skip - self._skipped} more may be")

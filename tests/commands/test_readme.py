@@ -62,7 +62,7 @@ def test_commands_are_understood(words):
         values = dict(word.split("=", 1) for word in given)
         args = shlex.split(values.get("ARGS", ""))
         if target == "train":
-            config.load(cli.take(args, train.OWN)[1], values["EXP"])
+            config.load(cli.split_arguments(args, train.OPTIONS)[1], values["EXP"])
         else:
             assert target == "eval"
             assert "CKPT" in values
@@ -72,7 +72,7 @@ def test_commands_are_understood(words):
     if entry == "sweep":
         assert sweep.plan(rest[2:])
         return
-    own, others = cli.take(rest[2:], ENTRIES[entry].OWN)
+    own, others = cli.split_arguments(rest[2:], ENTRIES[entry].OPTIONS)
     exp = own.get("exp", "ddpm_digits_labels" if "labels" in " ".join(others) else "ddpm_digits")
     same, points = evaluate.split_sweep(others)
     for point in points:

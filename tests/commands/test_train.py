@@ -346,11 +346,11 @@ def test_dry_run_prints_the_configuration_and_the_parameters(capsys, tmp_path):
 
 
 def test_words_of_a_command_are_taken_apart():
-    own, rest = cli.take(["n=3", "out=7", "seed=1"], {"n": int, "out": str})
+    own, rest = cli.split_arguments(["n=3", "out=7", "seed=1"], {"n": int, "out": str})
     assert own == {"n": 3, "out": "7"}
     assert rest == ["seed=1"]
     with pytest.raises(UserError, match="n takes a value of type int"):
-        cli.take(["n=true"], {"n": int})
+        cli.split_arguments(["n=true"], {"n": int})
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.flop_counter import FlopCounterMode
 
 from score_lightning import config
-from score_lightning.errors import Stopped
+from score_lightning.errors import StopRequested
 from score_lightning.experiment import build
 from score_lightning.tracking.dashboard import IDENTITY, training_flops
 from score_lightning.tracking.wandb import FLUSH, PatientWandb, read_line, read_records
@@ -62,7 +62,7 @@ def test_a_stopped_run_is_one_run_whose_steps_grow(offline, tmp_path, monkeypatc
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(ScoreModule, "training_step", signalled)
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         run(tmp_path, *offline)
     finish_wandb()
     monkeypatch.setattr(ScoreModule, "training_step", step)

@@ -20,12 +20,12 @@ from support import QUICK, assert_same_state, fails, run, state
 
 from score_lightning import checkpoint, cli, train
 from score_lightning.data.images import ImageSet
-from score_lightning.errors import NotFinite, UserError
+from score_lightning.errors import NonFiniteError, UserError
 from score_lightning.experiment import build
 from score_lightning.objectives import ImportanceSampled
 from score_lightning.runtime.startup import is_first
 from score_lightning.training import checkpointing
-from score_lightning.training.checkpointing import AtomicCheckpoints, BehindTraining
+from score_lightning.training.checkpointing import AsyncCheckpointWriter, AtomicCheckpointIO
 from score_lightning.training.module import ScoreModule
 
 BARE = ["evaluation.n=0", "samples.n=0", "trainer.checkpoint_every=1"]
@@ -122,7 +122,7 @@ def test_time_makes_a_checkpoint_due(tmp_path):
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     path, save = tmp_path / "last.ckpt", torch.save
-    AtomicCheckpoints().save_checkpoint({"a": torch.ones(3)}, path)
+    AtomicCheckpointIO().save_checkpoint({"a": torch.ones(3)}, path)
 
     def full(_, file):
         file.write(b"half of it")
@@ -130,7 +130,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match=r"cannot be written: .*No space left on device; .* is as it was"):
-        AtomicCheckpoints().save_checkpoint({"a": torch.zeros(3)}, path)
+        AtomicCheckpointIO().save_checkpoint({"a": torch.zeros(3)}, path)
     monkeypatch.setattr(torch, "save", save)
     assert torch.equal(torch.load(path)["a"], torch.ones(3))
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
@@ -241,9 +241,9 @@ def test_a_set_number_of_bad_steps_is_skipped(tmp_path, monkeypatch, capsys):
         if name.startswith("model."):
             assert torch.equal(value, after["state_dict"][name]), name
     poisoned(monkeypatch, {2, 3})
-    with pytest.raises(NotFinite, match="step 3"):
+    with pytest.raises(NonFiniteError, match="step 3"):
         run(tmp_path / "b", *BARE, "trainer.max_steps=4", "trainer.skip_nonfinite=1")
-    with pytest.raises(NotFinite, match="step 3"):  # what was skipped before a resume counts
+    with pytest.raises(NonFiniteError, match="step 3"):  # what was skipped before a resume counts
         run(tmp_path / "b", *BARE, "trainer.max_steps=4", "trainer.skip_nonfinite=1", "resume=auto")
 
 
@@ -291,7 +291,7 @@ def test_a_loss_that_is_not_finite_never_reaches_importance_sampling(tmp_path, m
     call = ImportanceSampled.__call__
     monkeypatch.setattr(ImportanceSampled, "__call__", lambda self, *args: call(self, *args) / 0)
     words = ["objective=variational_bound", "objective.importance=true", "trainer.max_steps=2"]
-    with pytest.raises(NotFinite):
+    with pytest.raises(NonFiniteError):
         run(tmp_path, *BARE, *words)
 
 
@@ -400,14 +400,14 @@ def test_a_folder_is_claimed_and_given_back(tmp_path, monkeypatch, capsys):
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path):
     may_write, written = threading.Event(), []
 
-    class Slow(AtomicCheckpoints):
+    class Slow(AtomicCheckpointIO):
         def save_checkpoint(self, checkpoint, path, storage_options=None):
             assert may_write.wait(60)
             super().save_checkpoint(checkpoint, path, storage_options)
             written.append(path)
 
     weights = {"weight": torch.ones(3)}
-    writer = BehindTraining(Slow())
+    writer = AsyncCheckpointWriter(Slow())
     writer.save_checkpoint({"state_dict": weights}, tmp_path / "step_0000001.ckpt")
     assert written == []  # the call is back before anything is written
     may_write.set()
