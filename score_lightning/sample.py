@@ -132,7 +132,7 @@ def _draw(
 
     from score_lightning.evaluation.metrics import InOrder
     from score_lightning.experiment.loading import image_key
-    from score_lightning.generation.generator import BatchStore, refuse_broken
+    from score_lightning.generation.generator import BatchStore, check_finite
 
     store = BatchStore(folder, image_key(model, resolved, generator, seed, next(model.parameters()).device))
     drawn, broken = InOrder(torch.empty(generator.shape, dtype=generator.pixels.dtype)).to(rank.device), []
@@ -140,7 +140,7 @@ def _draw(
         drawn.update(batch.images, batch.indices)
         broken += batch.indices[~batch.finite].tolist()
     try:
-        refuse_broken([i for part in rank.gather(broken) for i in part], n)
+        check_finite([i for part in rank.gather(broken) for i in part], n)
     except UserError:
         store.clear()  # broken images are of no use
         raise

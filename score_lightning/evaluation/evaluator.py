@@ -15,7 +15,7 @@ from score_lightning.evaluation.features.base import Features
 from score_lightning.evaluation.metrics import METRICS, InOrder, MetricSettings, Sides, Statistics, kid_subset_size
 from score_lightning.evaluation.neighbors import nearest
 from score_lightning.evaluation.reference import Reference, collect, reference_statistics
-from score_lightning.generation.generator import Batch, refuse_broken
+from score_lightning.generation.generator import Batch, check_finite
 from score_lightning.runtime.files import cache_folder
 from score_lightning.runtime.processes import Rank
 
@@ -151,7 +151,7 @@ class Evaluator:
         keep = sorted({need for name in self._computed for need in METRICS[name].needs} & {"features", "logits"})
         fake = collect(self.features, taken(), self._shape, keep, rank)
         everyones = rank.gather((bad, sum(seen)))
-        refuse_broken([i for indices, _ in everyones for i in indices], sum(n for _, n in everyones))
+        check_finite([i for indices, _ in everyones for i in indices], sum(n for _, n in everyones))
         metrics = rank.from_first(self._compute(fake) if rank.number == 0 else {})
         neighbors = self._neighbors(fake, shown) if rank.number == 0 and shown else None
         return Result(metrics, pictures.compute().cpu(), neighbors)

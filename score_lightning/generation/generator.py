@@ -195,7 +195,7 @@ def trajectory(generator: Generator, model: ScoreModel, n: int, seed: int, snaps
     return torch.stack(states, 1).cpu()
 
 
-def refuse_broken(indices: Sequence[int], n: int) -> None:
+def check_finite(indices: Sequence[int], n: int) -> None:
     """Refuses images whose pixels were not finite.
 
     Raises:

@@ -6,7 +6,7 @@ from torch import nn
 
 from score_lightning.data.pixels import PixelRange
 from score_lightning.errors import UserError
-from score_lightning.generation.generator import BatchStore, Generator, refuse_broken, trajectory
+from score_lightning.generation.generator import BatchStore, Generator, check_finite, trajectory
 from score_lightning.models import ScoreModel
 from score_lightning.runtime.processes import Rank
 from score_lightning.samplers import DDIM, Ancestral, AnnealedLangevin, Sampler
@@ -123,9 +123,9 @@ def test_images_that_are_not_finite_are_marked_and_refused():
     (batch,) = generator(model, 4, 0)
     assert batch.finite.tolist() == [True, True, False, True]
     assert batch.images[2].eq(0).all()
-    refuse_broken([], 4)
+    check_finite([], 4)
     with pytest.raises(UserError, match=r"1 of 4 images have pixels that are not finite \(NaN\), image 2 the first"):
-        refuse_broken([2], 4)
+        check_finite([2], 4)
 
 
 @pytest.mark.parametrize(("sampler", "expected"), [(SAMPLERS[0], 6), (Sampler(DDIM(), steps=40), 10)])
