@@ -88,6 +88,15 @@ def test_table_lists_every_experiment_with_its_parameters():
         assert f"| {name} |" in README or f"| {found.parameters:,} | {found.published or '–'} |" in RECIPES, name
 
 
+def test_the_readme_names_files_and_folders_that_are_there():
+    names = re.findall(r"`((?:[\w.]+/)*[\w.]+(?:\.py|/))`", README) + re.findall(r"\]\((docs/[^)]+)\)", README)
+    assert len(set(names)) > 40
+    files = {path.name for path in (ROOT / "score_lightning").rglob("*.py")}
+    places = (ROOT, ROOT / "score_lightning")
+    missing = {name for name in names if name not in files and not any((place / name).exists() for place in places)}
+    assert missing <= {"data/"}  # downloads; not in a clone
+
+
 def test_the_theory_names_files_pictures_and_experiments_that_are_there():
     files = set(re.findall(r"`([\w/]+\.py)", THEORY))
     inside = {str(path.relative_to(ROOT / "score_lightning")) for path in (ROOT / "score_lightning").rglob("*.py")}
