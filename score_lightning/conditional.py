@@ -15,8 +15,8 @@ from score_lightning.perturbation import expand
 NO_LABEL = -1
 
 
-class Augmented:
-    """A model that is told how its images were augmented, (B, K) numbers each."""
+class AugmentationConditioned:
+    """A model conditioned on how its images were augmented, (B, K) numbers each."""
 
     def __init__(self, model: ScoreModel, augmentation: Tensor) -> None:
         self._model, self._augmentation, self.schedule = model, augmentation, model.schedule
@@ -26,8 +26,8 @@ class Augmented:
         return self._model(x_t, t, labels, self._augmentation)
 
 
-class Labelled:
-    """A model that is told labels; with guidance w it exaggerates them (Ho & Salimans 2022, Eq. 6),
+class LabelConditioned:
+    """A model conditioned on labels; with guidance w it exaggerates them (Ho & Salimans 2022, Eq. 6),
 
         eps = (1 + w) eps(x_t, label) - w eps(x_t),
 
@@ -39,22 +39,33 @@ class Labelled:
         guidance: w; 0 is none.
     """
 
-    def __init__(self, model: ScoreModel | Augmented, labels: Tensor, guidance: float = 0.0) -> None:
+    def __init__(self, model: ScoreModel | AugmentationConditioned, labels: Tensor, guidance: float = 0.0) -> None:
         self.model, self._labels, self._guidance, self.schedule = model, labels, guidance, model.schedule
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """The estimate at times t of shape () or (B,)."""
-        told = self.model(x_t, t, self._labels)
+        conditional = self.model(x_t, t, self._labels)
         if self._guidance == 0:
-            return told
+            return conditional
         w, plain = self._guidance, self.model(x_t, t, self._labels.new_full(self._labels.shape, NO_LABEL))
-        return replace(told, eps=(1 + w) * told.eps - w * plain.eps)
+        return replace(conditional, eps=(1 + w) * conditional.eps - w * plain.eps)
 
 
-def told(model: ScoreModel, labels: Tensor | None, augmentation: Tensor | None = None) -> Model:
-    """The model, told labels (B,) if it can be, and how images were augmented (B, K) if they were."""
-    informed = model if augmentation is None else Augmented(model, augmentation)
-    return informed if labels is None or model.classes is None else Labelled(informed, labels)
+def condition(model: ScoreModel, labels: Tensor | None, augmentation: Tensor | None = None) -> Model:
+    """The model conditioned on labels (B,) if it has classes, and on how images were augmented (B, K) if they were."""
+    augmented = model if augmentation is None else AugmentationConditioned(model, augmentation)
+    return augmented if labels is None or model.classes is None else LabelConditioned(augmented, labels)
+
+
+class Clipped:
+    """A model whose estimates of x_0 are clipped to a range."""
+
+    def __init__(self, model: Model, low: float, high: float) -> None:
+        self._model, self._range, self.schedule = model, (low, high), model.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
+        """The clipped estimate."""
+        return self._model(x_t, t).clip(*self._range)
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ class Measurement:
         return x - self.project(x) + alpha * self.y.to(x) + sigma * self.project(eps)
 
 
-class Observed:
+class MeasurementConditioned:
     """A model given a part of the data: inpainting, colorization, upsampling with an unconditional model.
 
     The estimate of x_0 has the part that is known put in. So P x_t has its exact score given y, that of
@@ -87,7 +98,7 @@ class Observed:
     sampler. The rest is exact where a corrector mixes at each level; a predictor alone sees x_t on the way only.
 
     Args:
-        model: unconditional, or told labels.
+        model: unconditional, or conditioned on labels.
         measurement: what is known.
     """
 

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from score_lightning.conditional import Labelled, Observed
+from score_lightning.conditional import LabelConditioned, MeasurementConditioned
 from score_lightning.divergence import along, exact
 from score_lightning.models import Model
 from score_lightning.samplers.flow import ProbabilityFlow
@@ -116,6 +116,6 @@ def continuous(model: M) -> M:
     """The same model, or a conditional model of it, with the continuous limit of its schedule."""
     twin = copy.copy(model)
     twin.schedule = model.schedule.continuous()
-    if isinstance(twin, Labelled | Observed):
+    if isinstance(twin, LabelConditioned | MeasurementConditioned):
         twin.model = continuous(twin.model)
     return twin

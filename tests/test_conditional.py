@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from score_lightning.conditional import Labelled, Measurement, Observed, colorization, inpainting, upsampling
+from score_lightning.conditional import (
+    LabelConditioned,
+    Measurement,
+    MeasurementConditioned,
+    colorization,
+    inpainting,
+    upsampling,
+)
 from score_lightning.models import Estimate, GaussianMixtureModel
 from score_lightning.samplers import DDIM, Ancestral, AnnealedLangevin, sample
 from score_lightning.schedules import VP, geometric, linear_beta
@@ -41,7 +48,7 @@ def test_guidance_is_the_score_of_the_data_and_so_many_classifiers(guidance):
     x = torch.randn(6, 2, dtype=torch.float64).requires_grad_()
     (classifier,) = torch.autograd.grad(model.log_label(x, t, 1).sum(), x)
     (data,) = torch.autograd.grad(model.whole.log_prob(x, t).sum(), x)
-    guided = Labelled(model, torch.ones(6, dtype=torch.int64), guidance)(x, t)
+    guided = LabelConditioned(model, torch.ones(6, dtype=torch.int64), guidance)(x, t)
     assert_close(guided.score, data + (1 + guidance) * classifier, rtol=1e-6, atol=1e-9)
 
 
@@ -52,7 +59,7 @@ def test_labels_choose_components_one_by_one():
     expected = torch.stack(
         [(model.whole if k < 0 else model.parts[k])(x[i : i + 1], t).score[0] for i, k in enumerate(labels.tolist())]
     )
-    assert_close(Labelled(model, labels)(x, t).score, expected)
+    assert_close(LabelConditioned(model, labels)(x, t).score, expected)
 
 
 def project_first(x):
@@ -66,7 +73,7 @@ def test_annealed_langevin_given_a_coordinate_draws_from_the_conditional_distrib
     schedule, n = geometric(0.01, 3, 40), 4000
     std, known = 0.3, torch.tensor([value, 0.0], dtype=torch.float64)
     model = GaussianMixtureModel(MEANS, std, torch.ones(2, dtype=torch.float64), schedule)
-    observed = Observed(model, Measurement(project_first, known))
+    observed = MeasurementConditioned(model, Measurement(project_first, known))
     x = schedule.prior((n, 2), dtype=torch.float64)
     x = sample(observed, x, corrector=AnnealedLangevin(2e-5, 100))
     assert_close(x[:, 0], torch.full((n,), value, dtype=torch.float64))
@@ -83,7 +90,7 @@ def test_what_is_known_follows_its_exact_distribution_and_independent_rest_is_le
     one, n = torch.ones(1, dtype=torch.float64), 4000
     model = GaussianMixtureModel(torch.tensor([[0.3, -0.4]]).double(), 0.3, one, DDPM)
     known = Measurement(project_first, torch.tensor([0.9, 0.0], dtype=torch.float64))
-    observed, times = Observed(model, known), DDPM.times(200)
+    observed, times = MeasurementConditioned(model, known), DDPM.times(200)
     alpha, sigma = DDPM(times[0])
     x = known.perturb(DDPM.prior((n, 2), dtype=torch.float64), alpha, sigma, torch.randn(n, 2, dtype=torch.float64))
     states = []

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from tqdm.auto import tqdm
 
-from score_lightning.conditional import told
+from score_lightning.conditional import condition
 from score_lightning.data.images import ImageSet
 from score_lightning.data.module import ValidationOrder
 from score_lightning.data.pixels import Range
@@ -70,7 +70,7 @@ class ValidationLoss:
         # the second term moves an image to another level each time it comes round
         level = (numbers + numbers // len(self.times)) % len(self.times)
         t = self.times.to(level.device)[level]
-        return level, self._objective(told(model, labels), self._pixels.encode(images), t, noise)
+        return level, self._objective(condition(model, labels), self._pixels.encode(images), t, noise)
 
 
 @torch.no_grad()
@@ -165,7 +165,7 @@ def _bits(
     for index in tqdm(batches[rank.number :: rank.count], desc=name, disable=None if rank.number == 0 else True):
         labels = None if images.labels is None else images.labels[index].to(device)
         noise = ImageNoise(derive_seed(seed, "likelihood"), index.tolist())
-        mine.append((index, bits(told(model, labels), images[index].to(device), noise).cpu().double()))
+        mine.append((index, bits(condition(model, labels), images[index].to(device), noise).cpu().double()))
     everyones = [pair for part in rank.gather(mine) for pair in part]
     found = torch.full((n,), math.nan, dtype=torch.float64)
     for index, values in everyones:

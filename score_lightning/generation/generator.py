@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from score_lightning.conditional import Labelled, Measurement, Observed
+from score_lightning.conditional import LabelConditioned, Measurement, MeasurementConditioned
 from score_lightning.data.pixels import Range
 from score_lightning.errors import UserError
 from score_lightning.models import Model, ScoreModel
@@ -96,7 +96,7 @@ class Generator:
         pixels: range of pixels in the model.
         batch_size: images sampled at once.
         label: of all images, where the model is told labels; image i has label i modulo their number when None.
-        guidance: by labels, see `Labelled`.
+        guidance: by labels, see `LabelConditioned`.
         measurement: what is known of each image, in the model's range.
     """
 
@@ -123,10 +123,10 @@ class Generator:
         conditioned: Model = model
         if model.classes:
             labels = [i % model.classes if self.label is None else self.label for i in indices]
-            conditioned = Labelled(model, torch.tensor(labels, device=device), self.guidance)
+            conditioned = LabelConditioned(model, torch.tensor(labels, device=device), self.guidance)
         known = self.measurement
         if known is not None:
-            conditioned = Observed(conditioned, known)
+            conditioned = MeasurementConditioned(conditioned, known)
             x = known.perturb(x, *model.schedule(model.schedule.t_max), noise(x))
         x = self.sampler(conditioned, x, noise, progress, observe)
         x = x if known is None else known.impose(x)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from score_lightning.models import Estimate, Model
+from score_lightning.conditional import Clipped
+from score_lightning.models import Model
 from score_lightning.schedules import RandnLike, Schedule, Spacing
 
 
@@ -48,17 +49,6 @@ class Corrector(Protocol):
 
     def step(self, model: Model, x: Tensor, t: Tensor, randn_like: RandnLike) -> Tensor:
         """x, still at time t."""
-
-
-class Clipped:
-    """A model whose estimates of x_0 are clipped to a range."""
-
-    def __init__(self, model: Model, low: float, high: float) -> None:
-        self._model, self._range, self.schedule = model, (low, high), model.schedule
-
-    def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
-        """The clipped estimate."""
-        return self._model(x_t, t).clip(*self._range)
 
 
 @torch.no_grad()

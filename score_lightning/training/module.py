@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from score_lightning.conditional import NO_LABEL, told
+from score_lightning.conditional import NO_LABEL, condition
 from score_lightning.data.augment import augment
 from score_lightning.data.pixels import Range
 from score_lightning.errors import NonFiniteError
@@ -111,7 +111,7 @@ class ScoreModule(L.LightningModule):
         x_0, augmentation = self._augmentation(batch["images"], noise)
         t = self._objective.draw_t(self.model.schedule, noise.rand(len(x_0)))
         labels = self._augmentation.labels(batch["labels"], noise) if self.model.classes else None
-        model = told(self.model, labels, augmentation)
+        model = condition(self.model, labels, augmentation)
         if self._compile:
             self._compile = False
             self._try_to_compile(lambda: self._objective(model, x_0, t, torch.zeros_like))
