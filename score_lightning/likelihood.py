@@ -1,4 +1,4 @@
-"""Likelihood and latents: what the probability-flow ODE, being invertible, says of data (Song et al. 2021, Sec. 4.3).
+"""Likelihood and latents: what the probability-flow ODE, being invertible, says of data (Song et al. 2021a, Sec. 4.3).
 
 The ODE carries x_0 at the least noise to x_T at the most. With the distribution N(0, sigma_T^2 I) there, also where the
 sampling of a recipe starts from another, the instantaneous change of variables (Chen et al. 2018, Eq. 8) gives the

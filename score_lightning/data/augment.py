@@ -5,7 +5,7 @@ reflections where it ends. What was done becomes nine numbers, all 0 for an imag
 gets beside the noise level: so it does not take augmented images for the data.
 
 Images are resampled at twice the resolution, reached and left by the low-pass filter of an orthonormal wavelet
-(StyleGAN2-ADA: Karras et al. 2020, App. B): a map that moves whole pixels changes none of them.
+(StyleGAN2-ADA: Karras et al. 2020b, App. B): a map that moves whole pixels changes none of them.
 """
 
 import math

@@ -43,7 +43,7 @@ def conv(inputs: int, outputs: int, size: int = 3, scale: float = 1.0) -> nn.Con
 
 
 def halve(x: Tensor, fir: bool) -> Tensor:
-    """(B, C, H/2, W/2) by averages of 2 x 2 pixels, or by the filter (1, 3, 3, 1) (Karras et al. 2020, App. B)."""
+    """(B, C, H/2, W/2) by averages of 2 x 2 pixels, or by the filter (1, 3, 3, 1) (Karras et al. 2020a, App. B)."""
     return _filter(x, stride=2, padding=1) if fir else F.avg_pool2d(x, 2)
 
 
@@ -117,7 +117,7 @@ class Style:
         eps: of the group norms.
         adaptive: whether the embedding scales and shifts the second norm's output (Nichol & Dhariwal 2021, Sec. 3.4);
             else it is added before that norm.
-        rescale: whether sums with a skip are divided by the square root of 2 (Song et al. 2021, App. H.1).
+        rescale: whether sums with a skip are divided by the square root of 2 (Song et al. 2021a, App. H.1).
         fir: whether resolution changes by the filter (1, 3, 3, 1) rather than by repeating and averaging.
         heads: of the attention.
         head_channels: channels per head, where the number of heads follows from it.

@@ -24,7 +24,7 @@ class Fourier(nn.Module):
 
     Args:
         width: numbers in an embedding, even.
-        scale: standard deviation of the frequencies; 16 in NCSN++ (Song et al. 2021, App. H.1).
+        scale: standard deviation of the frequencies; 16 in NCSN++ (Song et al. 2021a, App. H.1).
         counted: whether the frequencies are parameters, if frozen ones, as the score SDEs count them; else a buffer.
     """
 

@@ -1,4 +1,4 @@
-"""NCSN++ and DDPM++, the U-Nets of the score SDEs (Song et al. 2021, App. H) and of EDM (Karras et al. 2022).
+"""NCSN++ and DDPM++, the U-Nets of the score SDEs (Song et al. 2021a, App. H) and of EDM (Karras et al. 2022).
 
 Against DDPM's U-Net: resolution changes in BigGAN's residual blocks, sums with a skip are divided by the square root of
 2, attention on the way up follows a level's last block only. NCSN++ adds the filter (1, 3, 3, 1) to every change of

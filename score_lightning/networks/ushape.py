@@ -1,7 +1,7 @@
 """The shape that all U-Nets here share: levels of halved resolution down and up, joined by skips.
 
 A level is some residual blocks, at some resolutions with self-attention. The way up takes what the way down left. An
-image pyramid may accompany the way down, and another one gather the result on the way up (Song et al. 2021, App. H.1).
+image pyramid may accompany the way down, and another one gather the result on the way up (Song et al. 2021a, App. H.1).
 """
 
 from collections.abc import Iterable, Sequence

@@ -26,7 +26,7 @@ def weigh(name: str, gamma: float = 5.0, sigma_data: float = 0.5) -> Weight:
 
     sigma2 makes every level count alike (Song & Ermon 2019, Sec. 4.2). min_snr is min(SNR, gamma) on the x_0 loss, that
     is min(1, gamma / SNR) on the eps loss, SNR = alpha^2 / sigma^2 (Hang et al. 2023). likelihood is g^2 (Song et al.
-    2021b, Eq. 8), of continuous schedules. edm is (n^2 + sigma_data^2) / (n sigma_data)^2 on the x_0 loss, n = sigma /
+    2021c, Eq. 8), of continuous schedules. edm is (n^2 + sigma_data^2) / (n sigma_data)^2 on the x_0 loss, n = sigma /
     alpha (Karras et al. 2022, Table 1).
 
     Raises:
@@ -84,7 +84,7 @@ class Denoising(Weighted):
         weight: sigma2, uniform, min_snr, likelihood or edm (see `weigh`).
         times: how training times are distributed: uniform over the schedule; log_normal, ln(sigma / alpha) ~
             N(log_mean, log_std^2) (Karras et al. 2022, Table 1); or importance, with density lambda / sigma^2 and the
-            loss divided by it, which has the same expectation and less variance (Song et al. 2021b, Sec. 5.1).
+            loss divided by it, which has the same expectation and less variance (Song et al. 2021c, Sec. 5.1).
         gamma: the largest signal-to-noise ratio that min_snr counts.
         sigma_data: standard deviation of the data, for edm.
         log_mean, log_std: of log_normal times.

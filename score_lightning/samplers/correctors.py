@@ -15,7 +15,7 @@ class Langevin:
     """Unadjusted Langevin dynamics (Song & Ermon 2019, Eq. 4) with a step that is constant, or follows from the noise.
 
     With a signal-to-noise ratio r the step is delta = 2 (r sigma_t)^2. That is the rule 2 (r |z| / |score|)^2 of Song
-    et al. 2021, Algorithms 4 and 5, with |z|^2 and |score|^2 at what they are on average, D and D / sigma_t^2: norms of
+    et al. 2021a, Alg. 4 and 5, with |z|^2 and |score|^2 at what they are on average, D and D / sigma_t^2: norms of
     single images would make the step depend on its own noise, those of a batch, as in its code, on other images.
 
     Args:

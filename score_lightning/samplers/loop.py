@@ -1,6 +1,6 @@
 """The one loop: at each time a corrector may mix, then a predictor may step to the next time.
 
-NCSN has a corrector only, DDPM a predictor only, the score SDEs both (Song et al. 2021, Algorithm 1). The final
+NCSN has a corrector only, DDPM a predictor only, the score SDEs both (Song et al. 2021a, Algorithm 1). The final
 denoising reads out E[x_0 | x] at the last time: DDPM's last step, which adds no noise, is just that.
 """
 

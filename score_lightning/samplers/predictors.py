@@ -35,7 +35,7 @@ class OneEstimate:
 
 
 class Ancestral(OneEstimate):
-    """DDPM's sampler (Ho et al. 2020, Algorithm 2); with the small variance also NCSN's (Song et al. 2021, App. F).
+    """DDPM's sampler (Ho et al. 2020, Algorithm 2); with the small variance also NCSN's (Song et al. 2021a, App. F).
 
     The mean is the posterior's, with the estimated x_0 (Eq. 7). The fixed variance is sigma_ts^2 = beta_t (`large`,
     best for x_0 ~ N(0, I)), the posterior's beta~_t (`small`, best for a single x_0), or what the network has `learned`
@@ -61,7 +61,7 @@ class Ancestral(OneEstimate):
 
 
 class DDIM(OneEstimate):
-    """x_s = alpha_s x_0 + sqrt(sigma_s^2 - d^2) eps + d z (Song et al. 2021, DDIM, Eq. 12).
+    """x_s = alpha_s x_0 + sqrt(sigma_s^2 - d^2) eps + d z (Song et al. 2021b, Eq. 12).
 
     d^2 = eta^2 times the posterior's variance (Eq. 16): eta = 1 is Ancestral("small"), and eta = 0 is deterministic,
     Euler's method for the probability-flow ODE d(x / alpha) / d(sigma / alpha) = eps (Eq. 14).
@@ -84,7 +84,7 @@ class DDIM(OneEstimate):
 
 
 class ReverseDiffusion(OneEstimate):
-    """x_s = (2 - alpha_ts) x_t + sigma_ts^2 score + sigma_ts z (Song et al. 2021, Eq. 46 and App. E).
+    """x_s = (2 - alpha_ts) x_t + sigma_ts^2 score + sigma_ts z (Song et al. 2021a, Eq. 46 and App. E).
 
     The reverse SDE discretized as the forward one was: x_t = alpha_ts x_s + sigma_ts z.
     """
@@ -97,7 +97,7 @@ class ReverseDiffusion(OneEstimate):
 
 
 class EulerMaruyama(OneEstimate):
-    """x_s = x_t - (f x_t - g^2 score) (t - s) + g sqrt(t - s) z, the reverse SDE (Song et al. 2021, Eq. 6)."""
+    """x_s = x_t - (f x_t - g^2 score) (t - s) + g sqrt(t - s) z, the reverse SDE (Song et al. 2021a, Eq. 6)."""
 
     def check(self, schedule: Schedule) -> None:
         """Refuses discrete levels, which have no SDE.

@@ -1,6 +1,6 @@
 """Solvers of the probability-flow ODE of second order, in variables that make it the same for every schedule.
 
-With y = x / alpha and n = sigma / alpha the ODE is dy / dn = eps (Song et al. 2021, DDIM, Eq. 14; Karras et al. 2022,
+With y = x / alpha and n = sigma / alpha the ODE is dy / dn = eps (Song et al. 2021b, Eq. 14; Karras et al. 2022,
 Eq. 1 with s = 1): whatever the schedule, only eps is to be integrated. Euler's method for it is DDIM.
 """
 

@@ -1,6 +1,6 @@
 """Continuous schedules: a kernel at every time, from log alpha(t) and sigma(t) alone.
 
-The SDE dx = f(t) x dt + g(t) dw that has this kernel follows from it (Song et al. 2021, Eq. 5 and App. B):
+The SDE dx = f(t) x dt + g(t) dw that has this kernel follows from it (Song et al. 2021a, Eq. 5 and App. B):
 
     f = d log alpha / dt,    g^2 = d sigma^2 / dt - 2 f sigma^2
 
@@ -25,7 +25,7 @@ class Continuous:
     """
 
     levels: int | None = None
-    scale = 999.0  # as networks that were made for 1000 levels expect (Song et al. 2021, its code)
+    scale = 999.0  # as networks that were made for 1000 levels expect (Song et al. 2021a, its code)
     start = "gaussian"
 
     def __init__(self, t_min: float, t_max: float = 1.0) -> None:
@@ -113,7 +113,7 @@ class Continuous:
 class VE(Continuous):
     """Variance exploding, the limit of NCSN: alpha = 1, sigma(t) = sigma_min (sigma_max / sigma_min)^t.
 
-    Song et al. 2021, Eq. 31.
+    Song et al. 2021a, Eq. 31.
 
     Raises:
         ValueError: unless 0 < sigma_min < sigma_max.
@@ -141,7 +141,7 @@ class VE(Continuous):
 class VP(Continuous):
     """Variance preserving, the limit of DDPM: beta(t) linear, log alpha(t) = -1/2 integral of beta from 0 to t.
 
-    Song et al. 2021, Eq. 33; alpha^2 + sigma^2 = 1.
+    Song et al. 2021a, Eq. 33; alpha^2 + sigma^2 = 1.
 
     Raises:
         ValueError: unless 0 < beta_min <= beta_max.
@@ -173,7 +173,7 @@ class VP(Continuous):
 
 
 class SubVP(VP):
-    """Sub-VP: VP's alpha with sigma = 1 - alpha^2, less noise at every time (Song et al. 2021, Eq. 29 and 33)."""
+    """Sub-VP: VP's alpha with sigma = 1 - alpha^2, less noise at every time (Song et al. 2021a, Eq. 29 and 33)."""
 
     def sigma(self, t: Tensor) -> Tensor:
         """sigma(t), of t's shape."""

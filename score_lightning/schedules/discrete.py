@@ -98,7 +98,7 @@ class Discrete:
         """(steps,) descending times, the most noise first; all levels when steps is None.
 
         `uniform` runs from the last level to level 0 inclusive, `quadratic` likewise with small times closer together
-        (Song et al. 2021, DDIM, App. D.2). `log_snr` is uniform in ln(sigma / alpha), `karras` in (sigma / alpha)^(1/7)
+        (Song et al. 2021b, App. D.2). `log_snr` is uniform in ln(sigma / alpha), `karras` in (sigma / alpha)^(1/7)
         (Karras et al. 2022, Eq. 5), both at the nearest levels. `leading` is DDIM's published 0, c, 2c, ... with
         c = levels // steps, and `trailing` the same counted down from the last level.
 

@@ -95,7 +95,7 @@ def test_bad_settings_are_refused():
 
 @pytest.mark.parametrize("schedule", [VE(), VP(), SubVP(), EDM()], ids=["ve", "vp", "sub", "edm"])
 def test_likelihood_weighting_is_g2(schedule):
-    """Song et al. 2021b, Eq. 8: lambda = g^2, as a weight of the score loss."""
+    """Song et al. 2021c, Eq. 8: lambda = g^2, as a weight of the score loss."""
     model = ScoreModel(lambda x, c: torch.sin(x), schedule, "score")
     x_0, eps = torch.randn(2, 4, 6, dtype=torch.float64)
     t = schedule.at(torch.rand(4, dtype=torch.float64))
