@@ -90,7 +90,6 @@ def _seeds(own: dict[str, Any]) -> list[int]:
 
 def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
     from score_lightning import checkpoint
-    from score_lightning.evaluation.features.base import state_sha256
     from score_lightning.evaluation.model_losses import level_losses, mean_bits
     from score_lightning.evaluation.outputs import Outputs, describe_run
     from score_lightning.evaluation.report import make_folder
@@ -102,6 +101,7 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
         build_validation,
     )
     from score_lightning.formats.native import run_folder_of
+    from score_lightning.runtime.files import sha256_of_state
     from score_lightning.runtime.processes import find_device, launch
 
     seeds, weights = _seeds(own), own.get("weights", "ema")
@@ -145,7 +145,8 @@ def _evaluate_checkpoint(own: dict[str, Any], words: Sequence[str]) -> None:
         pixels = points[0].generator.pixels
         likelihood = mean_bits(model, held_out, own["likelihood"], size, pixels, variance, rank)
     if rank.number == 0:
-        settings = {"checkpoint": own["ckpt"], "step": step, "weights": weights, "weights_sha256": state_sha256(model)}
+        settings = {"checkpoint": own["ckpt"], "step": step, "weights": weights}
+        settings |= {"weights_sha256": sha256_of_state(model.state_dict())}
         settings |= {"continuous": resolved.config.continuous, "labels": resolved.plain()["labels"]}
         settings |= describe_run(n, evaluator, rank, device, size)
         title = f"{Path(resolved.config.exp).stem}: {n:,} images against {reference.name}"

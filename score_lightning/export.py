@@ -1,8 +1,6 @@
 """Writes a checkpoint for other programs: python -m score_lightning.export ckpt=FILE format=safetensors out=DIR."""
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,23 +35,19 @@ def main(words: Sequence[str]) -> None:
 
     from score_lightning import checkpoint
     from score_lightning.formats.native import write_exported
+    from score_lightning.runtime.files import atomic_path
 
     if not out.name:
         raise UserError(f"out={own['out']} must be a new folder")
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        if name == "safetensors":
-            model, resolved, step = checkpoint.open_changed(own["ckpt"], [])
-            write_exported(partial, model.state_dict(), resolved.plain(), step)
-        else:
-            _to_diffusers(partial, own["ckpt"])
-        if out.is_dir():
-            out.rmdir()
-        partial.rename(out)
+        with atomic_path(out) as partial:  # an empty folder gives way, too
+            if name == "safetensors":
+                model, resolved, step = checkpoint.open_changed(own["ckpt"], [])
+                write_exported(partial, model.state_dict(), resolved.plain(), step)
+            else:
+                _to_diffusers(partial, own["ckpt"])
     except (OSError, SafetensorError) as error:
         raise UserError(f"{out} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     print(f"Exported {own['ckpt']} in format={name}: {out}")
 
 

@@ -1,6 +1,5 @@
 """Turns published weights into a checkpoint: python -m score_lightning.import_weights path=FILE exp=RECIPE out=FILE."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from score_lightning import cli, config
 from score_lightning.errors import UserError
+from score_lightning.runtime.files import sha256_of_file, sha256_of_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,7 +71,8 @@ def main(words: Sequence[str]) -> None:
     if name in ("diffusers", "improved-diffusion") and resolved.config.labels.classes:
         resolved = config.change(resolved.plain(), str(path), ["labels.drop=0"])  # trained with labels only
     prefixed = {kind: {f"net.{key}": value for key, value in state.items()} for kind, state in entries.items()}
-    imported = {"format": str(name), "file": path.name, "sha256": _sha256(path)}
+    sha256 = sha256_of_folder(path) if path.is_dir() else sha256_of_file(path)
+    imported = {"format": str(name), "file": path.name, "sha256": sha256}
     checkpoint.write(out, resolved.plain(), prefixed, published.step, imported)
     weights = sum(value.numel() for value in entries["ema"].values())
     print(f"Imported {weights:,} numbers in format={name}, {'averaged' if published.average else 'as they are'}: {out}")
@@ -194,16 +195,6 @@ def check_sigmas(sigmas: "Tensor | None", schedule: "Schedule", path: Path) -> N
             f"({schedule.levels or 'continuous'}) from {ends[0]:g} to {ends[1]:g}: take another exp, or add "
             "schedule.sigma_max=… schedule.sigma_min=…"
         )
-
-
-def _sha256(path: Path) -> str:
-    """Of a file its own; of a folder that of the names and hashes of the files in it."""
-    if path.is_file():
-        with path.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    listed = "".join(f"{file.relative_to(path)} {_sha256(file)}\n" for file in files)
-    return hashlib.sha256(listed.encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What images are compared with: statistics of reference images, computed once and kept in the cache folder."""
 
 import hashlib
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from score_lightning.data.images import ImageSet, check_unpacked
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features.base import Features
 from score_lightning.evaluation.metrics import InOrder, Moments, Statistics
+from score_lightning.runtime.files import atomic_file
 from score_lightning.runtime.processes import Rank
 
 BATCH = 256
@@ -180,11 +180,8 @@ def _write(path: Path, key: str, statistics: Statistics) -> None:
     arrays = {"key": np.array(key), "mu": statistics.mean.numpy(), "sigma": statistics.cov.numpy()}
     if statistics.features is not None:
         arrays["features"] = statistics.features.cpu().numpy()
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(temporary, allow_pickle=False, **arrays)
-        temporary.replace(path)
+        with atomic_file(path) as file:
+            np.savez(file, allow_pickle=False, **arrays)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         print(f"Statistics of the reference cannot be kept at {path} ({error}): set SCORE_LIGHTNING_CACHE")

@@ -3,7 +3,6 @@
 import base64
 import html
 import json
-import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from score_lightning.errors import UserError
 from score_lightning.evaluation.plots import label_of
+from score_lightning.runtime.files import write_text
 
 
 def make_folder(folder: Path) -> Path:
@@ -25,13 +25,6 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         raise UserError(f"{folder} cannot be made as a folder for results: {error}") from error
     return folder
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def summarize(results: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import torch
 
 from score_lightning.config import Resolved, change
 from score_lightning.errors import UserError
-from score_lightning.evaluation.features.base import state_sha256
 from score_lightning.experiment.build import build_model
 from score_lightning.formats.native import WEIGHTS, load_weights, read
 from score_lightning.generation.generator import Generator
 from score_lightning.models import ScoreModel
+from score_lightning.runtime.files import sha256_of_state
 from score_lightning.runtime.processes import device_name
 
 IMAGE_PARTS = (
@@ -71,6 +71,5 @@ def image_key(model: ScoreModel, resolved: Resolved, generator: Generator, seed:
             torch.arange(1.0, 1 + math.prod(generator.shape)).view(1, *generator.shape)
         )
         known.update(generator.measurement.y.numpy().tobytes() + shown.numpy().tobytes())
-    return (
-        f"{state_sha256(model)} {parts} {generator.label} {known.hexdigest()} {generator.batch_size} {seed} {machine}"
-    )
+    weights = sha256_of_state(model.state_dict())
+    return f"{weights} {parts} {generator.label} {known.hexdigest()} {generator.batch_size} {seed} {machine}"

@@ -21,9 +21,9 @@ from score_lightning.data.sources import Split
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluator import Evaluator
 from score_lightning.evaluation.reference import Reference
-from score_lightning.evaluation.report import write_text
 from score_lightning.experiment.build_evaluation import build_evaluator, build_features
 from score_lightning.generation.generator import Generator
+from score_lightning.runtime.files import write_text
 from score_lightning.runtime.startup import is_first
 from score_lightning.tracking.csv import MetricsLog
 from score_lightning.tracking.dashboard import IDENTITY, Dashboard

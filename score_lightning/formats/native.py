@@ -1,9 +1,7 @@
 """Checkpoints of this project: files of plain data with the resolved configuration inside."""
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from score_lightning.errors import UserError
+from score_lightning.runtime.files import atomic_file
 
 WEIGHTS = {"ema": "average.model.", "raw": "model."}  # which weights, and how their names begin
 EXPORTED = ("model.safetensors", "config.json")
@@ -60,16 +59,11 @@ def write(
     """
     state = {WEIGHTS[kind] + name: value for kind, values in weights.items() for name, value in values.items()}
     contents = {"config": config, "state_dict": state, "global_step": step, "imported": imported}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(contents, partial)
-        partial.replace(path)
+        with atomic_file(path) as file:
+            torch.save(contents, file)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path} cannot be written: {error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def write_exported(folder: Path, weights: Mapping[str, Tensor], config: dict[str, Any], step: int) -> None:

@@ -6,7 +6,6 @@ number of threads per process the images are the same to the bit for any number 
 
 import hashlib
 import itertools
-import os
 import shutil
 import zipfile
 import zlib
@@ -24,6 +23,7 @@ from score_lightning.conditional import LabelConditioned, Measurement, Measureme
 from score_lightning.data.pixels import Range
 from score_lightning.errors import UserError
 from score_lightning.models import Model, ScoreModel
+from score_lightning.runtime.files import atomic_file
 from score_lightning.runtime.processes import Rank
 from score_lightning.runtime.randomness import ImageNoise
 from score_lightning.samplers import Sampler
@@ -70,11 +70,9 @@ class BatchStore:
             UserError: when it cannot be written.
         """
         path = self._path(batch.indices)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            np.savez(temporary, images=batch.images.cpu().numpy(), finite=batch.finite.numpy())
-            temporary.replace(path)
+            with atomic_file(path) as file:
+                np.savez(file, images=batch.images.cpu().numpy(), finite=batch.finite.numpy())
         except OSError as error:
             raise UserError(f"images cannot be kept at {path}: {error.strerror}. Free space, or change out=") from error
 

@@ -21,6 +21,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import distributed
 
 from score_lightning.errors import NonFiniteError, StopRequested, UserError
+from score_lightning.runtime.files import atomic_file, atomic_path
 from score_lightning.runtime.processes import rank_of
 from score_lightning.runtime.signals import SIGNALS
 from score_lightning.tracking.csv import MetricsLog
@@ -48,19 +49,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UserError: when it cannot be written, on a full disk say; the file that was there stays.
         """
         path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with atomic_file(path) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
             if path.name.startswith("step_"):
                 self._make_last(path)
         except (OSError, RuntimeError) as error:
-            with suppress(OSError):
-                partial.unlink()
             kept = f"; {path} is as it was" if path.exists() else ""
             # torch tells that the file is too short, and not why
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
@@ -281,14 +275,11 @@ def _wait(trainer: L.Trainer) -> None:
 
 def _link(path: Path, name: Path) -> None:
     """Makes a name another one of a file, or a copy of it where files cannot have two names; at once."""
-    partial = name.with_name(f".{name.name}.{os.getpid()}")
-    with suppress(FileNotFoundError):
-        partial.unlink()
-    try:
-        os.link(path, partial)
-    except OSError:
-        partial.write_bytes(path.read_bytes())
-    partial.replace(name)
+    with atomic_path(name) as partial:
+        try:
+            partial.hardlink_to(path)
+        except OSError:
+            partial.write_bytes(path.read_bytes())
 
 
 class KeepLog(L.Callback):

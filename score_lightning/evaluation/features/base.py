@@ -1,6 +1,5 @@
 """Features of images: what a network makes of them, tried out before any long work."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,12 +77,3 @@ class Features:
         if not torch.isfinite(features).all():
             raise UserError(f"features {self.name} are not finite for a grey image: wrong weights or precision?")
         return Probe(features[0].double(), None if logits is None else logits.shape[1])
-
-
-def state_sha256(network: nn.Module) -> str:
-    """SHA-256 of a network's weights, with their names and shapes."""
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -1,7 +1,6 @@
 """A small convolutional classifier of a data set's own labels, as a source of features."""
 
 import hashlib
-import os
 import pickle
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tqdm.auto import tqdm
 
 from score_lightning.data.images import ImageSet
 from score_lightning.errors import UserError
+from score_lightning.runtime.files import atomic_file
 from score_lightning.runtime.randomness import derive_seed, generator
 
 STEPS, BATCH, LR = 600, 128, 2e-3
@@ -111,11 +111,9 @@ def _read(network: Classifier, path: Path) -> float | None:
 
 
 def _write(network: Classifier, accuracy: float, path: Path) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"weights": network.state_dict(), "accuracy": accuracy}, temporary)
-        temporary.replace(path)
+        with atomic_file(path) as file:
+            torch.save({"weights": network.state_dict(), "accuracy": accuracy}, file)
     except OSError as error:
         raise UserError(
             f"the fitted classifier cannot be kept at {path}: {error}. Set SCORE_LIGHTNING_CACHE"

@@ -23,11 +23,11 @@ from torchvision.models import VGG16_Weights
 
 from score_lightning.data.images import ImageSet
 from score_lightning.errors import UserError
-from score_lightning.evaluation.features.base import Features, state_sha256
+from score_lightning.evaluation.features.base import Features
 from score_lightning.evaluation.features.classifier import fit_classifier
 from score_lightning.evaluation.features.dinov2 import DINOv2
 from score_lightning.evaluation.features.weights import file_sha256, published, read_weights
-from score_lightning.runtime.files import cache_folder
+from score_lightning.runtime.files import cache_folder, sha256_of_state
 from score_lightning.runtime.randomness import derive_seed
 
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -85,7 +85,7 @@ def random(weights: str | None = None, seed: int = 0) -> Features:
         network = _loaded(lambda file: FeatureExtractorInceptionV3("random", INCEPTION_LAYERS, file), path)
     else:
         network = _untrained_inception(seed)
-        sha256 = state_sha256(network)
+        sha256 = sha256_of_state(network.state_dict())
     return Features("random", Colored(network), sha256, resize=RESIZE.format(299))
 
 
@@ -170,7 +170,9 @@ def classifier(split: Split) -> Features:
         raise UserError("features=classifier needs labels (class folders, or `labels` in the npz)")
     network, accuracy = fit_classifier(train, validation, cache_folder())
     resize = "averaged to 32 x 32 pixels where larger"
-    return Features("classifier", network, state_sha256(network), resize=resize, classifier_accuracy=accuracy)
+    return Features(
+        "classifier", network, sha256_of_state(network.state_dict()), resize=resize, classifier_accuracy=accuracy
+    )
 
 
 def auto(split: Split) -> Features:

@@ -1,6 +1,5 @@
 """Weights of published networks: found or downloaded, verified by their SHA-256, and read without running any code."""
 
-import hashlib
 import pickle
 import socket
 import zipfile
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from score_lightning.errors import UserError
+from score_lightning.runtime.files import sha256_of_file
 
 
 def published(url: str, sha256: str, weights: str | None, name: str | None = None) -> Path:
@@ -69,8 +69,7 @@ def file_sha256(path: Path) -> str:
         UserError: when there is no such file.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of_file(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read (features.weights): {error.strerror}") from error
 
