@@ -152,7 +152,7 @@ class Evaluator:
         fake = collect(self.features, taken(), self._shape, keep, rank)
         everyones = rank.gather((bad, sum(seen)))
         check_finite([i for indices, _ in everyones for i in indices], sum(n for _, n in everyones))
-        metrics = rank.from_first(self._compute(fake) if rank.number == 0 else {})
+        metrics = rank.broadcast(self._compute(fake) if rank.number == 0 else {})
         neighbors = self._neighbors(fake, shown) if rank.number == 0 and shown else None
         return Result(metrics, pictures.compute().cpu(), neighbors)
 

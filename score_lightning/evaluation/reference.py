@@ -77,7 +77,7 @@ def collect(
     moments = Moments(probe.origin).to(rank.device)
     rows = {"features": InOrder(torch.empty(len(probe.origin))), "logits": InOrder(torch.empty(probe.classes or 0))}
     kept = {name: rows[name].to(rank.device) for name in keep}
-    with rank.agreeing():
+    with rank.sharing_errors():
         for indices, images in batches:
             found, logits = features(images)
             moments.update(found)
@@ -112,7 +112,7 @@ def reference_statistics(
     key = _key(features, images, rank)
     path = cache / f"statistics-{key[:24]}.npz"
     known = _read(path, key, keep, rank.device) if key and rank.number == 0 else None
-    if not rank.from_first(known is not None):
+    if not rank.broadcast(known is not None):
         numbers = torch.arange(len(images)).split(BATCH)[rank.number :: rank.count]
         shown = tqdm(numbers, "features of the reference", disable=None if progress else True, leave=False)
         batches = ((i, images[i].to(rank.device)) for i in shown)

@@ -25,9 +25,9 @@ from score_lightning.experiment.build_evaluation import build_evaluator, build_f
 from score_lightning.generation.generator import Generator
 from score_lightning.runtime.files import write_text
 from score_lightning.runtime.startup import is_first
-from score_lightning.tracking.csv import MetricsLog
+from score_lightning.tracking.csv import MetricsLogger
 from score_lightning.tracking.dashboard import IDENTITY, Dashboard
-from score_lightning.tracking.wandb import PatientWandb
+from score_lightning.tracking.wandb import ResilientWandbLogger
 from score_lightning.training.callbacks import Evaluate, LearningRate, SampleGrid
 from score_lightning.training.checkpointing import AsyncCheckpointWriter, AtomicCheckpointIO, Checkpoints, KeepLog
 from score_lightning.training.module import SHOWN
@@ -133,7 +133,7 @@ def build_trainer(resolved: Resolved, callbacks: list[L.Callback], folder: Path 
         if is_first():  # before anything else: what is killed from here on goes on in this folder, as this run
             write_text(place / "config.yaml", config.to_yaml(resolved.plain()))
             for logger in trainer.loggers:
-                if isinstance(logger, PatientWandb):
+                if isinstance(logger, ResilientWandbLogger):
                     write_text(place / IDENTITY, f"{logger.version}\n")
         return trainer
 
@@ -165,11 +165,11 @@ def _new_folder(parent: Path) -> Iterator[Path]:
 
 def _loggers(resolved: Resolved, folder: Path) -> list[Logger]:
     c = resolved.config
-    loggers: list[Logger] = [MetricsLog(folder.parent.parent, folder.parent.name, folder.name)]
+    loggers: list[Logger] = [MetricsLogger(folder.parent.parent, folder.parent.name, folder.name)]
     mode = _wandb_mode(c.logger.wandb)
     if mode != "off":
         loggers.append(
-            PatientWandb(
+            ResilientWandbLogger(
                 id=_identity(folder),
                 name=f"{folder.parent.name}/{folder.name}",
                 project=c.logger.project,

@@ -28,7 +28,7 @@ class Rank:
     device: torch.device | str = "cpu"
 
     @contextmanager
-    def agreeing(self) -> Iterator[None]:
+    def sharing_errors(self) -> Iterator[None]:
         """Raises a mistake, or a failure to write, of any rank on every rank, where the others would wait for it.
 
         Every rank must enter, and nothing inside may wait for another rank.
@@ -56,7 +56,7 @@ class Rank:
         torch.distributed.all_gather_object(everyones, mine)
         return everyones
 
-    def from_first(self, mine: Any) -> Any:
+    def broadcast(self, mine: Any) -> Any:
         """What rank 0 has; every rank must ask."""
         if self.count == 1:
             return mine

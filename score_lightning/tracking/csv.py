@@ -7,7 +7,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 
-class MetricsLog(CSVLogger):
+class MetricsLogger(CSVLogger):
     """Lightning's metrics.csv, with its rows at hand.
 
     Attributes:

@@ -16,8 +16,8 @@ from PIL import Image
 
 from score_lightning.errors import StopRequested
 from score_lightning.models import ScoreModel
-from score_lightning.tracking.csv import MetricsLog
-from score_lightning.tracking.wandb import STEP, PatientWandb
+from score_lightning.tracking.csv import MetricsLogger
+from score_lightning.tracking.wandb import STEP, ResilientWandbLogger
 
 IDENTITY = "wandb_id.txt"
 """The file of a run folder that holds the run's identity at Weights & Biases."""
@@ -56,7 +56,7 @@ class Dashboard(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """Gives W&B what it lost of a run that goes on."""
-        rows = [row for log in trainer.loggers if isinstance(log, MetricsLog) for row in log.rows]
+        rows = [row for log in trainer.loggers if isinstance(log, MetricsLogger) for row in log.rows]
         pictures = [
             (key, int(path.stem.rpartition("_")[2]), path)
             for key, begin in PICTURES.items()
@@ -124,7 +124,7 @@ def show(trainer: L.Trainer, key: str, path: Path) -> None:
     """Shows a picture to every logger, on the first rank."""
     step = trainer.global_step
     for logger in trainer.loggers if trainer.is_global_zero else []:
-        if isinstance(logger, PatientWandb):
+        if isinstance(logger, ResilientWandbLogger):
             logger.log_image(key, [str(path)], step=step, caption=[f"step {step}"])
         elif isinstance(logger, TensorBoardLogger):
             with Image.open(path) as picture:
@@ -139,9 +139,13 @@ def _define(run: Any) -> None:
     run.define_metric(STEP, hidden=True)
 
 
-def _wandb(trainer: L.Trainer) -> list[PatientWandb]:
+def _wandb(trainer: L.Trainer) -> list[ResilientWandbLogger]:
     """The W&B loggers, on the first rank."""
-    return [logger for logger in trainer.loggers if isinstance(logger, PatientWandb)] if trainer.is_global_zero else []
+    return (
+        [logger for logger in trainer.loggers if isinstance(logger, ResilientWandbLogger)]
+        if trainer.is_global_zero
+        else []
+    )
 
 
 def _others(trainer: L.Trainer) -> list[Any]:

@@ -19,7 +19,7 @@ UPLOAD = 120.0
 """Seconds that a run waits at its end for what is still to be sent; `wandb sync` sends it later."""
 
 
-class PatientWandb(WandbLogger):
+class ResilientWandbLogger(WandbLogger):
     """One run at W&B for one training, however often that is killed and goes on.
 
     Where the server cannot be reached or refuses the key the run is logged offline. Where logging fails later it ends
@@ -115,7 +115,7 @@ class PatientWandb(WandbLogger):
     @rank_zero_only
     def log_image(self, *args: Any, **options: Any) -> None:
         """Logs pictures."""
-        self._patiently(lambda: super(PatientWandb, self).log_image(*args, **options))
+        self._patiently(lambda: super(ResilientWandbLogger, self).log_image(*args, **options))
 
     def restore(self, rows: Sequence[Mapping[str, Any]], pictures: Sequence[tuple[str, int, Path]]) -> None:
         """Logs what was lost of rows of metrics and (key, step, file) of pictures from before a run went on."""

@@ -96,7 +96,7 @@ class SampleGrid(Periodic):
         for batch in self._generator(module.average.model, self._n, self._seed, rank):
             images.update(batch.images, batch.indices)
         drawn = images.compute().cpu()
-        with rank.agreeing():
+        with rank.sharing_errors():
             if rank.number == 0:
                 self._draw(drawn, trainer, module)
 
@@ -137,7 +137,7 @@ class Evaluate(Periodic):
         rank, show = rank_of(trainer), trainer.progress_bar_callback is not None and trainer.is_global_zero
         batches = self._generator(module.average.model, self._n, self._seed, rank, show)
         self.metrics = self._evaluator(batches, rank, progress=show).metrics
-        with rank.agreeing():
+        with rank.sharing_errors():
             if rank.number == 0:
                 self._write(trainer, module)
         distance = self.named.get(self._monitor, math.inf)

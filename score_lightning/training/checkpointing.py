@@ -24,7 +24,7 @@ from score_lightning.errors import NonFiniteError, StopRequested, UserError
 from score_lightning.runtime.files import atomic_file, atomic_path
 from score_lightning.runtime.processes import rank_of
 from score_lightning.runtime.signals import SIGNALS
-from score_lightning.tracking.csv import MetricsLog
+from score_lightning.tracking.csv import MetricsLogger
 
 PATIENCE = 10.0
 """Seconds in which what a killed training leaves behind, its workers, has ended."""
@@ -124,7 +124,7 @@ class Checkpoints(L.Callback):
         """Learns the run folder."""
         assert trainer.log_dir is not None
         self.folder = Path(trainer.log_dir) / "checkpoints"
-        with rank_of(trainer).agreeing():
+        with rank_of(trainer).sharing_errors():
             if trainer.is_global_zero:
                 for partial in self.folder.glob(".*.ckpt.*"):  # of a write that was killed
                     partial.unlink()
@@ -163,7 +163,7 @@ class Checkpoints(L.Callback):
         if number or self._due(trainer):
             self.save(trainer)
         if number:
-            with rank_of(trainer).agreeing():
+            with rank_of(trainer).sharing_errors():
                 _wait(trainer)
             saved = f"{self.last} is saved" if self.last else "nothing was trained yet"
             raise StopRequested(f"{signal.Signals(number).name} after step {trainer.global_step}: {saved}")
@@ -171,7 +171,7 @@ class Checkpoints(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """Writes the last checkpoint."""
         self.save(trainer)
-        with rank_of(trainer).agreeing():
+        with rank_of(trainer).sharing_errors():
             _wait(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
@@ -193,9 +193,9 @@ class Checkpoints(L.Callback):
         if step == self._step:
             return
         self._step, self._time = step, time.monotonic()
-        with rank_of(trainer).agreeing():
+        with rank_of(trainer).sharing_errors():
             for logger in trainer.loggers:
-                (logger.write if isinstance(logger, MetricsLog) else logger.save)()
+                (logger.write if isinstance(logger, MetricsLogger) else logger.save)()
             _wait(trainer)
         trainer.save_checkpoint(self.folder / f"step_{step:07d}.ckpt")
 
@@ -287,7 +287,7 @@ class KeepLog(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:  # noqa: ARG002
         """Finds the log."""
-        self._logs = [logger for logger in trainer.loggers if isinstance(logger, MetricsLog)]
+        self._logs = [logger for logger in trainer.loggers if isinstance(logger, MetricsLogger)]
 
     def state_dict(self) -> dict[str, Any]:
         """The rows of the log."""

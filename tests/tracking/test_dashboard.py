@@ -19,7 +19,7 @@ from score_lightning import config
 from score_lightning.errors import StopRequested
 from score_lightning.experiment import build
 from score_lightning.tracking.dashboard import IDENTITY, training_flops
-from score_lightning.tracking.wandb import FLUSH, PatientWandb, read_line, read_records
+from score_lightning.tracking.wandb import FLUSH, ResilientWandbLogger, read_line, read_records
 from score_lightning.training.module import ScoreModule
 
 
@@ -175,19 +175,19 @@ def test_a_refused_key_is_said_and_the_run_goes_on(tmp_path, monkeypatch, capsys
 
 
 def test_a_connection_that_breaks_later_never_stops_a_run(offline, tmp_path, monkeypatch, capsys):
-    log = PatientWandb._log
+    log = ResilientWandbLogger._log
 
     def breaks(self, values, step):
         if step >= 2:
             raise BrokenPipeError("the service is gone")
         log(self, values, step)
 
-    monkeypatch.setattr(PatientWandb, "_log", breaks)
+    monkeypatch.setattr(ResilientWandbLogger, "_log", breaks)
     folder = run(tmp_path, *offline)
     assert capsys.readouterr().out.count("the service is gone") == 1
     assert (folder / "checkpoints/last.ckpt").is_file()
     finish_wandb()
-    monkeypatch.setattr(PatientWandb, "_log", log)
+    monkeypatch.setattr(ResilientWandbLogger, "_log", log)
     run(tmp_path, *offline, "trainer.max_steps=8", "resume=auto")
     finish_wandb()
     order = [number for number, items in kept(folder)[1] if "train/loss" in items]
@@ -225,8 +225,8 @@ def test_a_run_that_goes_on_online_asks_what_is_there(tmp_path, monkeypatch):
 
     logged = []
     monkeypatch.setattr(wandb, "Api", Server)
-    monkeypatch.setattr(PatientWandb, "_log", lambda self, values, step: logged.append((step, dict(values))))
-    logger = PatientWandb(project="project", save_dir=tmp_path, mode="online")
+    monkeypatch.setattr(ResilientWandbLogger, "_log", lambda self, values, step: logged.append((step, dict(values))))
+    logger = ResilientWandbLogger(project="project", save_dir=tmp_path, mode="online")
     logger._look_back(SimpleNamespace(offline=False, resumed=True, path="entity/project/run", id="run"))
     logger.restore([{"step": 0, "train/loss": 1.0}, {"step": 0, "val/loss": 5.0}, {"step": 2, "train/loss": 3.0}], [])
     assert logged == [(0, {"val/loss": 5.0}), (2, {"train/loss": 3.0})]
