@@ -130,12 +130,12 @@ def _draw(
     """uint8 (n, C, H, W) of all ranks, and where they are kept until they are written."""
     import torch
 
-    from score_lightning.evaluation.metrics import InOrder
+    from score_lightning.evaluation.metrics import OrderedRows
     from score_lightning.experiment.loading import image_key
     from score_lightning.generation.generator import BatchStore, check_finite
 
     store = BatchStore(folder, image_key(model, resolved, generator, seed, next(model.parameters()).device))
-    drawn, broken = InOrder(torch.empty(generator.shape, dtype=generator.pixels.dtype)).to(rank.device), []
+    drawn, broken = OrderedRows(torch.empty(generator.shape, dtype=generator.pixels.dtype)).to(rank.device), []
     for batch in generator(model, n, seed, rank, rank.number == 0, store):
         drawn.update(batch.images, batch.indices)
         broken += batch.indices[~batch.finite].tolist()

@@ -1,4 +1,4 @@
-"""Metrics of images against a reference: one pass of one feature network over them, on any number of ranks."""
+"""Metrics of images against a reference: a single pass of one feature network over them, on any number of ranks."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,25 +12,37 @@ from tqdm.auto import tqdm
 from score_lightning.data.images import ImageSet
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features.base import Features
-from score_lightning.evaluation.metrics import METRICS, InOrder, MetricSettings, Sides, Statistics, kid_subset_size
+from score_lightning.evaluation.metrics import (
+    METRICS,
+    Comparison,
+    MetricSettings,
+    OrderedRows,
+    Statistics,
+    kid_subset_size,
+)
 from score_lightning.evaluation.neighbors import nearest
 from score_lightning.evaluation.reference import Reference, collect, reference_statistics
 from score_lightning.generation.generator import Batch, check_finite
 from score_lightning.runtime.files import cache_folder
 from score_lightning.runtime.processes import Rank
 
-NEIGHBORS = 4  # nearest reference images that are shown of an image
+NEIGHBORS = 4  # nearest reference images that are shown beside each image
+UNAVAILABLE = {  # what a metric needs -> the reason where it is missing
+    "logits": "the features {features} have no class probabilities",
+    "features": "the reference is a file of statistics, with which only fid can be computed",
+    "held_out": "no real images besides the reference are known; a data set has them, its test images",
+}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What an evaluation found.
+    """Metrics of a set of images, and what is needed to show the first of them.
 
     Args:
-        metrics: values by name, each name with that of its features.
-        shown: uint8, the first images in their order.
+        metrics: value by name, such as fid_inception.
+        shown: uint8 (shown, C, H, W), the first images in order.
         neighbors: (shown, NEIGHBORS) indices of the reference images nearest to each in feature space, nearest first;
-            None where their features are not known, or on other ranks than the first.
+            None where the reference's features are not known, and on all ranks but the first.
     """
 
     metrics: dict[str, float]
@@ -46,19 +58,15 @@ class Evaluator:
     Args:
         features: the feature network.
         reference: the images to compare with.
-        shape: (C, H, W) of images.
-        settings: which metrics, and how.
+        shape: (C, H, W) of an image.
+        settings: which metrics, and how they are computed.
 
     Raises:
         UserError: for an unknown metric, or a network that cannot take the images or does not fit the statistics.
     """
 
     def __init__(
-        self,
-        features: Features,
-        reference: Reference,
-        shape: tuple[int, ...],
-        settings: MetricSettings,
+        self, features: Features, reference: Reference, shape: tuple[int, ...], settings: MetricSettings
     ) -> None:
         unknown = [name for name in settings.names if name not in METRICS]
         if unknown or not settings.names:
@@ -68,24 +76,18 @@ class Evaluator:
         self._real: Statistics | None = None
         self._held_out: Tensor | None = None
         probe = features.probe(shape)
-        statistics = reference.statistics
-        if statistics is not None and len(statistics.mean) != len(probe.origin):
-            raise UserError(
-                f"{reference.name} has statistics of {len(statistics.mean)} features, {features.name} has "
-                f"{len(probe.origin)}: choose the network that they were made with (features=…)"
-            )
-        self._lacking = self._find_lacking(probe.classes)
+        _check_dimensions(reference, features, len(probe.origin))
+        self._missing = _missing_parts(reference, probe.classes)
 
     @property
     def unavailable(self) -> dict[str, str]:
-        """Metrics that cannot be computed, by name, and why."""
-        reasons = {
-            "logits": f"the features {self.features.name} have no class probabilities",
-            "features": "the reference is a file of statistics, with which only fid can be computed",
-            "held_out": "no real images besides the reference are known; a data set has them, its test images",
+        """Metrics that cannot be computed: name -> reason."""
+        missing = {name: [n for n in METRICS[name].needs if n in self._missing] for name in self.metrics.names}
+        return {
+            f"{name}_{self.features.name}": UNAVAILABLE[parts[0]].format(features=self.features.name)
+            for name, parts in missing.items()
+            if parts
         }
-        lacking = {name: [n for n in METRICS[name].needs if n in self._lacking] for name in self.metrics.names}
-        return {f"{name}_{self.features.name}": reasons[parts[0]] for name, parts in lacking.items() if parts}
 
     def check(self, n: int) -> None:
         """Refuses a number of images that is too small.
@@ -93,15 +95,15 @@ class Evaluator:
         Raises:
             UserError: naming the metric and what to do; or when no metric can be computed at all.
         """
-        if not self._computed:
+        if not self._available:
             raise UserError(f"no metric can be computed: {'; '.join(self.unavailable.values())}")
         real = math.inf if self.reference.images is None else len(self.reference.images)
-        for name in self._computed:
-            least = METRICS[name].least
-            if n < least[0] or real < least[1]:
+        for name in self._available:
+            least_fake, least_real = METRICS[name].least
+            if n < least_fake or real < least_real:
                 others = [other for other in self.metrics.names if other != name]
                 raise UserError(
-                    f"{name} needs at least {least[0]} images and {least[1]} of the reference, got {n} and {real}: "
+                    f"{name} needs at least {least_fake} images and {least_real} of the reference, got {n} and {real}: "
                     f"take more, or leave it out with evaluation.metrics=[{','.join(others)}]"
                 )
 
@@ -109,16 +111,15 @@ class Evaluator:
         """Reads or computes the statistics of the reference, once; every rank must call."""
         if self._real is not None:
             return
-        needs = {need for name in self._computed for need in METRICS[name].needs}
         real, held_out = self.reference.images, self.reference.held_out
-        if set(self._computed) == {"is"}:  # which compares with nothing
+        if set(self._available) == {"is"}:  # the inception score compares with nothing
             self._real = Statistics(torch.empty(0), torch.empty(0))
             return
-        if "held_out" in needs:
+        if "held_out" in self._needs:
             assert held_out is not None
             self._held_out = reference_statistics(self.features, held_out, True, rank, self._cache, progress).features
         if real is not None:
-            keep = "features" in needs
+            keep = "features" in self._needs
             self._real = reference_statistics(self.features, real, keep, rank, self._cache, progress)
         else:
             self._real = self.reference.statistics
@@ -130,34 +131,22 @@ class Evaluator:
             batches: this rank's images.
             rank: this process; every rank must call.
             shown: how many of the first images to return.
-            progress: whether to show that of the reference.
+            progress: whether to show the progress of the reference's features.
 
         Raises:
-            UserError: when pixels of images were not finite, with their number.
+            UserError: when pixels of images are not finite, with the number of images.
         """
         self.prepare(rank, progress)
-        pictures = InOrder(torch.empty(self._shape, dtype=torch.uint8)).to(rank.device)
-        bad: list[int] = []
-        seen: list[int] = []
-
-        def taken() -> Iterator[tuple[Tensor, Tensor]]:
-            for indices, images, finite in batches:
-                seen.append(len(indices))
-                bad.extend(indices[~finite].tolist())
-                first = indices < shown
-                pictures.update(images[first.to(images.device)], indices[first])
-                yield indices, images
-
-        keep = sorted({need for name in self._computed for need in METRICS[name].needs} & {"features", "logits"})
-        fake = collect(self.features, taken(), self._shape, keep, rank)
-        everyones = rank.gather((bad, sum(seen)))
-        check_finite([i for indices, _ in everyones for i in indices], sum(n for _, n in everyones))
+        tally = _Tally(self._shape, shown, rank.device)
+        keep = sorted(self._needs & {"features", "logits"})
+        fake = collect(self.features, tally.watch(batches), self._shape, keep, rank)
+        tally.check_finite(rank)
         metrics = rank.broadcast(self._compute(fake) if rank.number == 0 else {})
         neighbors = self._neighbors(fake, shown) if rank.number == 0 and shown else None
-        return Result(metrics, pictures.compute().cpu(), neighbors)
+        return Result(metrics, tally.shown(), neighbors)
 
     def settings(self, n: int) -> dict[str, Any]:
-        """What metrics of n images depend on besides the images."""
+        """Everything that metrics of n images depend on besides the images."""
         real = n if self.reference.images is None else len(self.reference.images)
         return {
             **self.features.settings(),
@@ -168,28 +157,73 @@ class Evaluator:
         }
 
     @property
-    def _computed(self) -> list[str]:
-        return [name for name in self.metrics.names if not METRICS[name].needs & self._lacking]
+    def _available(self) -> list[str]:
+        return [name for name in self.metrics.names if not METRICS[name].needs & self._missing]
 
-    def _find_lacking(self, classes: int | None) -> frozenset[str]:
-        lacking = {"logits"} if classes is None else set()
-        lacking |= {"features"} if self.reference.images is None else set()
-        held_out = self.reference.held_out
-        return frozenset(lacking | ({"held_out"} if held_out is None or len(held_out) < 2 else set()))
+    @property
+    def _needs(self) -> set[str]:
+        return {need for name in self._available for need in METRICS[name].needs}
 
     def _compute(self, fake: Statistics) -> dict[str, float]:
         assert self._real is not None
-        sides = Sides(fake, self._real, self._held_out, self.metrics)
-        found: dict[str, float] = {}
-        for name in self._computed:
-            found |= METRICS[name].formula(sides)
-        return {f"{name}_{self.features.name}": float(value) for name, value in found.items()}
+        comparison = Comparison(fake, self._real, self._held_out, self.metrics)
+        values: dict[str, float] = {}
+        for name in self._available:
+            values |= METRICS[name].formula(comparison)
+        return {f"{name}_{self.features.name}": float(value) for name, value in values.items()}
 
     def _neighbors(self, fake: Statistics, shown: int) -> Tensor | None:
         if fake.features is None or self._real is None or self._real.features is None:
             return None
         k = min(NEIGHBORS, len(self._real.features))
         return nearest(fake.features[:shown], self._real.features, k)[1].cpu()
+
+
+class _Tally:
+    """Watches batches on their way to the feature network: counts images, notes broken ones, keeps the first ones."""
+
+    def __init__(self, shape: tuple[int, ...], shown: int, device: torch.device) -> None:
+        self._first, self._count = shown, 0
+        self._pictures = OrderedRows(torch.empty(shape, dtype=torch.uint8)).to(device)
+        self._broken: list[int] = []
+
+    def watch(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(indices (B,), images (B, C, H, W)) of the batches."""
+        for indices, images, finite in batches:
+            self._count += len(indices)
+            self._broken += indices[~finite].tolist()
+            first = indices < self._first
+            self._pictures.update(images[first.to(images.device)], indices[first])
+            yield indices, images
+
+    def check_finite(self, rank: Rank) -> None:
+        """Raises UserError on every rank where images of any rank were broken."""
+        parts = rank.gather((self._broken, self._count))
+        check_finite([i for broken, _ in parts for i in broken], sum(count for _, count in parts))
+
+    def shown(self) -> Tensor:
+        """uint8 (shown, C, H, W), the first images of all ranks."""
+        return self._pictures.compute().cpu()
+
+
+def _check_dimensions(reference: Reference, features: Features, dim: int) -> None:
+    statistics = reference.statistics
+    if statistics is not None and len(statistics.mean) != dim:
+        raise UserError(
+            f"{reference.name} has statistics of {len(statistics.mean)} features, {features.name} has {dim}: "
+            "choose the network that they were made with (features=…)"
+        )
+
+
+def _missing_parts(reference: Reference, classes: int | None) -> frozenset[str]:
+    """The needs of metrics that a feature network without `classes` or this reference cannot meet."""
+    held_out = reference.held_out
+    missing = {
+        "logits": classes is None,
+        "features": reference.images is None,
+        "held_out": held_out is None or len(held_out) < 2,
+    }
+    return frozenset(part for part, is_missing in missing.items() if is_missing)
 
 
 def batches_of(
@@ -200,7 +234,7 @@ def batches_of(
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> Iterator[Batch]:
-    """This rank's batches of the first n of images that are there already, as `Evaluator` takes them."""
+    """This rank's batches of the first n of existing images, as `Evaluator` takes them."""
     with tqdm(total=n, unit="image", desc="features", disable=None if progress else True, leave=False) as bar:
         batches: Sequence[Tensor] = torch.arange(n).split(size)
         for indices in batches[rank.number :: rank.count]:

@@ -6,13 +6,13 @@ from scipy.linalg import lapack
 from torch import Tensor
 
 Array = Tensor | np.ndarray
-SMALL = 512  # features up to which the exact way takes no time
+SMALL = 512  # dimensions up to which the most accurate method takes hardly any time
 
 
 def frechet_distance(mu_1: Array, cov_1: Array, mu_2: Array, cov_2: Array) -> float:
     """|mu_1 - mu_2|^2 + tr(cov_1 + cov_2 - 2 (cov_1 cov_2)^(1/2)) (Dowson & Landau 1982; Heusel et al. 2017, Eq. 6).
 
-    In float64, on the CPU. The trace of the root needs eigenvalues of one symmetric matrix only, see `_trace_of_root`.
+    In float64, on the CPU. `_trace_of_root` needs the eigenvalues of one symmetric matrix only.
 
     Args:
         mu_1, mu_2: (D,) means.
@@ -34,11 +34,12 @@ def frechet_distance(mu_1: Array, cov_1: Array, mu_2: Array, cov_2: Array) -> fl
 def _trace_of_root(cov_1: Tensor, cov_2: Tensor) -> Tensor:
     """tr (cov_1 cov_2)^(1/2), the sum of the singular values of A^T B for any A A^T = cov_1 and B B^T = cov_2.
 
-    Their squares are the eigenvalues of A^T cov_2 A, with Cholesky's factor A where both covariances have full rank.
-    That is the fastest way, but small eigenvalues drown in the rounding errors of large ones, and their roots are not
-    small: 1e-8 of the largest, and in a singular covariance hundreds of them ought to be 0. So where that matters, or
-    time does not, both covariances get factors of as many columns as their rank, and the smaller of the products
-    (A^T B)(A^T B)^T and (A^T B)^T (A^T B) has no eigenvalues but those of the result; or else A^T B is decomposed.
+    Their squares are the eigenvalues of A^T cov_2 A, with the Cholesky factor A where both covariances have full rank.
+    That is fastest, but small eigenvalues drown in the rounding errors of large ones, and their roots are not
+    negligible: 1e-8 of the largest, and in a singular covariance hundreds of them should be 0. Where that matters, or
+    time does not, both covariances get factors with as many columns as their rank: the smaller of the products
+    (A^T B)(A^T B)^T and (A^T B)^T (A^T B) then has only the eigenvalues of the result; failing that, A^T B is
+    decomposed.
     """
     if len(cov_1) > SMALL:
         a, singular_1 = torch.linalg.cholesky_ex(cov_1)
@@ -57,13 +58,13 @@ def _trace_of_root(cov_1: Tensor, cov_2: Tensor) -> Tensor:
 
 
 def _lost(squares: Tensor) -> Tensor:
-    """Bound of what rounding errors of eps times the largest of the squares change in the sum of their roots."""
+    """Bound on the error of the sum of roots, from rounding errors of eps times the largest square."""
     eps = torch.finfo(squares.dtype).eps * squares.max()
     return (eps / (2 * squares.clamp(min=eps).sqrt())).sum()
 
 
 def _factor(cov: Tensor) -> Tensor:
-    """A (D, rank) with A A^T = cov, by Cholesky's decomposition with pivots, to a tolerance of D eps max(diagonal)."""
+    """A (D, rank) with A A^T = cov, by pivoted Cholesky decomposition to a tolerance of D eps max(diagonal)."""
     lower, pivots, rank, _ = lapack.dpstrf(cov.numpy(), lower=1)
     factor = np.empty((len(cov), rank))
     factor[pivots - 1] = np.tril(lower)[:, :rank]

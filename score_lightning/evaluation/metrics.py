@@ -1,6 +1,6 @@
-"""Metrics of images against reference images: torchmetrics' states, reduced over ranks, and the final formulas.
+"""Metrics of images against reference images: states of torchmetrics, reduced over ranks, and the final formulas.
 
-The formulas are torch-fidelity's where it has them, so that its numbers are ours.
+Formulas are torch-fidelity's where it has them, so that both give the same numbers.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,14 @@ from torchmetrics.utilities import dim_zero_cat
 from score_lightning.evaluation.frechet import frechet_distance
 from score_lightning.evaluation.neighbors import density_and_coverage, memorization
 
-NEIGHBORHOOD = 3  # of precision and recall (Kynkäänniemi et al. 2019, Sec. 3)
+NEIGHBORHOOD = 3  # k of precision and recall (Kynkäänniemi et al. 2019, Sec. 3)
 
 
 class Moments(Metric):
     """Mean (D,) and covariance (D, D) of features in float64; memory does not grow with their number.
 
     Args:
-        origin: (D,) a point near the mean, which sums are taken from: without it they cancel where means are large.
+        origin: (D,) a point near the mean, subtracted before summing: large means would otherwise cancel digits.
     """
 
     full_state_update = False
@@ -55,7 +55,7 @@ class Moments(Metric):
         """(mean, unbiased covariance), on the CPU.
 
         Raises:
-            ValueError: of fewer than two features.
+            ValueError: with fewer than two rows of features.
         """
         if self.count < 2:
             raise ValueError(f"a covariance needs at least 2 images, got {int(self.count)}")
@@ -64,11 +64,11 @@ class Moments(Metric):
         return mean.cpu() + self._origin.cpu(), cov.cpu()
 
 
-class InOrder(Metric):
-    """Rows of numbers, one for each image, from all ranks and in the images' order.
+class OrderedRows(Metric):
+    """Rows of numbers, one per image, gathered from all ranks into the images' order.
 
     Args:
-        row: of what shape and type a row is.
+        row: an example, which gives the shape and type of rows.
     """
 
     full_state_update = False
@@ -80,7 +80,7 @@ class InOrder(Metric):
         self._row_dtype = row.dtype
         self.add_state("rows", [], dist_reduce_fx="cat")
         self.add_state("indices", [], dist_reduce_fx="cat")
-        # a rank without images takes part in the gathering with empty states
+        # so that a rank without images takes part in the gathering
         self.update(row.new_empty(0, *row.shape), torch.empty(0, dtype=torch.long))
 
     def update(self, rows: Tensor, indices: Tensor) -> None:
@@ -95,10 +95,10 @@ class InOrder(Metric):
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a feature network makes of a set of images.
+    """Features of a set of images, as their moments and, where metrics need them, one by one.
 
     Args:
-        mean, cov: (D,) and (D, D), float64, of their features.
+        mean, cov: (D,) and (D, D), float64, of the features.
         features: (N, D) in the images' order; None where they were not kept.
         logits: (N, classes); None where they were not kept or the network has none.
     """
@@ -111,12 +111,12 @@ class Statistics:
 
 @dataclass(frozen=True)
 class MetricSettings:
-    """Which metrics, and what they depend on.
+    """Which metrics to compute, and their parameters.
 
     Args:
-        names: of METRICS.
+        names: keys of METRICS.
         splits: parts of the shuffled images that the inception score is averaged over.
-        kid_subsets, kid_subset_size: draws that KID is averaged over, and images in each, at most all.
+        kid_subsets, kid_subset_size: random subsets that KID is averaged over, and the images in each, at most all.
     """
 
     names: tuple[str, ...] = ("fid", "is", "kid", "precision_recall", "density_coverage", "memorization")
@@ -126,8 +126,8 @@ class MetricSettings:
 
 
 @dataclass(frozen=True)
-class Sides:
-    """The two sides of a comparison: generated and real images, and features of real ones that are in neither."""
+class Comparison:
+    """Statistics of generated and of real images, and features (N, D) of real images that are in neither set."""
 
     fake: Statistics
     real: Statistics
@@ -144,55 +144,57 @@ class Sides:
 
 @dataclass(frozen=True)
 class Definition:
-    """A metric: its formula, the parts of a comparison that it needs, and the images that it needs on each side."""
+    """A metric: its formula, the parts of a comparison that it needs, and its least number of (fake, real) images."""
 
-    formula: Callable[[Sides], dict[str, float]]
+    formula: Callable[[Comparison], dict[str, float]]
     needs: frozenset[str]
     least: tuple[int, int]
 
 
-def _fid(sides: Sides) -> dict[str, float]:
-    return {"fid": frechet_distance(sides.fake.mean, sides.fake.cov, sides.real.mean, sides.real.cov)}
+def _fid(comparison: Comparison) -> dict[str, float]:
+    return {
+        "fid": frechet_distance(comparison.fake.mean, comparison.fake.cov, comparison.real.mean, comparison.real.cov)
+    }
 
 
-def _inception_score(sides: Sides) -> dict[str, float]:
+def _inception_score(comparison: Comparison) -> dict[str, float]:
     """exp E KL(p(y | x) || p(y)) (Salimans et al. 2016), and its population standard deviation over the splits."""
-    logits = sides.fake.logits
+    logits = comparison.fake.logits
     assert logits is not None
-    found = isc_features_to_metric(logits.cpu(), splits=min(sides.settings.splits, len(logits)))
-    return {"is": found[KEY_METRIC_ISC_MEAN], "is_std": found[KEY_METRIC_ISC_STD]}
+    score = isc_features_to_metric(logits.cpu(), splits=min(comparison.settings.splits, len(logits)))
+    return {"is": score[KEY_METRIC_ISC_MEAN], "is_std": score[KEY_METRIC_ISC_STD]}
 
 
 def kid_subset_size(settings: MetricSettings, fake: int, real: int) -> int:
-    """Images in each of KID's subsets, for sets of these sizes."""
+    """Images in each of KID's subsets, at most as many as both sets have."""
     return min(settings.kid_subset_size, fake, real)
 
 
-def _kid(sides: Sides) -> dict[str, float]:
+def _kid(comparison: Comparison) -> dict[str, float]:
     """The squared maximum mean discrepancy with a cubic kernel, unbiased (Bińkowski et al. 2018, Sec. 4)."""
-    fake, real = sides.features
-    size = kid_subset_size(sides.settings, len(fake), len(real))
-    sizes = {"kid_subsets": sides.settings.kid_subsets, "kid_subset_size": size, "verbose": False}
-    found = kid_features_to_metric(fake.cpu(), real.cpu(), **sizes)
-    return {"kid": found[KEY_METRIC_KID_MEAN], "kid_std": found[KEY_METRIC_KID_STD]}
+    fake, real = comparison.features
+    size = kid_subset_size(comparison.settings, len(fake), len(real))
+    sizes = {"kid_subsets": comparison.settings.kid_subsets, "kid_subset_size": size, "verbose": False}
+    kid = kid_features_to_metric(fake.cpu(), real.cpu(), **sizes)
+    return {"kid": kid[KEY_METRIC_KID_MEAN], "kid_std": kid[KEY_METRIC_KID_STD]}
 
 
-def _precision_recall(sides: Sides) -> dict[str, float]:
+def _precision_recall(comparison: Comparison) -> dict[str, float]:
     """Improved precision and recall (Kynkäänniemi et al. 2019, Eq. 1-2), and their harmonic mean."""
     settings = {"prc_neighborhood": NEIGHBORHOOD, "save_cpu_ram": True, "verbose": False}
-    found = prc_features_to_metric(*sides.features, **settings)
+    values = prc_features_to_metric(*comparison.features, **settings)
     keys = {"precision": KEY_METRIC_PRECISION, "recall": KEY_METRIC_RECALL, "f_score": KEY_METRIC_F_SCORE}
-    return {name: found[key] for name, key in keys.items()}
+    return {name: values[key] for name, key in keys.items()}
 
 
-def _density_coverage(sides: Sides) -> dict[str, float]:
-    density, coverage = density_and_coverage(*sides.features)
+def _density_coverage(comparison: Comparison) -> dict[str, float]:
+    density, coverage = density_and_coverage(*comparison.features)
     return {"density": density, "coverage": coverage}
 
 
-def _memorization(sides: Sides) -> dict[str, float]:
-    assert sides.held_out is not None
-    return {"memorization": memorization(*sides.features, sides.held_out)}
+def _memorization(comparison: Comparison) -> dict[str, float]:
+    assert comparison.held_out is not None
+    return {"memorization": memorization(*comparison.features, comparison.held_out)}
 
 
 METRICS = {

@@ -1,4 +1,4 @@
-"""Plots of numbers as PNG files, legible at the width of a telephone."""
+"""Plots of numbers as PNG files, legible on the screen of a phone."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,11 +22,11 @@ def plot_levels(sigmas: Sequence[float], losses: Sequence[float], path: Path) ->
 
 
 def plot_sweep(entries: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> Path:
-    """Each metric against network evaluations, a line for each sampler, with its spread over seeds.
+    """Each metric against network evaluations, one line per sampler, with its spread over seeds.
 
     Args:
-        entries: each with `sampler` (its name among its settings), `evaluations_per_image`, the metrics, and with
-            several seeds their `spread`.
+        entries: each with `sampler` (its settings, the name among them), `evaluations_per_image`, the metrics, and
+            their `spread` where there are several seeds.
         names: of the metrics.
         path: of the PNG.
     """
@@ -49,7 +49,7 @@ def plot_sweep(entries: Sequence[Mapping[str, Any]], names: Sequence[str], path:
 
 
 def _lines(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Entries by sampler and all its settings but the steps, each by number of evaluations."""
+    """Entries by sampler and all its settings except the steps, in order of their evaluations."""
     lines: dict[str, list[Mapping[str, Any]]] = {}
     for entry in sorted(entries, key=lambda e: e["evaluations_per_image"]):
         lines.setdefault(label_of(entry["sampler"], entries), []).append(entry)
@@ -57,7 +57,7 @@ def _lines(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
 
 
 def label_of(sampler: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> str:
-    """A sampler's name, with those settings besides steps that differ among entries of the name."""
+    """A sampler's name, with the settings besides steps that differ among entries of that name."""
     same = [entry["sampler"] for entry in entries if entry["sampler"]["name"] == sampler["name"]]
     differing = [k for k in sampler if k not in ("name", "steps") and len({str(other.get(k)) for other in same}) > 1]
     return " ".join([sampler["name"], *(f"{key}={sampler[key]}" for key in differing)])

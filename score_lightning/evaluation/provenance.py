@@ -1,4 +1,4 @@
-"""Where a result comes from: versions of the packages, and the commit of this project."""
+"""Where a result comes from: the versions of packages, and the commit of this project."""
 
 import platform
 import subprocess
@@ -9,22 +9,23 @@ PACKAGES = ("score_lightning", "torch", "torchvision", "lightning", "torchmetric
 
 
 def versions() -> dict[str, str]:
-    """Version of each package that results depend on, and of Python."""
+    """Versions of Python and of each package that results depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def commit() -> str | None:
-    """Commit of the project's checkout, with `+changes` where files differ from it; None outside a checkout."""
+    """Commit of the project's checkout, followed by `+changes` where files differ from it; None outside a checkout."""
     folder = Path(__file__).parent
-    found = _git(folder, "rev-parse", "HEAD")
-    if found is None or _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+    head = _git(folder, "rev-parse", "HEAD")
+    if head is None or _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None
-    return f"{found}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else found
+    return f"{head}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else head
 
 
-def _git(folder: Path, *words: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> str | None:
+    """The output of a git command; None where it fails."""
     try:
-        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

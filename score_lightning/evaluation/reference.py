@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from score_lightning.data.images import ImageSet, check_unpacked
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features.base import Features
-from score_lightning.evaluation.metrics import InOrder, Moments, Statistics
+from score_lightning.evaluation.metrics import Moments, OrderedRows, Statistics
 from score_lightning.runtime.files import atomic_file
 from score_lightning.runtime.processes import Rank
 
@@ -75,7 +75,10 @@ def collect(
     """
     probe = features.probe(shape)
     moments = Moments(probe.origin).to(rank.device)
-    rows = {"features": InOrder(torch.empty(len(probe.origin))), "logits": InOrder(torch.empty(probe.classes or 0))}
+    rows = {
+        "features": OrderedRows(torch.empty(len(probe.origin))),
+        "logits": OrderedRows(torch.empty(probe.classes or 0)),
+    }
     kept = {name: rows[name].to(rank.device) for name in keep}
     with rank.sharing_errors():
         for indices, images in batches:

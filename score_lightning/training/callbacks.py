@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from torch import Tensor
 
 from score_lightning.evaluation.evaluator import Evaluator
-from score_lightning.evaluation.metrics import InOrder
+from score_lightning.evaluation.metrics import OrderedRows
 from score_lightning.evaluation.outputs import describe_run
 from score_lightning.evaluation.report import write_metrics
 from score_lightning.generation.generator import Generator, trajectory
@@ -92,7 +92,7 @@ class SampleGrid(Periodic):
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
         """Draws and logs one grid."""
         rank = rank_of(trainer)
-        images = InOrder(torch.empty(self._generator.shape, dtype=self._generator.pixels.dtype)).to(rank.device)
+        images = OrderedRows(torch.empty(self._generator.shape, dtype=self._generator.pixels.dtype)).to(rank.device)
         for batch in self._generator(module.average.model, self._n, self._seed, rank):
             images.update(batch.images, batch.indices)
         drawn = images.compute().cpu()

@@ -11,7 +11,7 @@ from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluator import Evaluator, batches_of
 from score_lightning.evaluation.features import extractors
 from score_lightning.evaluation.features.base import Features
-from score_lightning.evaluation.metrics import METRICS, InOrder, MetricSettings, Moments, Statistics
+from score_lightning.evaluation.metrics import METRICS, MetricSettings, Moments, OrderedRows, Statistics
 from score_lightning.evaluation.reference import Reference
 from score_lightning.runtime.processes import Rank
 
@@ -166,7 +166,7 @@ def test_the_reference_is_looked_at_once(monkeypatch):
 
 def test_the_frechet_distance_keeps_nothing_that_grows_with_the_images(monkeypatch):
     rows, numbers = [], []
-    keep, add = InOrder.update, Moments.update
+    keep, add = OrderedRows.update, Moments.update
 
     def noted_rows(self, values, indices):
         rows.append(len(values))
@@ -176,7 +176,7 @@ def test_the_frechet_distance_keeps_nothing_that_grows_with_the_images(monkeypat
         add(self, features)
         numbers.append(sum(getattr(self, name).numel() for name in self._defaults))
 
-    monkeypatch.setattr(InOrder, "update", noted_rows)
+    monkeypatch.setattr(OrderedRows, "update", noted_rows)
     monkeypatch.setattr(Moments, "update", noted_moments)
     evaluator = make(names=("fid",))
     for n in (200, 2000):

@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from score_lightning.evaluation import frechet_distance
-from score_lightning.evaluation.metrics import METRICS, InOrder, MetricSettings, Moments, Sides, Statistics
+from score_lightning.evaluation.metrics import METRICS, Comparison, MetricSettings, Moments, OrderedRows, Statistics
 from score_lightning.evaluation.neighbors import density_and_coverage, memorization, nearest
 
 
@@ -83,7 +83,7 @@ def test_moments_of_one_image_are_refused():
 
 def test_rows_come_in_the_order_of_their_images():
     rows, order = torch.randn(10, 3), torch.randperm(10)
-    metric = InOrder(torch.empty(3))
+    metric = OrderedRows(torch.empty(3))
     for part in order.split(4):
         metric.update(rows[part], part)
     assert torch.equal(metric.compute(), rows)
@@ -95,7 +95,7 @@ def statistics(features, logits=None):
 
 
 def sides(fake, real, held_out=None, logits=None, **settings):
-    return Sides(statistics(fake, logits), statistics(real), held_out, MetricSettings(**settings))
+    return Comparison(statistics(fake, logits), statistics(real), held_out, MetricSettings(**settings))
 
 
 def test_inception_score_of_balanced_certain_classes_is_their_number():
