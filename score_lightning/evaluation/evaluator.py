@@ -182,7 +182,7 @@ class Evaluator:
 class _Tally:
     """Watches batches on their way to the feature network: counts images, notes broken ones, keeps the first ones."""
 
-    def __init__(self, shape: tuple[int, ...], shown: int, device: torch.device) -> None:
+    def __init__(self, shape: tuple[int, ...], shown: int, device: torch.device | str) -> None:
         self._first, self._count = shown, 0
         self._pictures = OrderedRows(torch.empty(shape, dtype=torch.uint8)).to(device)
         self._broken: list[int] = []

@@ -1,4 +1,4 @@
-"""Losses of a model itself: its validation loss at each noise level, and bits per dimension of held-out images."""
+"""Losses of a model: its validation loss at each noise level, and bits per dimension of held-out images."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Bits = Callable[[Model, Tensor, ImageNoise], Tensor]
 
 
 class LevelLosses(Metric):
-    """Mean loss at each of `levels` noise levels, over all ranks."""
+    """Mean loss at each of `levels` noise levels, over the images of all ranks."""
 
     full_state_update = False
     sums: Tensor
@@ -48,13 +48,13 @@ class LevelLosses(Metric):
 
 
 class ValidationLoss:
-    """The loss for triples (image, time, noise) that are functions of the seed and the triple's number.
+    """The loss of triples (image, time, noise) that are functions of the seed and the triple's number.
 
     Args:
         objective: the loss.
-        model: whose schedule the times are of.
+        model: its schedule gives the times.
         pixels: range of pixels in the model.
-        levels: number of times, spread over the schedule, at most all of them.
+        levels: number of times, spread over the schedule, at most all of its levels.
         seed: of the noise.
     """
 
@@ -67,7 +67,7 @@ class ValidationLoss:
     ) -> tuple[Tensor, Tensor]:
         """(level (B,), loss (B,)) of uint8 images (B, C, H, W), labels (B,), in the triples with these numbers (B,)."""
         noise = ImageNoise(derive_seed(self._seed, "validation"), numbers.tolist())
-        # the second term moves an image to another level each time it comes round
+        # the second term moves an image to another level each time it is used again
         level = (numbers + numbers // len(self.times)) % len(self.times)
         t = self.times.to(level.device)[level]
         return level, self._objective(condition(model, labels), self._pixels.encode(images), t, noise)
@@ -77,28 +77,28 @@ class ValidationLoss:
 def level_losses(
     model: ScoreModel, loss: ValidationLoss, images: ImageSet, n: int, batch_size: int, rank: Rank
 ) -> tuple[Tensor, Tensor]:
-    """(sigma / alpha, mean loss) at each level, both (levels,), of n triples (image, time, noise) over all ranks.
+    """(sigma / alpha, mean loss) at each level, both (levels,), over n triples (image, time, noise) of all ranks.
 
-    The same triples as in training's validation; every rank must call.
+    The triples are those of validation during training. Every rank must call.
     """
     device = next(model.parameters()).device
     losses = LevelLosses(len(loss.times)).to(device)
     for _, index in ValidationOrder(n, batch_size, rank.number, rank.count):
-        place = index % len(images)
-        labels = None if images.labels is None else images.labels[place].to(device)
-        losses.update(*loss(model, images[place].to(device), index.to(device), labels))
+        chosen = index % len(images)
+        labels = None if images.labels is None else images.labels[chosen].to(device)
+        losses.update(*loss(model, images[chosen].to(device), index.to(device), labels))
     alpha, sigma = model.schedule(loss.times)
     return (sigma / alpha).cpu(), losses.compute().view(-1).cpu()
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """What was found.
+    """Bits per dimension of a model.
 
     Args:
-        metrics: means over the images, in bits per dimension, by name.
-        unavailable: what could not be computed, by name, and why.
-        settings: what they depend on.
+        metrics: means over the images, by name.
+        unavailable: metrics that could not be computed: name -> reason.
+        settings: everything that the metrics depend on.
     """
 
     metrics: dict[str, float]
@@ -118,34 +118,31 @@ def mean_bits(
 ) -> Likelihood:
     """Mean bits per dimension of the first n images, two or more; the same on every rank, and every rank must call.
 
-    With the flow, one uniform noise below a grey level is added to each image (Theis et al. 2016); the bound is of the
-    grey levels themselves, with one noise for each term. Both are functions of the seed and the image.
+    The flow is evaluated on dequantized images, each with one uniform noise below a level of pixels (Theis et al.
+    2016); the bound on the pixels themselves, with one noise for each term. Both are functions of the seed and the
+    image.
     """
-
-    def flow(model: Model, grey: Tensor, noise: ImageNoise) -> Tensor:
-        x = pixels.encode(grey, torch.special.ndtr(noise(grey.float())))
-        return bits_per_dim(model, x, "hutchinson", noise) + math.log2(256 / (pixels.high - pixels.low))
-
-    def bound(model: Model, grey: Tensor, noise: ImageNoise) -> Tensor:
-        return bound_bits_per_dim(model, pixels.encode(grey), variance, noise, (pixels.low, pixels.high))[0]
-
-    kinds: dict[str, tuple[ScoreModel, Bits]] = {}
+    estimators: dict[str, tuple[ScoreModel, Bits]] = {}
     metrics, errors, unavailable = {}, {}, {}
     try:
         check_times(model, torch.zeros(1, *images.shape, device=next(model.parameters()).device))
-        kinds["bits_per_dim_flow"] = (continuous(model), flow)
+        estimators["bits_per_dim_flow"] = (continuous(model), _flow(pixels))
     except ValueError as error:
         unavailable["bits_per_dim_flow"] = str(error)
     if model.schedule.levels is not None and model.schedule.levels > 1:
-        kinds["bits_per_dim_bound"] = (model, bound)
-    for name, (given, bits) in kinds.items():
-        found = _bits(given, bits, images, n, batch_size, rank, seed, name)
-        if not found.isfinite().all():
-            unavailable[name] = f"{int((~found.isfinite()).sum())} of {n} images have none that is finite"
+        estimators["bits_per_dim_bound"] = (model, _bound(pixels, variance))
+    for name, (estimated, bits) in estimators.items():
+        values = _bits(estimated, bits, images, n, batch_size, rank, seed, name)
+        if not values.isfinite().all():
+            unavailable[name] = f"for {int((~values.isfinite()).sum())} of {n} images it is not finite"
             continue
-        metrics[name] = found.mean().item()
-        errors[name] = (found.std() / math.sqrt(n)).item()
-    settings = {
+        metrics[name] = values.mean().item()
+        errors[name] = (values.std() / math.sqrt(n)).item()
+    return Likelihood(metrics, unavailable, {**_likelihood_settings(n, variance), "standard_error": errors})
+
+
+def _likelihood_settings(n: int, variance: Variance) -> dict[str, Any]:
+    return {
         "n": n,
         "images": "held out",
         "noise": 1,
@@ -153,21 +150,39 @@ def mean_bits(
         "prior": "N(0, sigma_T^2)",
         "bound_variance": variance,
     }
-    return Likelihood(metrics, unavailable, {**settings, "standard_error": errors})
+
+
+def _flow(pixels: Range) -> Bits:
+    """By the probability-flow ODE, with Hutchinson's estimate of the divergence."""
+
+    def bits(model: Model, images: Tensor, noise: ImageNoise) -> Tensor:
+        x = pixels.encode(images, torch.special.ndtr(noise(images.float())))
+        return bits_per_dim(model, x, "hutchinson", noise) + math.log2(256 / (pixels.high - pixels.low))
+
+    return bits
+
+
+def _bound(pixels: Range, variance: Variance) -> Bits:
+    """By the variational bound of discrete levels."""
+
+    def bits(model: Model, images: Tensor, noise: ImageNoise) -> Tensor:
+        return bound_bits_per_dim(model, pixels.encode(images), variance, noise, (pixels.low, pixels.high))[0]
+
+    return bits
 
 
 def _bits(
     model: ScoreModel, bits: Bits, images: ImageSet, n: int, batch_size: int, rank: Rank, seed: int, name: str
 ) -> Tensor:
-    """(n,) bits per dimension, by image."""
+    """(n,) float64, bits per dimension of each image; `name` is shown with the progress."""
     device, mine = next(model.parameters()).device, []
     batches = torch.arange(n).split(batch_size)
     for index in tqdm(batches[rank.number :: rank.count], desc=name, disable=None if rank.number == 0 else True):
         labels = None if images.labels is None else images.labels[index].to(device)
         noise = ImageNoise(derive_seed(seed, "likelihood"), index.tolist())
         mine.append((index, bits(condition(model, labels), images[index].to(device), noise).cpu().double()))
-    everyones = [pair for part in rank.gather(mine) for pair in part]
-    found = torch.full((n,), math.nan, dtype=torch.float64)
-    for index, values in everyones:
-        found[index] = values
-    return found
+    bits_of_all = torch.full((n,), math.nan, dtype=torch.float64)
+    for part in rank.gather(mine):
+        for index, values in part:
+            bits_of_all[index] = values
+    return bits_of_all

@@ -1,4 +1,4 @@
-"""All that an evaluation leaves behind: numbers, pictures, plots, and one page of them."""
+"""Everything that an evaluation writes: numbers, pictures, plots, and one page with all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from score_lightning.models import ScoreModel
 from score_lightning.runtime.processes import Rank, device_name
 
 PICTURES = {
-    "samples.png": "Samples: The first images of the first seed; a sweep has a row for each sampler, from one noise.",
+    "samples.png": "Samples: The first images of the first seed; a sweep has one row per sampler, from the same noise.",
     "sweep.png": "Sweep: Metrics against network evaluations per image.",
-    "neighbours.png": "Nearest neighbors: A sample, then the reference images nearest to it in feature space.",
+    "neighbours.png": "Nearest neighbors: Each sample, then the reference images nearest to it in feature space.",
     "trajectory.png": "Trajectory: From noise to image.",
     "levels.png": "Validation loss: At each noise level, of the weights that were evaluated.",
 }
@@ -30,13 +30,13 @@ PICTURES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """Results of one sampler, or of images that were there.
+    """Results of one sampler, or of existing images.
 
     Args:
         results: of each seed.
-        speed: images per second, drawn and evaluated.
-        sampler: its settings.
-        evaluations: of the network, per image.
+        speed: images per second, generation and evaluation together.
+        sampler: its settings; None of existing images.
+        evaluations: network evaluations per image.
     """
 
     results: Sequence[Result]
@@ -45,20 +45,23 @@ class Entry:
     evaluations: int | None = None
 
     def plain(self) -> dict[str, Any]:
-        """What metrics.json says of it in a sweep."""
-        drawn = {"sampler": self.sampler, "evaluations_per_image": self.evaluations}
-        found = summarize([result.metrics for result in self.results])
-        return {**drawn, **found, "images_per_second": round(self.speed, 3)}
+        """The entry of metrics.json for this point of a sweep."""
+        return {
+            "sampler": self.sampler,
+            "evaluations_per_image": self.evaluations,
+            **summarize([result.metrics for result in self.results]),
+            "images_per_second": round(self.speed, 3),
+        }
 
 
 def describe_run(
     n: int, evaluator: Evaluator, rank: Rank, device: torch.device, batch_size: int, drawn: bool = True
 ) -> dict[str, Any]:
-    """What metrics depend on besides the images, and where they were computed.
+    """Everything that metrics depend on besides the images, and where they were computed.
 
     Args:
-        n: images.
-        evaluator: of the metrics.
+        n: number of images.
+        evaluator: which computed the metrics.
         rank: this process.
         device: of the networks.
         batch_size: images in a batch.
@@ -82,12 +85,12 @@ class Outputs:
     """Writes everything of an evaluation into a folder; on the first rank only.
 
     Args:
-        folder: which is there.
+        folder: an existing one.
         title: of the page.
-        evaluator: which made the results.
+        evaluator: which computed the results.
         settings: for metrics.json.
-        entries: the points of a sweep, or one.
-        seeds: of the images; none where they were not drawn.
+        entries: the points of a sweep, or a single one.
+        seeds: of the images; none where they were not drawn from a model.
     """
 
     def __init__(
@@ -102,63 +105,73 @@ class Outputs:
         self._folder, self._title, self._evaluator = folder, title, evaluator
         self._settings, self._entries, self._seeds = settings, entries, seeds
         self._likelihood = Likelihood({}, {}, {})
-        self._drawn: set[str] = set()  # pictures of an earlier evaluation may lie beside them
+        self._drawn: set[str] = set()  # the folder may also hold pictures of an earlier evaluation
 
     def draw_trajectory(self, model: ScoreModel, generator: Generator) -> None:
-        """Draws some images on their way from noise."""
+        """Draws up to six images on their way from noise."""
         path = trajectory(generator, model, min(6, self._settings["n"]), self._seeds[0])
-        save_rows(path, self._place("trajectory.png"))
+        save_rows(path, self._picture("trajectory.png"))
 
     def draw_levels(self, ratios: Tensor, losses: Tensor) -> None:
-        """Draws the validation loss of each noise level sigma / alpha, both (levels,)."""
+        """Plots validation losses against noise levels sigma / alpha, both (levels,)."""
         self._settings["validation_levels"] = [float(f"{ratio:.6g}") for ratio in ratios.tolist()]
         self._settings["validation_loss"] = [float(f"{loss:.6g}") for loss in losses.tolist()]
-        plot_levels(ratios.tolist(), losses.tolist(), self._place("levels.png"))
+        plot_levels(ratios.tolist(), losses.tolist(), self._picture("levels.png"))
 
     def add(self, likelihood: Likelihood) -> None:
-        """Adds likelihoods of the model to the metrics of its images."""
+        """Adds bits per dimension of the model to the metrics of its images."""
         self._likelihood = likelihood
         self._settings["likelihood"] = likelihood.settings
 
     def write(self) -> None:
         """Writes pictures, metrics.json and report.html, and prints the metrics."""
         entries = [entry.plain() for entry in self._entries]
-        found: dict[str, Any] = dict(self._likelihood.metrics)
-        found |= {"unavailable": self._unavailable} if self._unavailable else {}
-        found = {"sweep": entries, **found} if len(entries) > 1 else {**entries[0], **found}
-        settings = dict(self._settings)
-        if len(entries) == 1:  # a point's own settings stand with the others
-            for key in ("sampler", "evaluations_per_image", "images_per_second"):
-                settings[key] = found.pop(key)
-        settings = {**settings, "seeds": list(self._seeds)} if self._seeds else settings
+        metrics, settings = self._contents(entries)
         self._draw(entries)
-        path = write_metrics(self._folder, found, settings)
+        path = write_metrics(self._folder, metrics, settings)
         pictures = {name: text for name, text in PICTURES.items() if name in self._drawn}
-        report = write_report(self._folder, self._title, found, settings, pictures)
+        report = write_report(self._folder, self._title, metrics, settings, pictures)
         self._print(entries)
         print(f"Written: {path}, {report}, {self._folder / 'samples.png'}")
+
+    def _contents(self, entries: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(metrics, settings) of metrics.json."""
+        metrics: dict[str, Any] = dict(self._likelihood.metrics)
+        if self._unavailable:
+            metrics["unavailable"] = self._unavailable
+        metrics = {"sweep": entries, **metrics} if len(entries) > 1 else {**entries[0], **metrics}
+        settings = dict(self._settings)
+        if len(entries) == 1:  # the settings of a single sampler stand with the others
+            for key in ("sampler", "evaluations_per_image", "images_per_second"):
+                settings[key] = metrics.pop(key)
+        return metrics, {**settings, "seeds": list(self._seeds)} if self._seeds else settings
 
     @property
     def _unavailable(self) -> dict[str, str]:
         return {**self._evaluator.unavailable, **self._likelihood.unavailable}
 
-    def _place(self, name: str) -> Path:
+    def _picture(self, name: str) -> Path:
+        """Where one of PICTURES goes, which the page then shows."""
         self._drawn.add(name)
         return self._folder / name
 
     def _draw(self, entries: Sequence[dict[str, Any]]) -> None:
         results = [entry.results[0] for entry in self._entries]
         if len(results) > 1:
-            save_rows(torch.stack([result.shown[:10] for result in results]), self._place("samples.png"))
+            save_rows(torch.stack([result.shown[:10] for result in results]), self._picture("samples.png"))
             names = [name for name in self._entries[0].results[0].metrics if "_std_" not in name]
-            plot_sweep(entries, names, self._place("sweep.png"))
+            plot_sweep(entries, names, self._picture("sweep.png"))
         else:
-            save_grid(results[0].shown, self._place("samples.png"))
-        neighbors, images = results[0].neighbors, self._evaluator.reference.images
-        if neighbors is not None and images is not None:
-            indices = neighbors[:16]
-            near = images[indices.flatten()].unflatten(0, indices.shape)
-            save_neighbors(results[0].shown[: len(near)], near, self._place("neighbours.png"))
+            save_grid(results[0].shown, self._picture("samples.png"))
+        self._draw_neighbors(results[0])
+
+    def _draw_neighbors(self, result: Result) -> None:
+        images = self._evaluator.reference.images
+        if result.neighbors is None or images is None:
+            return
+        indices = result.neighbors[:16]
+        near = images[indices.flatten()].unflatten(0, indices.shape)
+        save_neighbors(result.shown[: len(near)], near, self._picture("neighbours.png"))
 
     def _print(self, entries: Sequence[dict[str, Any]]) -> None:
         for entry in entries:

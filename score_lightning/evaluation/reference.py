@@ -1,4 +1,4 @@
-"""What images are compared with: statistics of reference images, computed once and kept in the cache folder."""
+"""What images are compared with: statistics of reference images, computed once and cached."""
 
 import hashlib
 import zipfile
@@ -21,7 +21,7 @@ from score_lightning.runtime.files import atomic_file
 from score_lightning.runtime.processes import Rank
 
 BATCH = 256
-FORMAT = 1  # part of the cache's key: to be raised whenever the statistics of the same images change
+FORMAT = 1  # part of the cache's key; increase it whenever the statistics of the same images change
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Reference:
     """Real images, or statistics of them.
 
     Args:
-        name: what metrics.json calls it.
-        images: to compare with; None where there are statistics only.
+        name: shown in metrics.json.
+        images: to compare with; None where there are only statistics.
         held_out: real images of the same kind that are not among them, or None.
-        statistics: of a file, without images.
+        statistics: read from a file, without images.
         sha256: of that file.
     """
 
@@ -43,7 +43,7 @@ class Reference:
     sha256: str | None = None
 
     def settings(self) -> dict[str, Any]:
-        """What metrics.json says about it."""
+        """The entries of metrics.json that describe the reference."""
         sha256 = self.sha256 if self.images is None else self.images.sha256
         return {
             "reference": self.name,
@@ -61,33 +61,30 @@ def collect(
     keep: Sequence[str],
     rank: Rank,
 ) -> Statistics:
-    """Statistics of all ranks' images, from one pass of the network over them; the same on every rank.
+    """Statistics of all ranks' images, from a single pass of the network; the same on every rank.
 
     Args:
         features: the network.
         batches: (indices (B,), uint8 images (B, C, H, W)) of this rank.
         shape: (C, H, W).
-        keep: "features", "logits", both or none; memory grows with the number of images only for these.
+        keep: "features", "logits", both or none; memory grows with the number of images for these alone.
         rank: this process.
 
     Raises:
-        UserError: on every rank, when features or logits are not finite, or what a rank's batches raise.
+        UserError: on every rank, when features or logits are not finite, or when the batches of one rank raise it.
     """
     probe = features.probe(shape)
     moments = Moments(probe.origin).to(rank.device)
-    rows = {
-        "features": OrderedRows(torch.empty(len(probe.origin))),
-        "logits": OrderedRows(torch.empty(probe.classes or 0)),
-    }
-    kept = {name: rows[name].to(rank.device) for name in keep}
+    widths = {"features": len(probe.origin), "logits": probe.classes or 0}
+    kept = {name: OrderedRows(torch.empty(widths[name])).to(rank.device) for name in keep}
     with rank.sharing_errors():
         for indices, images in batches:
-            found, logits = features(images)
-            moments.update(found)
+            vectors, logits = features(images)
+            moments.update(vectors)
             for name, metric in kept.items():
-                row = found if name == "features" else logits
-                assert row is not None
-                metric.update(row, indices)
+                rows = vectors if name == "features" else logits
+                assert rows is not None
+                metric.update(rows, indices)
     mean, cov = moments.compute()
     in_order = {name: metric.compute() for name, metric in kept.items()}
     if not all(torch.isfinite(part).all() for part in (mean, *in_order.values())):
@@ -102,31 +99,31 @@ def reference_statistics(
 ) -> Statistics:
     """Statistics of reference images, read from the cache or computed by all ranks and written there.
 
-    The first rank gets them; the others have no use for them, and get empty ones.
+    Only the first rank needs them; the others get empty ones.
 
     Args:
         features: the network.
-        images: the images.
-        keep: whether their features are needed, or their moments only.
+        images: the reference.
+        keep: whether each image's features are needed, or only their moments.
         rank: this process; every rank must call.
-        cache: the folder. A file in it that is damaged or holds other statistics is computed anew.
-        progress: whether to show it.
+        cache: a folder. Statistics are computed anew where its file is damaged or holds others.
+        progress: whether to show a progress bar.
     """
     key = _key(features, images, rank)
     path = cache / f"statistics-{key[:24]}.npz"
-    known = _read(path, key, keep, rank.device) if key and rank.number == 0 else None
-    if not rank.broadcast(known is not None):
+    cached = _read(path, key, keep, rank.device) if key and rank.number == 0 else None
+    if not rank.broadcast(cached is not None):
         numbers = torch.arange(len(images)).split(BATCH)[rank.number :: rank.count]
         shown = tqdm(numbers, "features of the reference", disable=None if progress else True, leave=False)
         batches = ((i, images[i].to(rank.device)) for i in shown)
-        known = collect(features, batches, images.shape, ["features"] if keep else [], rank)
+        cached = collect(features, batches, images.shape, ["features"] if keep else [], rank)
         if key and rank.number == 0:
-            _write(path, key, known)
-    return known if known is not None and rank.number == 0 else Statistics(torch.empty(0), torch.empty(0))
+            _write(path, key, cached)
+    return cached if cached is not None and rank.number == 0 else Statistics(torch.empty(0), torch.empty(0))
 
 
 def read_statistics(path: Path) -> Statistics:
-    """Mean and covariance of a NumPy file with `mu` (D,) and `sigma` (D, D), as FID's programs write them.
+    """Mean and covariance of a NumPy file with `mu` (D,) and `sigma` (D, D), as FID implementations write them.
 
     Raises:
         UserError: when the file is damaged or holds something else.
@@ -142,7 +139,7 @@ def read_statistics(path: Path) -> Statistics:
         shapes = f"{tuple(mean.shape)} and {tuple(cov.shape)}"
         raise UserError(f"{path}: mu must be (D,) and sigma (D, D), all finite; got shapes {shapes}")
     if not torch.allclose(cov, cov.T, atol=1e-6 * cov.abs().max().item()) or (cov.diagonal() < 0).any():
-        raise UserError(f"{path}: sigma is no covariance: it must be symmetric, with no variance below 0")
+        raise UserError(f"{path}: sigma is not a covariance: it must be symmetric, with no variance below 0")
     return Statistics(mean, cov)
 
 
@@ -150,16 +147,17 @@ def holds_statistics(path: Path) -> bool:
     """Whether a NumPy file holds statistics rather than images.
 
     Raises:
-        UserError: when it is no NumPy file.
+        UserError: when it is not a NumPy file.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return "mu" in arrays and "images" not in arrays
-    except Exception as error:  # as above
+    except Exception as error:  # as in read_statistics
         raise UserError(f"{path} is not a .npz file, or damaged: {error}") from error
 
 
 def _key(features: Features, images: ImageSet, rank: Rank) -> str:
+    """Hash of everything that statistics are a function of; empty on other ranks and without a hash of the network."""
     if features.sha256 is None or rank.number > 0:
         return ""
     settings = f"{FORMAT} {sorted(features.settings().items())} {images.sha256}"
@@ -167,9 +165,9 @@ def _key(features: Features, images: ImageSet, rank: Rank) -> str:
 
 
 def _read(path: Path, key: str, keep: bool, device: Any) -> Statistics | None:
-    """The statistics in a file; None where there is none, it is damaged, or of other images or another network."""
+    """The statistics in a file; None where it is missing or damaged, or of other images or another network."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:  # the zip's checksums notice damage
+        with np.load(path, allow_pickle=False) as arrays:  # the zip's checksums detect damage
             if str(arrays["key"]) != key or (keep and "features" not in arrays):
                 return None
             mean, cov = torch.from_numpy(arrays["mu"]), torch.from_numpy(arrays["sigma"])

@@ -1,4 +1,4 @@
-"""What is written of an evaluation: metrics.json and report.html, one page that can be mailed."""
+"""The files of an evaluation: metrics.json, and report.html, a single page that can be mailed."""
 
 import base64
 import html
@@ -28,9 +28,9 @@ def make_folder(folder: Path) -> Path:
 
 
 def summarize(results: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Metrics of several seeds as their means, with `spread`: of each its mean, standard deviation and values.
+    """Means over several seeds, with `spread`: mean, standard deviation and values of each metric.
 
-    Of one seed its metrics as they are.
+    The metrics of a single seed are returned as they are.
     """
     means: dict[str, Any] = {name: statistics.fmean(r[name] for r in results) for name in results[0]}
     if len(results) == 1:
@@ -40,52 +40,64 @@ def summarize(results: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     return {**means, "spread": spread}
 
 
-def write_metrics(folder: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
-    """Writes metrics.json: flat names, each with its features, beside `settings` and whatever else was found."""
+def write_metrics(folder: Path, metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
+    """Writes metrics.json: metrics by flat names such as fid_inception, beside `settings`."""
     path = folder / "metrics.json"
-    write_text(path, json.dumps({**found, "settings": dict(settings)}, indent=2) + "\n")
+    write_text(path, json.dumps({**metrics, "settings": dict(settings)}, indent=2) + "\n")
     return path
 
 
 def write_report(
-    folder: Path, title: str, found: Mapping[str, Any], settings: Mapping[str, Any], pictures: Mapping[str, str]
+    folder: Path, title: str, metrics: Mapping[str, Any], settings: Mapping[str, Any], pictures: Mapping[str, str]
 ) -> Path:
-    """Writes report.html, one page with the pictures inside.
+    """Writes report.html, one page with the pictures embedded.
 
     Args:
-        folder: which the pictures lie in.
+        folder: where the pictures are.
         title: of the page.
-        found: what metrics.json has besides settings.
-        settings: as there.
-        pictures: heading and caption, "heading: caption", of each picture's file.
+        metrics: the contents of metrics.json besides settings.
+        settings: the settings of metrics.json.
+        pictures: file name -> "heading: caption".
     """
-    body = [_metrics(found), *(_picture(folder / name, text) for name, text in pictures.items())]
+    body = [_metrics(metrics), *(_picture(folder / name, text) for name, text in pictures.items())]
     body.append(_section("Settings", _table([["setting", "value"], *_flat(settings)])))
     path = folder / "report.html"
     write_text(path, _PAGE.format(title=html.escape(title), body="\n".join(body)))
     return path
 
 
-def _metrics(found: Mapping[str, Any]) -> str:
-    entries = found.get("sweep", [found])
-    names = [name for name, value in entries[0].items() if isinstance(value, float) and name != "images_per_second"]
-    if "sweep" in found:
-        names = [name for name in names if "_std_" not in name]
-        head = ["sampler", "evaluations", *names]
-        labels = [[label_of(entry["sampler"], entries), f"{entry['evaluations_per_image']:,}"] for entry in entries]
-        rows = [[*label, *(_value(entry, n) for n in names)] for label, entry in zip(labels, entries, strict=True)]
-    else:
-        head, rows = ["metric", "value"], [[name, _value(found, name)] for name in names]
-    missing = [[name, reason] for name, reason in found.get("unavailable", {}).items()]
-    parts = [_section("Metrics", _table([head, *rows]))]
-    bits = [[name, f"{found[name]:.4f}"] for name in found if "sweep" in found and name.startswith("bits_per_dim")]
-    if bits:
+def _metrics(metrics: Mapping[str, Any]) -> str:
+    entries = metrics.get("sweep", [metrics])
+    rows = _sweep_rows(entries) if "sweep" in metrics else _rows(metrics)
+    missing = [[name, reason] for name, reason in metrics.get("unavailable", {}).items()]
+    parts = [_section("Metrics", _table(rows))]
+    bits = [[name, f"{metrics[name]:.4f}"] for name in metrics if name.startswith("bits_per_dim")]
+    if bits and "sweep" in metrics:
         parts.append(_section("Likelihood", _table([["metric", "value"], *bits])))
     if any("spread" in entry for entry in entries):
         parts.append("<p>Mean ± standard deviation over the seeds.</p>")
     if missing:
         parts.append(_section("Not available", _table([["metric", "because"], *missing])))
     return "\n".join(parts)
+
+
+def _names(entry: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in entry.items() if isinstance(value, float) and name != "images_per_second"]
+
+
+def _rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """One row per metric, below a head."""
+    return [["metric", "value"], *([name, _value(metrics, name)] for name in _names(metrics))]
+
+
+def _sweep_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """One row per sampler, below a head."""
+    names = [name for name in _names(entries[0]) if "_std_" not in name]
+    rows = [["sampler", "evaluations", *names]]
+    for entry in entries:
+        label = [label_of(entry["sampler"], entries), f"{entry['evaluations_per_image']:,}"]
+        rows.append([*label, *(_value(entry, name) for name in names)])
+    return rows
 
 
 def _value(entry: Mapping[str, Any], name: str) -> str:
@@ -124,7 +136,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _breakable(cell: str) -> str:
-    """The text of a cell, which may be broken within the names of metrics and settings."""
+    """The text of a cell, with places for line breaks within the names of metrics and settings."""
     return re.sub(r"(?<=\w)([_.])(?=\D)", r"\1<wbr>", html.escape(cell)) if " " not in cell else html.escape(cell)
 
 
