@@ -55,7 +55,7 @@ class Returns(nn.Module):
         (lambda x: x.flatten(), r"must return features \(B, D\)"),
         (lambda x: x.flatten(1).long(), "floating-point"),
         (lambda x: (x.flatten(1), x), r"must return class logits \(B, K\)"),
-        (lambda x: x.flatten(1) / 0, "are not finite for a grey image"),
+        (lambda x: x.flatten(1) / 0, "are not finite for a gray image"),
         (lambda x: x @ torch.zeros(7, 7), r"cannot take uint8 images of shape \(3, 4, 4\)"),
     ],
 )
@@ -72,7 +72,7 @@ def test_random_features_are_a_seeded_inception():
     assert features.shape == (3, 2048)
     assert logits.shape == (3, 1008)
     assert torch.equal(features, same(images)[0])
-    assert torch.equal(features, one(images.expand(-1, 3, -1, -1))[0])  # grey is color
+    assert torch.equal(features, one(images.expand(-1, 3, -1, -1))[0])  # gray is color
     assert 0.01 < features.std(0).mean() < 10
 
 

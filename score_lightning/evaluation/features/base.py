@@ -1,4 +1,4 @@
-"""Features of images: what a network makes of them, tried out before any long work."""
+"""Feature networks: images in, rows of features out; each is probed before any long computation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +11,11 @@ from score_lightning.errors import UserError
 
 @dataclass(frozen=True)
 class Probe:
-    """What a feature network returns for images of one shape.
+    """The output of a feature network for images of one shape.
 
     Args:
-        origin: (D,) float64, the features of a grey image: a point near the mean of all features.
-        classes: number of class logits, None where it has none.
+        origin: (D,) float64, the features of a gray image: a point near the mean of all features.
+        classes: number of class logits; None where the network has none.
     """
 
     origin: Tensor
@@ -23,13 +23,13 @@ class Probe:
 
 
 class Features:
-    """A feature network with a name that its metrics carry.
+    """A feature network, with the name that its metrics carry.
 
     Args:
         name: of the features, such as inception: metrics are called fid_inception and so on.
         network: uint8 images (B, C, H, W) -> features (B, D), or (features, class logits (B, K)).
-        sha256: of the network and its weights. Without it statistics of reference images are computed anew each time.
-        settings: what else metrics.json says about the network, such as how it resizes.
+        sha256: of the network and its weights. Without it, statistics of reference images are never cached.
+        settings: further entries of metrics.json, such as how the network resizes.
     """
 
     def __init__(self, name: str, network: nn.Module, sha256: str | None = None, **settings: Any) -> None:
@@ -43,29 +43,29 @@ class Features:
         """(features (B, D), logits (B, K) or None) of uint8 images (B, C, H, W), on their device."""
         network = self._network.to(images.device)
         # larger batches do not fit the processor's cache: half as fast
-        found = [network(part) for part in images.split(32 if images.device.type == "cpu" else 256)]
-        pairs = [part if isinstance(part, tuple) else (part, None) for part in found]
+        outputs = [network(part) for part in images.split(32 if images.device.type == "cpu" else 256)]
+        pairs = [output if isinstance(output, tuple) else (output, None) for output in outputs]
         features, logits = zip(*pairs, strict=True)
         return torch.cat(features), None if logits[0] is None else torch.cat(logits)
 
     def probe(self, shape: tuple[int, ...]) -> Probe:
-        """What the network returns for images of shape (C, H, W); tried on the CPU.
+        """The network's output for images of shape (C, H, W), computed on the CPU once.
 
         Raises:
-            UserError: when it cannot take them, or returns something else than rows of finite features.
+            UserError: when it cannot take them, or returns anything but rows of finite features.
         """
         if shape not in self._probes:
             self._probes[shape] = self._try(shape)
         return self._probes[shape]
 
     def settings(self) -> dict[str, Any]:
-        """What metrics.json says about the network."""
+        """The entries of metrics.json that describe the network."""
         return {"features": self.name, "features_sha256": self.sha256, **self._settings}
 
     def _try(self, shape: tuple[int, ...]) -> Probe:
-        grey = torch.full((2, *shape), 128, dtype=torch.uint8)
+        gray = torch.full((2, *shape), 128, dtype=torch.uint8)
         try:
-            features, logits = self(grey)
+            features, logits = self(gray)
         except Exception as error:  # whatever a network of the user's raises
             raise UserError(f"features {self.name} cannot take uint8 images of shape {shape}: {error}") from error
         for rows, what in ((features, "features (B, D)"), (logits, "class logits (B, K)")):
@@ -75,5 +75,5 @@ class Features:
                     f"{rows.dtype} of shape {tuple(rows.shape)} for 2 images: pool or flatten them"
                 )
         if not torch.isfinite(features).all():
-            raise UserError(f"features {self.name} are not finite for a grey image: wrong weights or precision?")
+            raise UserError(f"features {self.name} are not finite for a gray image: wrong weights or precision?")
         return Probe(features[0].double(), None if logits is None else logits.shape[1])

@@ -1,4 +1,4 @@
-"""A small convolutional classifier of a data set's own labels, as a source of features."""
+"""A small convolutional classifier of a data set's labels, as a source of features."""
 
 import hashlib
 import pickle
@@ -15,13 +15,13 @@ from score_lightning.runtime.files import atomic_file
 from score_lightning.runtime.randomness import derive_seed, generator
 
 STEPS, BATCH, LR = 600, 128, 2e-3
-VERSION = 2  # part of the cache's key: to be raised with every change of the network or its training
+VERSION = 2  # part of the cache's key; increase it with every change of the network or its training
 
 
 class Classifier(nn.Module):
     """Three convolutions, two of which halve the resolution, 2 x 2 pooling, and 128 features before the last layer.
 
-    Larger images are averaged to 32 x 32 pixels first.
+    Images larger than 32 x 32 pixels are averaged to that size first.
     """
 
     dim = 128
@@ -49,7 +49,7 @@ class Classifier(nn.Module):
 def fit_classifier(train: ImageSet, validation: ImageSet, cache: Path) -> tuple[Classifier, float]:
     """(classifier, its accuracy on the validation images), fitted to the labels or read from the cache.
 
-    Fitting is a function of the images and labels, so that every rank has the same.
+    The fit is a function of images and labels alone, so that every rank has the same.
     """
     assert train.labels is not None
     network = _initial(train[:1].shape[1], int(train.labels.max()) + 1)
@@ -73,10 +73,10 @@ def _fit(network: Classifier, train: ImageSet) -> None:
     assert train.labels is not None
     optimizer = torch.optim.AdamW(network.parameters(), LR, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, STEPS)
-    draws = generator("classifier", "batches")
+    order = generator("classifier", "batches")
     with torch.inference_mode(False):
         for _ in tqdm(range(STEPS), "fitting the classifier of evaluation.features", leave=False, disable=None):
-            batch = torch.randint(len(train), (BATCH,), generator=draws)
+            batch = torch.randint(len(train), (BATCH,), generator=order)
             loss = F.cross_entropy(network(train[batch])[1], train.labels[batch])
             optimizer.zero_grad()
             loss.backward()
@@ -88,8 +88,8 @@ def _fit(network: Classifier, train: ImageSet) -> None:
 def _accuracy(network: Classifier, validation: ImageSet) -> float:
     assert validation.labels is not None
     numbers = torch.arange(min(len(validation), 10_000)).split(500)
-    right = [(network(validation[i])[1].argmax(1) == validation.labels[i]).float() for i in numbers]
-    return torch.cat(right).mean().item()
+    correct = [(network(validation[i])[1].argmax(1) == validation.labels[i]).float() for i in numbers]
+    return torch.cat(correct).mean().item()
 
 
 def _content_key(images: ImageSet) -> str:
@@ -101,7 +101,7 @@ def _content_key(images: ImageSet) -> str:
 
 
 def _read(network: Classifier, path: Path) -> float | None:
-    """The accuracy, after loading the weights; None where there is no valid file."""
+    """The cached accuracy, after loading the cached weights; None where there is no valid file."""
     try:
         state = torch.load(path, weights_only=True)
         network.load_state_dict(state["weights"])

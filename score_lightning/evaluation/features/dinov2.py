@@ -15,12 +15,12 @@ class Scale(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of x's shape."""
+        """(..., channels) -> the same shape."""
         return x * self.gamma
 
 
 class Block(nn.Module):
-    """Self-attention and a perceptron, each normalized before and scaled after, added to their input."""
+    """Self-attention and a perceptron, each normalized before, scaled after, and added to its input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,10 +43,10 @@ class DINOv2(nn.Module):
     """The normalized class token of images.
 
     Args:
-        state: the published state dict, which also says how large the network is.
+        state: the published state dict, which also determines the size of the network.
 
     Raises:
-        RuntimeError, KeyError: when it holds other weights.
+        RuntimeError, KeyError: when it holds the weights of another network.
     """
 
     def __init__(self, state: dict[str, Tensor]) -> None:
@@ -54,7 +54,7 @@ class DINOv2(nn.Module):
         kernel, depth = state["patch_embed.proj.weight"], sum(name.endswith("ls1.gamma") for name in state)
         channels, _, self._patch, _ = kernel.shape
         self.cls_token = nn.Parameter(torch.zeros(1, 1, channels))
-        self.mask_token = nn.Parameter(torch.zeros(1, channels))  # of the training; unused
+        self.mask_token = nn.Parameter(torch.zeros(1, channels))  # of the training objective; unused here
         self.pos_embed = nn.Parameter(torch.zeros(state["pos_embed"].shape))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, channels, self._patch, self._patch)})
         self.blocks = nn.Sequential(*(Block(channels) for _ in range(depth)))
@@ -70,12 +70,12 @@ class DINOv2(nn.Module):
         return self.norm(self.blocks(torch.cat([first, tokens], 1)))[:, 0]
 
     def _positions(self, height: int, width: int) -> Tensor:
-        """(1, height width, channels): the embedding of each patch's place, resized from the training's grid."""
+        """(1, height width, channels): the embedding of each patch's position, resized from the grid of training."""
         grid = self.pos_embed[:, 1:]
         side = round(grid.shape[1] ** 0.5)
         if (height, width) == (side, side):
             return grid
         square = grid.transpose(1, 2).unflatten(2, (side, side))
-        # the published code adds 0.1 to the size that the factor is computed from: it moves the sampled places
+        # the published code adds 0.1 to the size that the factor is computed from, which shifts the sampled positions
         factors = (height + 0.1) / side, (width + 0.1) / side
         return F.interpolate(square, scale_factor=factors, mode="bicubic").flatten(2).transpose(1, 2)

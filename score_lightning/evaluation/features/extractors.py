@@ -1,8 +1,8 @@
 """Feature networks by name.
 
-`inception` is TensorFlow's network of the published numbers; it and CLIP, DINOv2 and VGG are torch-fidelity's, with its
-resizing. `classifier` is fitted to the labels of the data set itself: it compares runs on data that Inception knows
-nothing of. `random` is an untrained Inception. Each is a function from its settings to `Features`.
+`inception` is TensorFlow's network, with which published numbers are computed; it and CLIP, DINOv2 and VGG are
+torch-fidelity's, with its resizing. `classifier` is fitted to the labels of the data set itself, to compare runs on
+data unlike Inception's. `random` is an untrained Inception. Each is a function from its settings to `Features`.
 """
 
 import io
@@ -26,7 +26,7 @@ from score_lightning.errors import UserError
 from score_lightning.evaluation.features.base import Features
 from score_lightning.evaluation.features.classifier import fit_classifier
 from score_lightning.evaluation.features.dinov2 import DINOv2
-from score_lightning.evaluation.features.weights import file_sha256, published, read_weights
+from score_lightning.evaluation.features.weights import file_sha256, first_line, published, read_weights
 from score_lightning.runtime.files import cache_folder, sha256_of_state
 from score_lightning.runtime.randomness import derive_seed
 
@@ -42,17 +42,17 @@ RESIZE = "bilinear to {0} x {0} pixels as in TensorFlow 1, by torch-fidelity"
 INCEPTION_LAYERS = ["2048", "logits_unbiased"]
 
 
-class Colored(nn.Module):
-    """One of torch-fidelity's extractors, which take color images only, for grey ones too."""
+class ColorInput(nn.Module):
+    """Lets one of torch-fidelity's extractors, which take color images only, take gray ones as well."""
 
     def __init__(self, extractor: FeatureExtractorBase) -> None:
         super().__init__()
         self.extractor = extractor
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...] | Tensor:
-        """What the extractor returns for uint8 images (B, 1 or 3, H, W)."""
-        found = self.extractor(images.expand(-1, 3, -1, -1))
-        return found if len(found) > 1 else found[0]
+        """The extractor's outputs for uint8 images (B, 1 or 3, H, W); the output itself where there is only one."""
+        outputs = self.extractor(images.expand(-1, 3, -1, -1))
+        return outputs if len(outputs) > 1 else outputs[0]
 
 
 def inception(weights: str | None = None) -> Features:
@@ -62,15 +62,15 @@ def inception(weights: str | None = None) -> Features:
         weights: torch-fidelity's published file; torch's cache, then a download, when None.
 
     Raises:
-        UserError: when there are no weights, or they are not the published ones.
+        UserError: when the weights cannot be had, or are not the published ones.
     """
     path = published(URL_INCEPTION_V3, INCEPTION_SHA256, weights)
     network = _loaded(lambda file: FeatureExtractorInceptionV3("inception", INCEPTION_LAYERS, file), path)
-    return Features("inception", Colored(network), INCEPTION_SHA256, resize=RESIZE.format(299))
+    return Features("inception", ColorInput(network), INCEPTION_SHA256, resize=RESIZE.format(299))
 
 
 def random(weights: str | None = None, seed: int = 0) -> Features:
-    """The same network with random weights, or with those of any file: its numbers compare with nothing published.
+    """The same network with random weights, or with those of any file; its numbers compare to no published ones.
 
     Args:
         weights: a state dict of torch-fidelity's network.
@@ -86,22 +86,22 @@ def random(weights: str | None = None, seed: int = 0) -> Features:
     else:
         network = _untrained_inception(seed)
         sha256 = sha256_of_state(network.state_dict())
-    return Features("random", Colored(network), sha256, resize=RESIZE.format(299))
+    return Features("random", ColorInput(network), sha256, resize=RESIZE.format(299))
 
 
 def vgg16(weights: str | None = None) -> Features:
-    """The 4096 features of VGG-16's second hidden layer, torchvision's weights of ImageNet; no class logits.
+    """The 4096 features of VGG-16's second hidden layer, with torchvision's ImageNet weights; no class logits.
 
     Raises:
-        UserError: when there are no weights, or they are not the published ones.
+        UserError: when the weights cannot be had, or are not the published ones.
     """
     path = published(VGG16_Weights.IMAGENET1K_V1.url, VGG16_SHA256, weights)
     network = _loaded(lambda file: FeatureExtractorVGG16("vgg16", ["fc2_relu"], file), path)
-    return Features("vgg16", Colored(network), VGG16_SHA256, resize=RESIZE.format(224))
+    return Features("vgg16", ColorInput(network), VGG16_SHA256, resize=RESIZE.format(224))
 
 
 class _CLIP(FeatureExtractorCLIP):
-    """torch-fidelity's extractor on weights that were read without TorchScript, which it would run."""
+    """torch-fidelity's extractor, on weights that were read without running TorchScript."""
 
     def __init__(self, name: str, state: dict[str, Tensor]) -> None:
         FeatureExtractorBase.__init__(self, name, ["clip"])
@@ -111,14 +111,14 @@ class _CLIP(FeatureExtractorCLIP):
 
 
 def clip(model: str = "vit-b-32", weights: str | None = None) -> Features:
-    """The image embedding of CLIP (Radford et al. 2021), OpenAI's weights.
+    """The image embedding of CLIP (Radford et al. 2021), with OpenAI's weights.
 
     Args:
         model: rn50, rn101, rn50x4, rn50x16, rn50x64, vit-b-32, vit-b-16, vit-l-14 or vit-l-14-336px.
         weights: OpenAI's file; torch's cache, then a download, when None.
 
     Raises:
-        UserError: when there is no such model, or no weights, or they are not the published ones.
+        UserError: when there is no such model, or its weights cannot be had or are not the published ones.
     """
     name = f"clip-{model}"
     if name not in MODEL_URLS:
@@ -126,11 +126,11 @@ def clip(model: str = "vit-b-32", weights: str | None = None) -> Features:
     sha256 = MODEL_METADATA[name]["hash"]
     path = published(MODEL_URLS[name], sha256, weights, f"{name}-{sha256}.pt")
     network = _built(lambda: _CLIP(name, read_weights(path)), path)
-    return Features(name, Colored(network), sha256, resize=RESIZE.format(network.resolution))
+    return Features(name, ColorInput(network), sha256, resize=RESIZE.format(network.resolution))
 
 
 class _DINOv2(FeatureExtractorDinoV2):
-    """torch-fidelity's extractor on a network of our own: its way to one runs code from the internet."""
+    """torch-fidelity's extractor, on this project's network: its own would run code from the internet."""
 
     def __init__(self, name: str, state: dict[str, Tensor]) -> None:
         FeatureExtractorBase.__init__(self, name, ["dinov2"])
@@ -139,31 +139,31 @@ class _DINOv2(FeatureExtractorDinoV2):
 
 
 def dinov2(model: str = "vit-b-14", weights: str | None = None) -> Features:
-    """The class token of DINOv2 (Oquab et al. 2023), Meta's weights.
+    """The class token of DINOv2 (Oquab et al. 2023), with Meta's weights.
 
     Args:
         model: vit-s-14, vit-b-14 or vit-l-14.
         weights: Meta's file; torch's cache, then a download, when None.
 
     Raises:
-        UserError: when there is no such model, or no weights, or they are not the published ones.
+        UserError: when there is no such model, or its weights cannot be had or are not the published ones.
     """
     if model not in DINOV2:
         raise UserError(f"features.model={model!r}: DINOv2 has {', '.join(DINOV2)}")
     name, sha256 = DINOV2[model]
     path = published(f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth", sha256, weights)
     network = _built(lambda: _DINOv2(f"dinov2-{model}", read_weights(path)), path)
-    return Features(f"dinov2-{model}", Colored(network), sha256, resize=RESIZE.format(224))
+    return Features(f"dinov2-{model}", ColorInput(network), sha256, resize=RESIZE.format(224))
 
 
 def classifier(split: Split) -> Features:
-    """A small classifier fitted to the labels of the training images, once; kept in the cache folder.
+    """A small classifier fitted to the labels of the training images, once; then kept in the cache folder.
 
     Args:
         split: reads the training and validation images.
 
     Raises:
-        UserError: when there are none, or they have no labels.
+        UserError: when there are no images, or they have no labels.
     """
     train, validation = split()
     if train.labels is None or validation.labels is None:
@@ -176,53 +176,55 @@ def classifier(split: Split) -> Features:
 
 
 def auto(split: Split) -> Features:
-    """Inception if its weights can be had, else the classifier if the data have labels; says which.
+    """Inception if its weights can be had, else, with a message, the classifier if the data have labels.
 
     Raises:
-        UserError: when neither can be had.
+        UserError: when neither is possible.
     """
     try:
         return inception()
     except UserError as error:
         try:
-            found = classifier(split)
+            features = classifier(split)
         except UserError:
             raise error from None
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"Evaluation uses the features of a classifier of the data's own labels: {error}")
-        return found
+        return features
 
 
 def _loaded(build: Callable[[Any], nn.Module], path: Path) -> nn.Module:
-    """An extractor of torch-fidelity's, which reads its weights from what was read here without running code."""
-    file = io.BytesIO()
-    torch.save(read_weights(path), file)
-    file.seek(0)
+    """One of torch-fidelity's extractors, given weights that were read here without running code."""
+    file = _saved(read_weights(path))
     return _built(lambda: build(file), path)
+
+
+def _saved(state: dict[str, Tensor]) -> io.BytesIO:
+    """A state dict as the file that torch-fidelity's extractors want to read."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
 
 
 def _built(build: Callable[[], Any], path: Path) -> Any:
     try:
         return build()
     except (RuntimeError, AttributeError, TypeError, KeyError, LookupError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} does not hold the weights of this network: {reason}") from error
+        raise UserError(f"{path} does not hold the weights of this network: {first_line(error)}") from error
 
 
-class _Unloaded(FeatureExtractorInceptionV3):
-    """The network as it is built, before weights."""
+class _UnloadedInception(FeatureExtractorInceptionV3):
+    """The network as it is constructed, without weights from a file."""
 
     def load_state_dict(self, *_: Any, **__: Any) -> Any:
-        """Leaves them."""
+        """Does nothing."""
 
 
 def _untrained_inception(seed: int) -> nn.Module:
-    nothing = io.BytesIO()
-    torch.save({}, nothing)
-    nothing.seek(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("random inception", seed))
-        network = _Unloaded("random", INCEPTION_LAYERS, nothing)
+        network = _UnloadedInception("random", INCEPTION_LAYERS, _saved({}))
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Weights of published networks: found or downloaded, verified by their SHA-256, and read without running any code."""
+"""Weights of published networks: located or downloaded, verified by SHA-256, and read without running any code."""
 
 import pickle
 import socket
@@ -15,13 +15,13 @@ from score_lightning.runtime.files import sha256_of_file
 
 
 def published(url: str, sha256: str, weights: str | None, name: str | None = None) -> Path:
-    """The verified file of published weights: the one given, else that in torch's cache, else a download.
+    """The verified file of published weights: `weights`, else the one in torch's cache, else a download.
 
     Args:
         url: where it is published.
         sha256: of the file.
-        weights: the file itself, where one is given.
-        name: of the file in torch's cache; the last part of the address when None.
+        weights: path of the file, if the user has it.
+        name: of the file in torch's cache; the last part of the URL when None.
 
     Raises:
         UserError: when there is none, or its SHA-256 is another.
@@ -35,7 +35,7 @@ def published(url: str, sha256: str, weights: str | None, name: str | None = Non
     socket.setdefaulttimeout(15)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), sha256)  # which verifies before the file gets its name
+        torch.hub.download_url_to_file(url, str(path), sha256)  # verifies before the file gets its name
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"the weights {path.name} cannot be downloaded ({error}). Put the file from {url} at {path}, give "
@@ -47,15 +47,15 @@ def published(url: str, sha256: str, weights: str | None, name: str | None = Non
 
 
 def verify(path: Path, sha256: str) -> Path:
-    """The path, after its contents were found to have this SHA-256.
+    """The path, after a check of its contents' SHA-256.
 
     Raises:
-        UserError: when they have another, or there is no such file.
+        UserError: when they have another one, or there is no such file.
     """
-    found = file_sha256(path)
-    if found != sha256:
+    actual = file_sha256(path)
+    if actual != sha256:
         raise UserError(
-            f"{path} is not the published file of weights: its SHA-256 is {found[:16]}…, expected {sha256[:16]}…. "
+            f"{path} is not the published file of weights: its SHA-256 is {actual[:16]}…, expected {sha256[:16]}…. "
             "Remove it to download it anew; other weights of TensorFlow's Inception go with features=random "
             "features.weights=FILE"
         )
@@ -75,21 +75,25 @@ def file_sha256(path: Path) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from PyTorch's file of a state dict or of a TorchScript module; no code in it is run.
+    """Tensors by name from a PyTorch file of a state dict or of a TorchScript module; none of its code is run.
 
     Raises:
-        UserError: when it is none, is damaged, or holds anything that would need code.
+        UserError: when it is neither, is damaged, or holds anything that would need code.
     """
     try:
         state = _read_script(path) if _is_script(path) else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist (features.weights)") from error
-    except Exception as error:  # whatever a file that is none of PyTorch's makes its readers raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is no file of plain weights, or damaged: {reason}") from error
+    except Exception as error:  # foreign files make PyTorch's readers raise almost anything
+        raise UserError(f"{path} is not a file of plain weights, or damaged: {first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} is no file of plain weights: expected tensors by name")
+        raise UserError(f"{path} is not a file of plain weights: expected tensors by name")
     return state
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _is_script(path: Path) -> bool:
@@ -97,7 +101,7 @@ def _is_script(path: Path) -> bool:
 
 
 def _read_script(path: Path) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive: its data.pkl names them, its folder data/ holds their bytes."""
+    """Tensors of a TorchScript archive: its data.pkl names them, its folder data/ holds their bytes."""
     with zipfile.ZipFile(path) as archive:
         (name,) = [n for n in archive.namelist() if n.endswith("/data.pkl") and n.count("/") == 1]
         with archive.open(name) as file:
@@ -106,7 +110,7 @@ def _read_script(path: Path) -> dict[str, Tensor]:
 
 
 class _Module:
-    """Stands for every class that a TorchScript archive defines: its attributes, none of its code."""
+    """Stands in for every class that a TorchScript archive defines: its attributes, none of its code."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.attributes = state
@@ -119,7 +123,7 @@ STORAGES = {
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler that knows tensors, plain containers and `_Module`, and refuses all else."""
+    """An unpickler that accepts tensors, plain containers and `_Module`, and refuses everything else."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(file)
@@ -154,4 +158,4 @@ def _tensors(value: Any, name: str) -> list[tuple[str, Tensor]]:
     if not isinstance(value, _Module):
         return []
     prefix = f"{name}." if name else ""
-    return [found for key, part in value.attributes.items() for found in _tensors(part, prefix + key)]
+    return [tensor for key, part in value.attributes.items() for tensor in _tensors(part, prefix + key)]
