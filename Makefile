@@ -1,4 +1,4 @@
-# Every target sets itself up: a virtual environment in .venv with the tested versions of constraints.txt.
+# Every target first sets up a virtual environment in .venv, with the tested versions in constraints.txt.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,19 +8,19 @@ ARGS ?=
 .PHONY: help setup train eval sample experiments test chaos lint bench bench-gpu scaling clean
 
 help:
-	@echo "make train EXP=ddpm_digits [ARGS='key=value ...']   train, with pictures and numbers at the end"
+	@echo "make train EXP=ddpm_digits [ARGS='key=value ...']   trains; ends with samples and metrics"
 	@echo "make eval CKPT=runs/.../last.ckpt [ARGS='n=1000']    metrics.json, samples.png, report.html"
 	@echo "make sample CKPT=runs/.../last.ckpt [ARGS='n=64']    samples.png, samples.npz"
 	@echo "make test | make lint | make chaos                  the tests; ruff and mypy; kills trainings and compares"
-	@echo "make bench | make bench-gpu [ARGS='only=steps']    measures it beside other projects: docs/benchmarks.md"
-	@echo "make scaling                                        what recipes cost on GPUs: docs/scaling.md"
-	@echo "make experiments                                    lists them: data, parameters, method, published result"
+	@echo "make bench | make bench-gpu [ARGS='only=steps']    compares it with other projects: docs/benchmarks.md"
+	@echo "make scaling                                        estimates what recipes cost on GPUs: docs/scaling.md"
+	@echo "make experiments                                    lists all experiments: data, parameters, method, result"
 
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "score_lightning needs Python 3.11 or later; say which with PYTHON=python3.12"; exit 2; }
+		{ echo "score_lightning needs Python 3.11 or later; choose one with PYTHON=python3.12"; exit 2; }
 	@echo "Setting up $(VENV) (once, a few minutes) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

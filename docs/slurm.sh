@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on SLURM and goes on by itself after its time is over or the machine is taken away:
+# Trains on SLURM and resumes by itself after a time limit or a preemption:
 #   sbatch docs/slurm.sh exp=ddpm_cifar [key=value …]
 #SBATCH --job-name=score_lightning
 #SBATCH --nodes=2
@@ -12,7 +12,7 @@
 #SBATCH --open-mode=append
 set -uo pipefail
 
-# one process per GPU, started by srun; five minutes before the end they save and leave with code 75
+# srun starts one process per GPU; five minutes before the time limit they save a checkpoint and exit with code 75
 srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" .venv/bin/python -m score_lightning.train "$@" resume=auto \
     trainer.num_nodes="$SLURM_JOB_NUM_NODES" trainer.devices="$SLURM_NTASKS_PER_NODE" trainer.progress=false
 code=$?

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on several machines without a scheduler. On each of them, with the same first machine:
+# Trains on several machines without a scheduler. Run on each of them, with the same FIRST:
 #   NODES=2 NODE=0 FIRST=host0 docs/torchrun.sh exp=ddpm_cifar [key=value …]
 #   NODES=2 NODE=1 FIRST=host0 docs/torchrun.sh exp=ddpm_cifar [key=value …]
 set -euo pipefail
