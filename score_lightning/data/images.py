@@ -170,8 +170,7 @@ class ImageFiles:
         except UserError:
             raise
         except Exception as error:  # damaged pictures and zips make their readers raise almost anything
-            reason = "not a picture" if isinstance(error, UnidentifiedImageError) else error
-            raise UserError(f"{self.root / name} cannot be read: {reason}. Remove or replace it") from error
+            raise unreadable(self.root / name, error) from error
 
     def contents(self, indices: Sequence[int]) -> Iterator[bytes]:
         """The files as they are.
@@ -198,6 +197,12 @@ class ImageFiles:
     def _decode(self, name: str, archive: zipfile.ZipFile | None) -> np.ndarray:
         with self.open(name, archive) as image:
             return self.shape.fit(image, self.crop)
+
+
+def unreadable(picture: Path, error: Exception) -> UserError:
+    """The mistake of a picture whose reader raised `error`."""
+    reason = "not a picture" if isinstance(error, UnidentifiedImageError) else error
+    return UserError(f"{picture} cannot be read: {reason}. Remove or replace it")
 
 
 def list_pictures(path: Path) -> list[str]:

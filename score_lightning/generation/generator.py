@@ -1,7 +1,7 @@
-"""Generation: image i is a function of (seed, i), whatever the process that draws it.
+"""Generation: image i is a function of (seed, i), whichever process draws it.
 
-Batch b always holds images bB to bB + B - 1, and whole batches are dealt to the ranks. So with one batch size and one
-number of threads per process the images are the same to the bit for any number of processes.
+Batch b always holds images bB to bB + B - 1, and the ranks take whole batches in turn. So with one batch size and one
+number of threads per process, the images are the same to the bit for any number of processes.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from score_lightning.samplers import Sampler
 
 
 class Batch(NamedTuple):
-    """Some images.
+    """A batch of generated images.
 
     Args:
         indices: int64 (B,).
@@ -44,18 +44,18 @@ class Batch(NamedTuple):
 
 
 class BatchStore:
-    """Batches on disk, so that an interrupted generation goes on where it stopped.
+    """Batches on disk, so that an interrupted generation resumes where it stopped.
 
     Args:
-        folder: in which the batches get a folder of their own.
-        key: all that the images are a function of.
+        folder: where the store makes a hidden folder for its batches.
+        key: everything that the images are a function of.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self._folder = folder / f".images-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
     def read(self, indices: Tensor, device: torch.device | str) -> Batch | None:
-        """The batch of these images; None where it is not there, or damaged."""
+        """The batch of the images with these indices; None where it is missing or damaged."""
         try:
             with np.load(self._path(indices), allow_pickle=False) as arrays:
                 images, finite = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["finite"])
@@ -64,7 +64,7 @@ class BatchStore:
         return Batch(indices, images.to(device), finite) if len(images) == len(indices) else None
 
     def write(self, batch: Batch) -> None:
-        """Keeps a batch, whole or not at all.
+        """Stores a batch, whole or not at all.
 
         Raises:
             UserError: when it cannot be written.
@@ -86,14 +86,14 @@ class BatchStore:
 
 @dataclass(frozen=True)
 class Generator:
-    """How a model's images are made.
+    """Draws images from a model.
 
     Args:
         sampler: from noise to x_0.
         shape: (C, H, W) of an image, or (D,) of a point.
         pixels: range of pixels in the model.
         batch_size: images sampled at once.
-        label: of all images, where the model is told labels; image i has label i modulo their number when None.
+        label: of all images, for a model conditioned on labels; image i has label i modulo their number when None.
         guidance: by labels, see `LabelConditioned`.
         measurement: what is known of each image, in the model's range.
     """
@@ -114,27 +114,31 @@ class Generator:
         progress: bool = False,
         observe: Callable[[Tensor], None] | None = None,
     ) -> Batch:
-        """The images with these indices."""
+        """The images with these indices; `observe` is called with each state of the sampler."""
         noise = ImageNoise(seed, indices)
         device = next(model.parameters()).device
         x = model.schedule.prior((len(indices), *self.shape), noise, device=device)
-        conditioned: Model = model
-        if model.classes:
-            labels = [i % model.classes if self.label is None else self.label for i in indices]
-            conditioned = LabelConditioned(model, torch.tensor(labels, device=device), self.guidance)
+        conditioned = self._conditioned(model, indices, device)
         known = self.measurement
         if known is not None:
-            conditioned = MeasurementConditioned(conditioned, known)
             x = known.perturb(x, *model.schedule(model.schedule.t_max), noise(x))
         x = self.sampler(conditioned, x, noise, progress, observe)
         x = x if known is None else known.impose(x)
         return Batch(torch.tensor(indices), self.pixels.decode(x), torch.isfinite(x).flatten(1).all(1).cpu())
 
+    def _conditioned(self, model: ScoreModel, indices: Sequence[int], device: torch.device) -> Model:
+        """The model conditioned on the labels of these images and on the measurement."""
+        conditioned: Model = model
+        if model.classes:
+            labels = [i % model.classes if self.label is None else self.label for i in indices]
+            conditioned = LabelConditioned(model, torch.tensor(labels, device=device), self.guidance)
+        return conditioned if self.measurement is None else MeasurementConditioned(conditioned, self.measurement)
+
     def evaluations(self, model: ScoreModel, tried: int = 4) -> int:
-        """Network evaluations per image: where they depend on the image, the most of so many images."""
-        known = self.sampler.evaluations(model.schedule)
-        if known is not None:
-            return known * (2 if model.classes and self.guidance else 1)
+        """Network evaluations per image; where they depend on the image, the most among the first `tried` images."""
+        expected = self.sampler.evaluations(model.schedule)
+        if expected is not None:
+            return expected * (2 if model.classes and self.guidance else 1)
         calls: list[None] = []
         counter = model.register_forward_pre_hook(lambda *_: calls.append(None))
         self.batch(model, range(tried), seed=0)
@@ -153,12 +157,12 @@ class Generator:
         """This rank's batches of images 0 .. n - 1.
 
         Args:
-            model: what estimates the score.
-            n: images, over all ranks.
+            model: the score model.
+            n: number of images, over all ranks.
             seed: of the images.
             rank: this process.
-            progress: whether to show a bar, of all ranks' images.
-            store: where batches are kept and taken from.
+            progress: whether to show a progress bar of all ranks' images.
+            store: batches that it has are not drawn again; the others are added to it.
         """
         batches: Sequence[Tensor] = torch.arange(n).split(self.batch_size)
         device = next(model.parameters()).device
@@ -166,22 +170,22 @@ class Generator:
             for first in range(0, len(batches), rank.count):
                 if first + rank.number < len(batches):
                     indices = batches[first + rank.number]
-                    found = store.read(indices, device) if store else None
-                    if found is None:
-                        found = self.batch(model, indices.tolist(), seed, progress)
+                    batch = store.read(indices, device) if store else None
+                    if batch is None:
+                        batch = self.batch(model, indices.tolist(), seed, progress)
                         if store:
-                            store.write(found)
-                    yield found
+                            store.write(batch)
+                    yield batch
                 bar.update(sum(map(len, batches[first : first + rank.count])))
 
 
 def trajectory(generator: Generator, model: ScoreModel, n: int, seed: int, snapshots: int = 10) -> Tensor:
-    """uint8 (n, snapshots, C, H, W): images 0 .. n - 1 on their way from noise, the last of them the result.
+    """uint8 (n, snapshots, C, H, W): images 0 .. n - 1 on their way from noise; the last snapshot is the result.
 
-    Fewer snapshots where the sampler visits fewer times.
+    There are fewer snapshots where the sampler visits fewer times.
     """
-    seen = len(model.schedule.times(generator.sampler.steps, generator.sampler.spacing)) + 1
-    chosen = set(torch.linspace(0, seen - 1, min(snapshots, seen)).round().int().tolist())
+    count = len(model.schedule.times(generator.sampler.steps, generator.sampler.spacing)) + 1
+    chosen = set(torch.linspace(0, count - 1, min(snapshots, count)).round().int().tolist())
     states: list[Tensor] = []
     visits = itertools.count()
 
@@ -194,14 +198,17 @@ def trajectory(generator: Generator, model: ScoreModel, n: int, seed: int, snaps
 
 
 def check_finite(indices: Sequence[int], n: int) -> None:
-    """Refuses images whose pixels were not finite.
+    """Refuses images with pixels that are not finite.
+
+    Args:
+        indices: of the images with such pixels.
+        n: number of all images.
 
     Raises:
         UserError: with their number, when there are any.
     """
     if indices:
         raise UserError(
-            f"{len(indices)} of {n} images have pixels that are not finite (NaN), image {min(indices)} the first: "
-            "they are not counted as images. Take smaller steps of the sampler, or a checkpoint from before the "
-            "training diverged"
+            f"{len(indices)} of {n} images have pixels that are not finite (NaN), image {min(indices)} the first. "
+            "Take smaller steps of the sampler, or a checkpoint from before the training diverged"
         )

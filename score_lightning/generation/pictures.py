@@ -1,4 +1,4 @@
-"""Pictures of images: grids as PNG files."""
+"""Images as PNG files: grids, scatter plots of points, histograms."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from torchvision.utils import make_grid
 
 
 def save_grid(images: Tensor, path: Path, smallest: int = 512, columns: int | None = None) -> Path:
-    """Writes uint8 images (N, C, H, W) as a PNG grid, small ones enlarged in whole steps.
+    """Writes uint8 images (N, C, H, W) as a PNG grid, small ones enlarged by a whole factor.
 
     Args:
-        images: in the order of reading.
+        images: in reading order.
         path: of the PNG; its folder is made.
-        smallest: width in pixels that the grid is enlarged to at least.
+        smallest: least width in pixels, to which the grid is enlarged.
         columns: images in a row; nearly a square when None.
     """
     if columns is None:
@@ -25,17 +25,17 @@ def save_grid(images: Tensor, path: Path, smallest: int = 512, columns: int | No
 
 
 def save_samples(samples: Tensor, path: Path) -> Path:
-    """Writes images uint8 (N, C, H, W) as such a grid, or points (N, D) as a scatter or, on the line, a histogram."""
+    """Writes images uint8 (N, C, H, W) as a grid, or points (N, D) as a scatter plot, or as a histogram if D = 1."""
     return save_grid(samples[:100], path) if samples.ndim == 4 else plot_points(samples, path)
 
 
 def save_rows(rows: Tensor, path: Path, smallest: int = 512) -> Path:
-    """Writes uint8 images (rows, columns, C, H, W) as such a grid."""
+    """Writes uint8 images (rows, columns, C, H, W) as a grid."""
     return save_grid(rows.flatten(0, 1), path, smallest, columns=rows.shape[1])
 
 
 def save_neighbors(samples: Tensor, neighbors: Tensor, path: Path, blocks: int = 2) -> Path:
-    """Writes each of samples (N, C, H, W) beside its neighbors (N, k, C, H, W), a gap between, in so many columns."""
+    """Writes each of samples (N, C, H, W) with its neighbors (N, k, C, H, W) to its right, in `blocks` columns."""
     narrow, wide = (torch.full_like(samples[..., : max(1, samples.shape[3] * k // 4)], 255) for k in (1, 4))
     return save_grid(torch.cat([samples, narrow, *neighbors.unbind(1), wide], dim=3), path, columns=blocks)
 
@@ -50,7 +50,7 @@ def _save(grid: Tensor, path: Path, smallest: int) -> Path:
 
 
 def plot_points(points: Tensor, path: Path) -> Path:
-    """Points (N, D): the first two coordinates, or a histogram of one."""
+    """Writes a plot of points (N, D): the first two coordinates, or a histogram of a single one."""
     figure = Figure((5.2, 5.2), layout="constrained")
     axes = figure.add_subplot()
     if points.shape[1] == 1:

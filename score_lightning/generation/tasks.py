@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from score_lightning.conditional import Measurement, colorization, inpainting, upsampling
-from score_lightning.data.images import Shape
+from score_lightning.data.images import Shape, unreadable
 from score_lightning.data.pixels import Range
 from score_lightning.errors import UserError
 from score_lightning.likelihood import check_times, decode, encode, interpolate
@@ -19,11 +19,11 @@ from score_lightning.runtime.randomness import ImageNoise
 
 @dataclass(frozen=True)
 class Known:
-    """What a task knows of an image.
+    """The known part of an image.
 
     Args:
         measurement: in the model's range.
-        picture: uint8 (C, H, W), to show it by.
+        picture: uint8 (C, H, W), which shows it.
     """
 
     measurement: Measurement
@@ -31,17 +31,17 @@ class Known:
 
 
 def read_known(task: str, image: str | None, mask: str | None, shape: Shape, pixels: Range) -> Known:
-    """What inpaint, colorize or upsample know of the picture in a file.
+    """The known part of the picture in a file, for inpaint, colorize or upsample.
 
     Args:
         task: one of the three.
         image: the picture; for upsample a small square, whose side divides that of the model's images.
         mask: for inpaint, a picture of the same size, white where to paint.
-        shape: of the model's images, to which others are cropped and resized.
+        shape: of the model's images, to which other pictures are cropped and resized.
         pixels: range of pixels in the model.
 
     Raises:
-        UserError: when a file is missing or cannot be read, or does not suit the task.
+        UserError: when a file is missing, cannot be read or does not suit the task.
     """
     if image is None:
         raise UserError(f"task={task} needs image=FILE")
@@ -51,14 +51,13 @@ def read_known(task: str, image: str | None, mask: str | None, shape: Shape, pix
             if mask is None
             else f"task={task} takes no mask"
         )
-    opened = _open(image)
+    picture = _open(image)
     try:
-        if task == "inpaint":
-            assert mask is not None
-            return _inpaint(opened, _open(mask), image, mask, shape, pixels)
+        if mask is not None:
+            return _inpaint(picture, _open(mask), (image, mask), shape, pixels)
         if task == "colorize":
-            return _colorize(opened, shape, pixels)
-        return _upsample(opened, image, shape, pixels)
+            return _colorize(picture, shape, pixels)
+        return _upsample(picture, image, shape, pixels)
     except ValueError as error:
         raise UserError(f"task={task}: {error}") from error
 
@@ -78,10 +77,10 @@ def read_pair(text: str | None, shape: Shape) -> Tensor:
 def interpolation(model: ScoreModel, ends: Tensor, n: int, pixels: Range, batch_size: int = 256) -> Tensor:
     """uint8 (n, C, H, W) between two pictures uint8 (2, C, H, W), on the great circle between their latents.
 
-    Both are dequantized with noise of their own first: the flow is that of a density.
+    Both pictures are dequantized first, since the flow is that of a density.
 
     Raises:
-        UserError: when the network takes discrete levels only, or the path cannot be followed.
+        UserError: when the network takes discrete levels only, or pictures on the path are not finite.
     """
     device = next(model.parameters()).device
     noise = torch.special.ndtr(ImageNoise(0, [0, 1])(ends.float()))
@@ -91,10 +90,10 @@ def interpolation(model: ScoreModel, ends: Tensor, n: int, pixels: Range, batch_
     except ValueError as error:
         raise UserError(f"task=interpolate: {error}") from error
     first, last = encode(model, x)
-    found = torch.cat([decode(model, part) for part in interpolate(first, last, n).split(batch_size)])
-    if not found.isfinite().all():
+    path = torch.cat([decode(model, latents) for latents in interpolate(first, last, n).split(batch_size)])
+    if not path.isfinite().all():
         raise UserError("task=interpolate: the path between the pictures has numbers that are not finite (NaN)")
-    return pixels.decode(found).cpu()
+    return pixels.decode(path).cpu()
 
 
 def _open(name: str) -> Image.Image:
@@ -105,18 +104,19 @@ def _open(name: str) -> Image.Image:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # damaged pictures make their readers raise almost anything
-        reason = "not a picture" if isinstance(error, UnidentifiedImageError) else error
-        raise UserError(f"{path} cannot be read: {reason}") from error
+        raise unreadable(path, error) from error
 
 
 def _fit(image: Image.Image, shape: Shape) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(shape.fit(image)))
 
 
-def _inpaint(image: Image.Image, mask: Image.Image, name: str, mask_name: str, shape: Shape, pixels: Range) -> Known:
+def _inpaint(image: Image.Image, mask: Image.Image, names: tuple[str, str], shape: Shape, pixels: Range) -> Known:
     if image.size != mask.size:
-        sizes = [f"{side[0]} x {side[1]}" for side in (mask.size, image.size)]
-        raise UserError(f"the mask {mask_name} has {sizes[0]} pixels, {name} {sizes[1]}: they must be of one size")
+        sizes = [f"{width} x {height}" for width, height in (mask.size, image.size)]
+        raise UserError(
+            f"the mask {names[1]} has {sizes[0]} pixels, {names[0]} {sizes[1]}: they must have the same size"
+        )
     known = _fit(mask, Shape(shape.size, 1))[0] < 128
     picture = _fit(image, shape)
     shown = torch.where(known, picture, torch.tensor(128, dtype=torch.uint8))
@@ -125,7 +125,7 @@ def _inpaint(image: Image.Image, mask: Image.Image, name: str, mask_name: str, s
 
 def _colorize(image: Image.Image, shape: Shape, pixels: Range) -> Known:
     if shape.channels != 3:
-        raise UserError("task=colorize needs a model of images in color; this one draws them in grey")
+        raise UserError("task=colorize needs a model of images in color; this one draws them in gray")
     measurement = colorization(pixels.encode(_fit(image, shape)))
     return Known(measurement, pixels.decode(measurement.y.expand(3, -1, -1)))
 

@@ -129,7 +129,7 @@ def test_images_that_are_not_finite_are_marked_and_refused():
 
 
 @pytest.mark.parametrize(("sampler", "expected"), [(SAMPLERS[0], 6), (Sampler(DDIM(), steps=40), 10)])
-def test_trajectories_begin_with_noise_and_end_with_the_image(sampler, expected):
+def test_trajectories_start_with_noise_and_end_with_the_image(sampler, expected):
     model, generator = ScoreModel(Net(), linear_beta(1e-4, 0.02, 1000)), Generator(sampler, (1, 4, 4), PixelRange())
     path = trajectory(generator, model, 3, seed=0)
     assert path.shape == (3, expected, 1, 4, 4)

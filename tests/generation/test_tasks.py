@@ -19,7 +19,7 @@ from score_lightning.generation.tasks import interpolation, read_known
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
-    """A checkpoint of a model that is told labels."""
+    """A checkpoint of a model conditioned on labels."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCORE_LIGHTNING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setenv("WANDB_MODE", "disabled")
@@ -178,7 +178,7 @@ def test_upsampling_keeps_the_means_of_squares(ckpt, tmp_path):
     assert np.abs(found.mean(axis=(2, 4)) - small)[inside].max() <= 1
 
 
-def test_interpolation_begins_and_ends_with_the_pictures(ckpt, tmp_path):
+def test_interpolation_starts_and_ends_with_the_pictures(ckpt, tmp_path):
     images = [picture(tmp_path / f"{i}.png", (8, 8), i) for i in range(2)]
     sample.main([f"ckpt={ckpt}", "task=interpolate", f"image=[{images[0]},{images[1]}]", "n=4", f"out={tmp_path}"])
     found = drawn(tmp_path)[..., 0].astype(int)
