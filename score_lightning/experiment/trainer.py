@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from uuid import uuid4
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
@@ -26,7 +25,7 @@ from score_lightning.generation.generator import Generator
 from score_lightning.runtime.files import write_text
 from score_lightning.runtime.startup import is_first
 from score_lightning.tracking.csv import MetricsLogger
-from score_lightning.tracking.dashboard import IDENTITY, Dashboard
+from score_lightning.tracking.dashboard import Dashboard
 from score_lightning.tracking.wandb import ResilientWandbLogger
 from score_lightning.training.callbacks import Evaluate, LearningRate, SampleGrid
 from score_lightning.training.checkpointing import AsyncCheckpointWriter, AtomicCheckpointIO, Checkpoints, KeepLog
@@ -134,7 +133,7 @@ def build_trainer(resolved: Resolved, callbacks: list[L.Callback], folder: Path 
             write_text(place / "config.yaml", config.to_yaml(resolved.plain()))
             for logger in trainer.loggers:
                 if isinstance(logger, ResilientWandbLogger):
-                    write_text(place / IDENTITY, f"{logger.version}\n")
+                    logger.keep_id()
         return trainer
 
 
@@ -170,10 +169,9 @@ def _loggers(resolved: Resolved, folder: Path) -> list[Logger]:
     if mode != "off":
         loggers.append(
             ResilientWandbLogger(
-                id=_identity(folder),
+                folder,
                 name=f"{folder.parent.name}/{folder.name}",
                 project=c.logger.project,
-                save_dir=folder,
                 mode=mode,
                 config=resolved.plain(),
             )
@@ -184,12 +182,6 @@ def _loggers(resolved: Resolved, folder: Path) -> list[Logger]:
         except ModuleNotFoundError as error:
             raise UserError("logger.tensorboard needs one more package: pip install tensorboard") from error
     return loggers
-
-
-def _identity(folder: Path) -> str:
-    """The run's at Weights & Biases: the one that its folder holds, or a new one."""
-    file = folder / IDENTITY
-    return file.read_text().strip() if file.is_file() else uuid4().hex[:8]
 
 
 def _wandb_mode(setting: str) -> str:

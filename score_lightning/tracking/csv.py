@@ -1,4 +1,4 @@
-"""The log of a run: metrics.csv, whose rows a checkpoint keeps."""
+"""metrics.csv, the log of a run, whose rows its checkpoints keep."""
 
 from contextlib import suppress
 from typing import Any
@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 class MetricsLogger(CSVLogger):
-    """Lightning's metrics.csv, with its rows at hand.
+    """Lightning's metrics.csv, with its rows in memory.
 
     Attributes:
         rows: all that was logged, each with its step.
@@ -20,13 +20,13 @@ class MetricsLogger(CSVLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Adds a row; without Lightning's epoch, of which there is one here."""
+        """Adds a row, without Lightning's epoch: there is one only."""
         plain = {k: v.item() if hasattr(v, "item") else v for k, v in metrics.items() if k != "epoch"}
         super().log_metrics(plain, step)
         self.rows.append({**plain, "step": step})
 
     def save(self) -> None:
-        """Writes the file if it can be written; a full disk is told when a checkpoint is due."""
+        """Writes the file if that is possible; a full disk is reported when a checkpoint is due."""
         with suppress(OSError):
             super().save()
 
@@ -40,7 +40,7 @@ class MetricsLogger(CSVLogger):
 
     @rank_zero_only
     def restore(self, rows: list[dict[str, Any]]) -> None:
-        """Begins with rows that were logged before, in the place of a file of them."""
+        """Starts from rows that were logged before; the file is written anew."""
         self.rows = list(rows)
         for row in rows:
             super().log_metrics({name: value for name, value in row.items() if name != "step"}, row["step"])

@@ -19,18 +19,15 @@ from score_lightning.models import ScoreModel
 from score_lightning.tracking.csv import MetricsLogger
 from score_lightning.tracking.wandb import STEP, ResilientWandbLogger
 
-IDENTITY = "wandb_id.txt"
-"""The file of a run folder that holds the run's identity at Weights & Biases."""
-
 PICTURES = {"samples/grid": "step", "samples/trajectory": "trajectory"}
-"""Keys of pictures, and how the names of their files begin."""
+"""Key of a picture -> prefix of its files' names."""
 
 
 class Dashboard(L.Callback):
-    """Best values in the summary, images per second, the run's identity, what W&B lost of a run that was killed.
+    """Best values in the summary, images per second, and what W&B lost of a run that was killed.
 
-    Model FLOP utilization is the share of the device's peak that the network's forward and backward passes take; it is
-    there for devices whose peak Lightning knows. Nothing of it goes into metrics.csv, which is the same in every run.
+    Model FLOP utilization is the share of the device's peak that the network's forward and backward passes take, for
+    devices whose peak Lightning knows. None of this goes into metrics.csv, which is the same in every run.
 
     Args:
         every: steps between numbers of speed.
@@ -42,37 +39,35 @@ class Dashboard(L.Callback):
         self._flops: float | None = None
         self._peak: float | None = None
         self._mark = (0, 0.0)
-        self._away = 0.0
+        self._excluded = 0.0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Says which values are the best, and keeps the run's identity."""
-        self._folder = Path(str(trainer.log_dir))  # which rank 0 tells the others: all must ask
+        """Defines which values are the best."""
+        self._folder = Path(str(trainer.log_dir))  # rank 0 broadcasts it: every rank must ask
         for logger in _wandb(trainer):
             logger.do(_define)
-            self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / IDENTITY).write_text(f"{logger.version}\n")
         if trainer.is_global_zero and pl_module.device.type == "cuda":
             self._peak = get_available_flops(pl_module.device, _dtype(trainer))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Gives W&B what it lost of a run that goes on."""
+        """Gives W&B what it lost of a resumed run."""
         rows = [row for log in trainer.loggers if isinstance(log, MetricsLogger) for row in log.rows]
         pictures = [
             (key, int(path.stem.rpartition("_")[2]), path)
-            for key, begin in PICTURES.items()
-            for path in sorted((self._folder / "samples").glob(f"{begin}_*.png"))
+            for key, prefix in PICTURES.items()
+            for path in sorted((self._folder / "samples").glob(f"{prefix}_*.png"))
         ]
         for logger in _wandb(trainer):
             logger.restore(rows, [picture for picture in pictures if picture[1] <= trainer.global_step])
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
-        """Logs the speed since the last time, of training alone."""
+        """Logs the speed of training since the last time, without validation and evaluation."""
         step, loggers = trainer.global_step, _others(trainer)
         if not loggers or step % self._every or step == self._mark[0]:
             return
         now, (before, then) = time.monotonic(), self._mark
         self._mark = (step, now)
-        seconds, self._away = now - then - self._away, 0.0
+        seconds, self._excluded = now - then - self._excluded, 0.0
         if then == 0 or not trainer.is_global_zero:
             return
         images = (step - before) * trainer.accumulate_grad_batches * len(batch["images"]) * trainer.world_size
@@ -90,38 +85,38 @@ class Dashboard(L.Callback):
         self._since = time.monotonic()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Lets it go on."""
-        self.away(time.monotonic() - self._since)
+        """Starts the clock again."""
+        self.exclude(time.monotonic() - self._since)
 
-    def away(self, seconds: float) -> None:
-        """Does not count seconds in which nothing was trained."""
-        self._away += seconds
+    def exclude(self, seconds: float) -> None:
+        """Leaves seconds in which nothing was trained out of the speed."""
+        self._excluded += seconds
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Uploads the checkpoint where that was asked for."""
+        """Uploads the last checkpoint if asked to."""
         path = self._folder / "checkpoints" / "last.ckpt"
         for logger in _wandb(trainer) if self._artifact and path.is_file() else []:
             name = f"checkpoint-{logger.version}"
             logger.do(lambda run, name=name: run.log_artifact(str(path), name=name, type="model"))  # type: ignore[misc]
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
-        """Says that a run will go on."""
+        """Marks a run that will be resumed."""
         for logger in _wandb(trainer) if isinstance(exception, StopRequested) else []:
             logger.do(lambda run: run.mark_preempting())
 
 
 @contextmanager
-def away(trainer: L.Trainer) -> Iterator[None]:
-    """What is done inside is no training: its time does not count for the speed."""
-    begun = time.monotonic()
+def untimed(trainer: L.Trainer) -> Iterator[None]:
+    """Leaves the time that passes inside out of the training's speed."""
+    start = time.monotonic()
     yield
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Dashboard):
-            callback.away(time.monotonic() - begun)
+            callback.exclude(time.monotonic() - start)
 
 
 def show(trainer: L.Trainer, key: str, path: Path) -> None:
-    """Shows a picture to every logger, on the first rank."""
+    """Logs a picture file to W&B and TensorBoard, on the first rank."""
     step = trainer.global_step
     for logger in trainer.loggers if trainer.is_global_zero else []:
         if isinstance(logger, ResilientWandbLogger):
@@ -132,7 +127,7 @@ def show(trainer: L.Trainer, key: str, path: Path) -> None:
 
 
 def _define(run: Any) -> None:
-    """The best values, and what the first look leaves out: numbers that are in a chart already."""
+    """The summary's best values; hides the numbers that are in a chart already."""
     for name, best in (("val/loss", "min"), ("eval/fid_*", "min"), ("eval/kid_*", "min"), ("eval/is_*", "max")):
         run.define_metric(name, step_metric=STEP, summary=best)
     run.define_metric("val_level/*", step_metric=STEP, hidden=True)
@@ -154,18 +149,12 @@ def _others(trainer: L.Trainer) -> list[Any]:
 
 
 def _dtype(trainer: L.Trainer) -> torch.dtype:
-    precision = str(trainer.precision)
-    return (
-        torch.bfloat16
-        if precision.startswith("bf16")
-        else torch.float16
-        if precision.startswith("16")
-        else torch.float32
-    )
+    dtypes = {"bf16": torch.bfloat16, "16": torch.float16}
+    return dtypes.get(str(trainer.precision).partition("-")[0], torch.float32)
 
 
 def training_flops(model: ScoreModel, shape: Sequence[int]) -> float:
-    """Floating-point operations of a forward and a backward pass for one image of a shape; nothing is computed."""
+    """Floating-point operations of a forward and a backward pass for one image of a shape, counted on device meta."""
     copied = copy.deepcopy(model).to("meta").requires_grad_(True)
     x, t = torch.zeros(1, *shape, device="meta"), copied.schedule.times(1).to("meta")
     return float(measure_flops(copied, lambda: copied(x, t).eps, lambda eps: eps.square().mean()))

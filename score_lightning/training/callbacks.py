@@ -16,7 +16,7 @@ from score_lightning.evaluation.report import write_metrics
 from score_lightning.generation.generator import Generator, trajectory
 from score_lightning.generation.pictures import save_rows, save_samples
 from score_lightning.runtime.processes import rank_of
-from score_lightning.tracking.dashboard import PICTURES, away, show
+from score_lightning.tracking.dashboard import PICTURES, show, untimed
 from score_lightning.training.module import ScoreModule
 
 WAYS = 6  # images that are drawn on their way from noise
@@ -53,7 +53,7 @@ class Periodic(L.Callback):
         due = step >= trainer.max_steps or (self._every is not None and step % self._every == 0)
         if step > self._done and due:
             self._done = step
-            with away(trainer):
+            with untimed(trainer):
                 self.run(trainer, pl_module)
 
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:

@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from score_lightning import config
 from score_lightning.errors import StopRequested
 from score_lightning.experiment import build
-from score_lightning.tracking.dashboard import IDENTITY, training_flops
-from score_lightning.tracking.wandb import FLUSH, ResilientWandbLogger, read_line, read_records
+from score_lightning.tracking.dashboard import training_flops
+from score_lightning.tracking.offline import read_line, read_records
+from score_lightning.tracking.wandb import FLUSH, IDENTITY, ResilientWandbLogger
 from score_lightning.training.module import ScoreModule
 
 
@@ -226,7 +227,7 @@ def test_a_run_that_goes_on_online_asks_what_is_there(tmp_path, monkeypatch):
     logged = []
     monkeypatch.setattr(wandb, "Api", Server)
     monkeypatch.setattr(ResilientWandbLogger, "_log", lambda self, values, step: logged.append((step, dict(values))))
-    logger = ResilientWandbLogger(project="project", save_dir=tmp_path, mode="online")
+    logger = ResilientWandbLogger(tmp_path, project="project", mode="online")
     logger._look_back(SimpleNamespace(offline=False, resumed=True, path="entity/project/run", id="run"))
     logger.restore([{"step": 0, "train/loss": 1.0}, {"step": 0, "val/loss": 5.0}, {"step": 2, "train/loss": 3.0}], [])
     assert logged == [(0, {"val/loss": 5.0}), (2, {"train/loss": 3.0})]
