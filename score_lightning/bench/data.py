@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from score_lightning.bench.settings import Settings
 from score_lightning.bench.tables import Bound, Row, Table, rate
 from score_lightning.bench.timing import alternate
-from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape, list_pictures
+from score_lightning.data.files import list_pictures
+from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape
 from score_lightning.data.module import ImageData
 from score_lightning.data.pixels import PixelRange
 from score_lightning.runtime.randomness import BatchNoise

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from score_lightning.runtime.memory import host_bytes
 from score_lightning.runtime.processes import bf16_units
 
 PACKAGES = (
@@ -44,7 +45,7 @@ def total_memory(device: str) -> int:
     """Bytes of memory."""
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return host_bytes()
 
 
 def _field(name: str) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape, class_labels, list_pictures
+from score_lightning.data.files import class_labels, list_pictures
+from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape
 from score_lightning.data.sources import Split, decode, hold_out
 from score_lightning.errors import UserError
 
@@ -35,7 +36,7 @@ _LOCK = Lock()
 
 
 def _close() -> None:
-    """Closes all, since a process must not have open what it inherits; they are opened again where they are read."""
+    """Closes all before a fork: a process must not use environments that it inherits. They are reopened when read."""
     for root in list(_OPEN):
         _OPEN.pop(root).close()
 
@@ -90,7 +91,7 @@ def _lmdb(root: Path, shape: Shape) -> LazyImageSet:
 
 
 def ffhq(shape: Shape, path: str = "data/ffhq") -> Split:
-    """FFHQ: the first 60,000 of its numbered faces to train on, the others held out, as its authors split it.
+    """FFHQ: the first 60,000 of its numbered faces are for training, the others held out, as its authors split it.
 
     The path holds images1024x1024 or thumbnails128x128, or is such a folder, or a zip file of numbered pictures.
     """
@@ -131,7 +132,7 @@ def imagenet64(shape: Shape, path: str = "data/imagenet64") -> Split:
 
 
 def _pictures(roots: list[Path], shape: Shape) -> Split:
-    """Pictures of both, their class folders numbered together."""
+    """The pictures of both folders, with one numbering of their class folders."""
     names = [list_pictures(root) for root in roots]
     labels = class_labels([name for some in names for name in some])
     parts = [None, None] if labels is None else labels.split([len(some) for some in names])
@@ -143,7 +144,7 @@ def _pictures(roots: list[Path], shape: Shape) -> Split:
 
 
 def _read_batches(paths: list[Path], shape: Shape) -> ImageSet:
-    """Arrays `data` uint8 (N, 3 * 64 * 64), the colors one after another, and `labels` (N,) from 1."""
+    """Arrays `data` uint8 (N, 3 * 64 * 64), channels first, and `labels` (N,) from 1."""
     if (shape.channels, shape.size) != (3, 64):
         raise UserError(f"{paths[0]} holds colored images of 64 pixels: set images.size=64 images.channels=3")
     try:

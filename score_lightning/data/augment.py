@@ -1,10 +1,10 @@
-"""EDM's geometric augmentation, of which the network is told (Karras et al. 2022, App. F.2).
+"""EDM's geometric augmentation, on which the network is conditioned (Karras et al. 2022, App. F.2).
 
-An image is flipped, scaled, rotated, squeezed in some direction and moved, each at random and by itself, with
-reflections where it ends. What was done becomes nine numbers, all 0 for an image that was left alone, which the network
-gets beside the noise level: so it does not take augmented images for the data.
+An image is flipped, scaled, rotated, stretched in a random direction and shifted, each independently at random, with
+reflection at its borders. Nine numbers, all 0 for an unchanged image, describe the augmentation; the network gets them
+beside the noise level, so that augmentations do not leak into the samples.
 
-Images are resampled at twice the resolution, reached and left by the low-pass filter of an orthonormal wavelet
+Images are resampled at twice the resolution, by the low-pass filter of an orthonormal wavelet there and back
 (StyleGAN2-ADA: Karras et al. 2020b, App. B): a map that moves whole pixels changes none of them.
 """
 
@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from score_lightning.runtime.randomness import BatchNoise
 
-TOLD = 9
-"""How many numbers say what was done: flips, scale, rotation (2), anisotropy (2), translation (2)."""
+PARAMETERS = 9
+"""How many numbers describe an augmentation: flips, scale, rotation (2), anisotropy (2), translation (2)."""
 
 SPREAD = 0.2  # standard deviation of the scales' log2
 SHIFT = 0.125  # standard deviation of the translation, in image widths
@@ -31,12 +31,12 @@ SYM6 = (
 
 
 def augment(x: Tensor, noise: BatchNoise, probability: float) -> tuple[Tensor, Tensor]:
-    """Augmented images, and what was done to them.
+    """Augmented images, and the parameters of their augmentations.
 
     Args:
         x: images (B, C, H, W), squares.
         noise: of the batch.
-        probability: of every change but the flip from left to right, which always has 1/2.
+        probability: of each transformation except the horizontal flip, whose probability is always 1/2.
 
     Returns:
         (B, C, H, W), and (B, 9).
@@ -47,18 +47,18 @@ def augment(x: Tensor, noise: BatchNoise, probability: float) -> tuple[Tensor, T
     flip = torch.stack([(u[:, 5] < 0.5).to(x), happens[:, 0] * (u[:, 6] < 0.5)], 1)
     scale, squeeze, shift = z[:, 0] * happens[:, 1], z[:, 1] * happens[:, 3], z[:, 2:] * happens[:, 4:]
     angle = (2 * u[:, 7] - 1) * math.pi * happens[:, 2]
-    # half of the anisotropies keep to the axes
+    # half of the anisotropies are along the axes
     direction = (4 * u[:, 8] - 1) * math.pi * (u[:, 8] < 0.5)
-    told = [flip, _pair(scale, angle.cos() - 1), _pair(angle.sin(), squeeze * direction.cos())]
-    told += [(squeeze * direction.sin())[:, None], shift]
+    parameters = [flip, _pair(scale, angle.cos() - 1), _pair(angle.sin(), squeeze * direction.cos())]
+    parameters += [(squeeze * direction.sin())[:, None], shift]
     flipped = torch.where(flip[:, 0, None, None, None] > 0, x.flip(3), x)
     flipped = torch.where(flip[:, 1, None, None, None] > 0, flipped.flip(2), flipped)
     back = inverse_map(scale, angle, squeeze, direction)
-    return resample(flipped, back, shift * SHIFT * x.shape[3]), torch.cat(told, 1)
+    return resample(flipped, back, shift * SHIFT * x.shape[3]), torch.cat(parameters, 1)
 
 
 def inverse_map(scale: Tensor, angle: Tensor, squeeze: Tensor, direction: Tensor) -> Tensor:
-    """(B, 2, 2) maps from where a pixel of the result lies to where it comes from; all arguments (B,), standardised."""
+    """(B, 2, 2) maps from where a pixel of the result lies to where it comes from; all arguments (B,), standardized."""
     isotropic, stretch = (SPREAD * scale).exp2(), (SPREAD * squeeze).exp2()
     squeezed = torch.stack([1 / stretch, stretch], 1)[:, :, None] * _rotation(direction)
     return _rotation(angle) @ _rotation(-direction) @ squeezed / isotropic[:, None, None]

@@ -1,16 +1,15 @@
-"""Images on disk and in memory: uint8 tensors, pictures in folders and zip files, NumPy files."""
+"""Sets of images: uint8 tensors in memory, and pictures on disk that are decoded when a batch asks for them."""
 
 import hashlib
-import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -22,8 +21,6 @@ from tqdm.auto import tqdm
 
 from score_lightning.errors import UserError
 from score_lightning.runtime.memory import check_bytes
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 class ImageSet(Dataset[Tensor]):
@@ -58,7 +55,7 @@ class ImageSet(Dataset[Tensor]):
 
 
 class LazyImageSet(ImageSet):
-    """Pictures that are decoded whenever a batch asks for them.
+    """Pictures that are decoded whenever a batch needs them.
 
     Args:
         files: the pictures.
@@ -83,7 +80,7 @@ class LazyImageSet(ImageSet):
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the files, their order and the shape that they are brought to."""
+        """Hash of the files, their order and the shape that they are decoded to."""
         digest = hashlib.sha256(f"{self._files.shape} {self._files.crop} {len(self)}".encode())
         for content in self._files.contents(self._order.tolist()):
             digest.update(hashlib.sha256(content).digest())
@@ -91,7 +88,7 @@ class LazyImageSet(ImageSet):
 
     @property
     def bytes(self) -> int:
-        """What the decoded images take."""
+        """Size of the decoded images."""
         return len(self) * self._files.shape.channels * self._files.shape.size**2
 
     def load(self) -> ImageSet:
@@ -105,7 +102,7 @@ class LazyImageSet(ImageSet):
 
 @dataclass(frozen=True)
 class Shape:
-    """Size (height and width in pixels) and channels that images are brought to."""
+    """Size (height and width in pixels) and channels that images are converted to."""
 
     size: int
     channels: int
@@ -119,6 +116,27 @@ class Shape:
             box = (left, top, left + side, top + side)
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
         return np.array(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
+
+
+@contextmanager
+def open_picture(path: Path, source: Callable[[], Path | BytesIO] | None = None) -> Iterator[Image.Image]:
+    """A picture.
+
+    Args:
+        path: of it.
+        source: reads it where it is no file of its own, but a member of an archive.
+
+    Raises:
+        UserError: naming the picture if it cannot be read.
+    """
+    try:
+        with Image.open(source() if source else path) as image:
+            yield image
+    except UserError:
+        raise
+    except Exception as error:  # damaged pictures and zips make their readers raise almost anything
+        reason = "not a picture" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{path} cannot be read: {reason}. Remove or replace it") from error
 
 
 @dataclass(frozen=True)
@@ -164,16 +182,11 @@ class ImageFiles:
         Raises:
             UserError: naming the picture if it cannot be read.
         """
-        try:
-            with Image.open(BytesIO(self._content(name, archive))) as image:
-                yield image
-        except UserError:
-            raise
-        except Exception as error:  # damaged pictures and zips make their readers raise almost anything
-            raise unreadable(self.root / name, error) from error
+        with open_picture(self.root / name, lambda: BytesIO(self._content(name, archive))) as image:
+            yield image
 
     def contents(self, indices: Sequence[int]) -> Iterator[bytes]:
-        """The files as they are.
+        """The files' bytes, undecoded.
 
         Raises:
             UserError: naming the file that cannot be read.
@@ -197,106 +210,3 @@ class ImageFiles:
     def _decode(self, name: str, archive: zipfile.ZipFile | None) -> np.ndarray:
         with self.open(name, archive) as image:
             return self.shape.fit(image, self.crop)
-
-
-def unreadable(picture: Path, error: Exception) -> UserError:
-    """The mistake of a picture whose reader raised `error`."""
-    reason = "not a picture" if isinstance(error, UnidentifiedImageError) else error
-    return UserError(f"{picture} cannot be read: {reason}. Remove or replace it")
-
-
-def list_pictures(path: Path) -> list[str]:
-    """Sorted names of all pictures below a folder or in a zip file, hidden ones left out.
-
-    Raises:
-        UserError: when the path does not exist, is no zip, or holds no pictures.
-    """
-    if path.is_dir():
-        names = [str(file.relative_to(path).as_posix()) for file in path.rglob("*") if file.is_file()]
-    elif path.is_file() and zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-            raise UserError(f"{path} is a damaged zip file: {error}") from error
-    elif path.is_file():
-        raise UserError(f"{path} is neither a folder nor a zip file (or the zip is damaged)")
-    else:
-        raise UserError(f"{path} does not exist: expected a folder or a zip file of pictures")
-    parts = ((name, PurePosixPath(name)) for name in names)
-    kept = sorted(
-        n for n, p in parts if p.suffix.lower() in SUFFIXES and not any(q[0] == "." or q == "__MACOSX" for q in p.parts)
-    )
-    if not kept:
-        raise UserError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
-    return kept
-
-
-def shape_of(root: Path, names: Sequence[str]) -> Shape:
-    """The one shape of pictures below a folder or in a zip file, which must be squares; in color if any of them is.
-
-    Raises:
-        UserError: when one is no square, is of another size than the first, or cannot be read.
-    """
-    files = ImageFiles(root, list(names), Shape(1, 3))
-    archive = zipfile.ZipFile(root) if root.is_file() else None
-    size, channels = 0, 1
-    for name in tqdm(names, f"looking through {root.name}", disable=None, leave=False):
-        with files.open(name, archive) as image:
-            size = size or image.width
-            if image.width != image.height:
-                raise UserError(f"{root / name} has {image.width} x {image.height} pixels; expected squares")
-            if image.width != size:
-                raise UserError(
-                    f"{root / name} has {image.width} x {image.height} pixels, others {size} x {size}: images to "
-                    "evaluate must all be of one size; resize them"
-                )
-            channels = max(channels, 1 if image.mode in ("1", "L", "I;16") else 3)
-    return Shape(size, channels)
-
-
-def class_labels(names: Sequence[str]) -> Tensor | None:
-    """int64 (N,) numbers of the class folders that pictures lie in, None where all lie in one folder."""
-    classes = [PurePosixPath(name).parent.name for name in names]
-    number = {name: i for i, name in enumerate(sorted(set(classes)))}
-    return torch.tensor([number[c] for c in classes]) if len(number) > 1 else None
-
-
-def check_unpacked(path: Path) -> None:
-    """Refuses a zip file whose contents are larger than this machine's memory.
-
-    Raises:
-        MemoryError: with both sizes.
-    """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            check_bytes(sum(entry.file_size for entry in archive.infolist()), f"the contents of {path.name}")
-
-
-def read_npz(path: Path) -> tuple[Tensor, Tensor | None]:
-    """(images uint8 (N, C, H, W), labels int64 (N,) or None) of a NumPy file.
-
-    Raises:
-        UserError: when the file is missing, damaged, or has no such arrays.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: expected a .npz file with images (N x H x W [x C], uint8)")
-    try:
-        check_unpacked(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            images, labels = arrays["images"], arrays.get("labels")
-    except Exception as error:  # damaged files make NumPy and zlib raise almost anything
-        raise UserError(f"{path} is not a .npz file with an array `images`: {error}") from error
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
-        raise UserError(
-            f"{path}: images must be uint8, N x H x W or N x H x W x C with C of 1 or 3, got "
-            f"{images.dtype} {images.shape}"
-        )
-    if labels is not None and (
-        labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or (labels < 0).any()
-    ):
-        raise UserError(
-            f"{path}: labels must be numbers from 0 for the {len(images)} images, got {labels.dtype} {labels.shape}"
-        )
-    channels_last = torch.from_numpy(images if images.ndim == 4 else images[..., None])
-    return channels_last.permute(0, 3, 1, 2).contiguous(), None if labels is None else torch.from_numpy(labels).long()

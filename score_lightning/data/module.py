@@ -19,7 +19,7 @@ from score_lightning.runtime.signals import ignore_signals
 
 
 class TrainingOrder(Sampler[tuple[int, Tensor]]):
-    """(step, indices int64) of this rank's share of each global batch: shuffled passes over the data without end.
+    """(step, indices int64) of this rank's share of each global batch: endless shuffled passes over the data.
 
     Batch `step` is a function of (seed, step) alone, so a run resumed at a step, on any number of processes, sees the
     same global batches.
@@ -28,7 +28,7 @@ class TrainingOrder(Sampler[tuple[int, Tensor]]):
         images: number of images.
         batch_size: images per global batch.
         steps: batches in the whole run.
-        start: step to begin at.
+        start: step to start at.
         rank, ranks: this process and the number of processes; the latter divides batch_size.
     """
 
@@ -58,7 +58,7 @@ class TrainingOrder(Sampler[tuple[int, Tensor]]):
 
 
 class ValidationOrder(Sampler[tuple[int, Tensor]]):
-    """(number of the batch, numbers of its triples, int64): every so-manieth triple goes to a rank.
+    """(number of the batch, numbers of its triples, int64): triple i goes to rank i modulo their number.
 
     Args:
         n: number of triples.
@@ -85,10 +85,10 @@ class Batches(Dataset[dict[str, Any]]):
 
     def __getitem__(self, place: tuple[int, Tensor]) -> dict[str, Any]:
         step, numbers = place
-        own = numbers % len(self._images)
-        labels = {} if self._images.labels is None else {"labels": self._images.labels[own]}
+        indices = numbers % len(self._images)
+        labels = {} if self._images.labels is None else {"labels": self._images.labels[indices]}
         try:
-            return {"images": self._images[own], **labels, "step": step, "numbers": numbers}
+            return {"images": self._images[indices], **labels, "step": step, "numbers": numbers}
         except UserError as error:  # a worker that raised it would send a traceback, too
             return {"mistake": str(error)}
 
@@ -121,7 +121,7 @@ class ImageData(L.LightningDataModule):
         self._workers, self._start = workers, 0
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches from the step that the run begins or resumes at."""
+        """Batches from the step that the run starts or resumes at."""
         rank, ranks = self._place()
         order = TrainingOrder(len(self.train), self._batch_size, self._steps, self._seed, self._start, rank, ranks)
         return self._loader(self.train, order)
@@ -155,7 +155,7 @@ class ImageData(L.LightningDataModule):
         return {"batches": self.trainer.fit_loop.epoch_loop.batch_progress.total.processed}  # type: ignore[attr-defined]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on after the batches trained on."""
+        """Continues after the batches trained on."""
         self._start = state_dict["batches"]
 
     def _place(self) -> tuple[int, int]:

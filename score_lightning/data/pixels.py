@@ -1,4 +1,4 @@
-"""The conversions between data and what models see: images (uint8) in the model's own range, points as they are."""
+"""The conversions between data and models: images (uint8) in the model's range, points as they are."""
 
 import math
 from dataclasses import dataclass
@@ -27,30 +27,30 @@ class PixelRange:
             dequantize: uniform numbers u on [0, 1) of the same shape; then x = (255 x + u) / 256 in [0, 1) first, as
                 NCSN's code does.
         """
-        grey = images.to(torch.float32, copy=True)  # then in its place
-        x = grey.div_(255) if dequantize is None else grey.add_(dequantize).div_(256)
+        x = images.to(torch.float32, copy=True)  # then in place
+        x = x.div_(255) if dequantize is None else x.add_(dequantize).div_(256)
         return x.mul_(self.high - self.low).add_(self.low)
 
     def decode(self, x: Tensor) -> Tensor:
-        """uint8 images, clamped and rounded to the nearest grey level, from x in [low, high]; black where x is NaN."""
-        grey = (x.float() - self.low) * (255 / (self.high - self.low))
-        return grey.clamp(0, 255).round().nan_to_num(0).to(torch.uint8)
+        """uint8 images, clamped and rounded to the nearest gray level, from x in [low, high]; black where x is NaN."""
+        levels = (x.float() - self.low) * (255 / (self.high - self.low))
+        return levels.clamp(0, 255).round().nan_to_num(0).to(torch.uint8)
 
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Points, in the place of a range of pixels: no range, and nothing to convert."""
+    """In place of a pixel range for points, which have no range and need no conversion."""
 
     low: float = -math.inf
     high: float = math.inf
     dtype = torch.float32
 
     def encode(self, points: Tensor, dequantize: Tensor | None = None) -> Tensor:  # noqa: ARG002
-        """The same."""
+        """The points unchanged."""
         return points
 
     def decode(self, x: Tensor) -> Tensor:
-        """The same, in float32."""
+        """The points in float32."""
         return x.float()
 
 

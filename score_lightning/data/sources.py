@@ -1,4 +1,4 @@
-"""Where images come from: each source gives those for training and those held out for validation."""
+"""Sources of images: each returns those for training and those held out for validation."""
 
 import zipfile
 from collections.abc import Callable
@@ -8,11 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torchvision.datasets
 from PIL import Image
+from sklearn.datasets import load_digits
 from torch import Tensor
 
 from score_lightning.data import toy
-from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape, class_labels, list_pictures, read_npz
+from score_lightning.data.files import class_labels, list_pictures, read_npz
+from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape
 from score_lightning.errors import UserError
 from score_lightning.runtime.memory import check_bytes
 from score_lightning.runtime.randomness import generator
@@ -41,21 +44,19 @@ def hold_out(images: Images, fraction: float) -> tuple[Images, Images]:
 
 def digits(shape: Shape, validation: float = 0.1) -> Split:
     """The 1,797 handwritten digits, 8 x 8 pixels, that come with scikit-learn."""
-    from sklearn.datasets import load_digits
-
     pixels, labels = load_digits(return_X_y=True)
-    grey = torch.from_numpy(pixels).mul(255 / 16).round().to(torch.uint8).view(-1, 8, 8)
-    return hold_out(ImageSet(_fit_arrays(grey.numpy(), shape), torch.from_numpy(labels).long()), validation)
+    images = torch.from_numpy(pixels).mul(255 / 16).round().to(torch.uint8).view(-1, 8, 8)
+    return hold_out(ImageSet(_fit_arrays(images.numpy(), shape), torch.from_numpy(labels).long()), validation)
 
 
 def plane(set: str = "mixture", n: int = 20_000, validation: float = 0.05) -> Split:
-    """n points of a data set in the plane or on the line (see `points`)."""
-    check_bytes(64 * n, f"{n} points")  # each float32 twice over, in a few copies
+    """n points of a data set in the plane or on the line (see `toy`)."""
+    check_bytes(64 * n, f"{n} points")  # two float32 each, in a few copies
     try:
-        found = toy.draw(set, n, generator("points", set))
+        points = toy.draw(set, n, generator("points", set))
     except ValueError as error:
         raise UserError(f"data.{error}") from error
-    return hold_out(ImageSet(found), validation)
+    return hold_out(ImageSet(points), validation)
 
 
 def folder(shape: Shape, path: str, validation: float = 0.05) -> Split:
@@ -79,16 +80,14 @@ def npz(shape: Shape, path: str, validation: float = 0.05) -> Split:
 
 
 def torchvision_source(name: str) -> Callable[..., Split]:
-    """A source of one of torchvision's data sets that hold their images in memory."""
+    """The source for a torchvision data set that holds its images in memory."""
 
     def source(shape: Shape, path: str = "data") -> Split:
-        import torchvision.datasets
-
         splits = []
         for train in (True, False):
-            found = _download(partial(getattr(torchvision.datasets, name), path, train, download=True), name)
-            images = _fit_arrays(np.asarray(found.data), shape)
-            splits.append(ImageSet(images, torch.as_tensor(found.targets).long()))
+            dataset = _download(partial(getattr(torchvision.datasets, name), path, train, download=True), name)
+            images = _fit_arrays(np.asarray(dataset.data), shape)
+            splits.append(ImageSet(images, torch.as_tensor(dataset.targets).long()))
         return splits[0], splits[1]
 
     return source
@@ -96,19 +95,17 @@ def torchvision_source(name: str) -> Callable[..., Split]:
 
 def celeba(shape: Shape, path: str = "data", crop: int = 140) -> Split:
     """CelebA's aligned faces: the central 140 pixels, resized (Song & Ermon 2019, Sec. 5)."""
-    from torchvision.datasets import CelebA
-
     splits: list[ImageSet] = []
     for split in ("train", "valid"):
-        found = _download(partial(CelebA, path, split, download=True), "CelebA")
-        root = Path(found.root) / found.base_folder / "img_align_celeba"
-        files = ImageFiles(root, list(found.filename), shape, crop)
+        dataset = _download(partial(torchvision.datasets.CelebA, path, split, download=True), "CelebA")
+        root = Path(dataset.root) / dataset.base_folder / "img_align_celeba"
+        files = ImageFiles(root, list(dataset.filename), shape, crop)
         splits.append(decode(LazyImageSet(files)))
     return splits[0], splits[1]
 
 
 def decode(images: LazyImageSet) -> ImageSet:
-    """The images in memory where they fit, as `MEMORY_LIMIT` says; else as they are, decoded batch by batch."""
+    """The images in memory if they take at most `MEMORY_LIMIT`; otherwise as they are, decoded batch by batch."""
     return images if images.bytes > MEMORY_LIMIT else images.load()
 
 
@@ -118,13 +115,13 @@ def _download(load: Callable[[], Any], name: str) -> Any:
     except (OSError, RuntimeError, ImportError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{name} is not in data.path and cannot be downloaded: {error}. Put its files there as torchvision "
-            "expects them, or use own images with data=folder data.path=DIR or data=npz data.path=FILE"
+            "expects them, or use your own images with data=folder data.path=DIR or data=npz data.path=FILE"
         ) from error
 
 
 def _fit_arrays(arrays: np.ndarray, shape: Shape) -> Tensor:
-    """uint8 (N, C, H, W) in the shape asked for, from uint8 (N, H, W [, C])."""
-    own = torch.from_numpy(arrays if arrays.ndim == 4 else arrays[..., None]).permute(0, 3, 1, 2)
-    if own.shape[1:] == (shape.channels, shape.size, shape.size):
-        return own.contiguous()
+    """uint8 (N, C, H, W) of a shape, from uint8 (N, H, W [, C])."""
+    images = torch.from_numpy(arrays if arrays.ndim == 4 else arrays[..., None]).permute(0, 3, 1, 2)
+    if images.shape[1:] == (shape.channels, shape.size, shape.size):
+        return images.contiguous()
     return torch.stack([torch.from_numpy(shape.fit(Image.fromarray(array))) for array in arrays])

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from score_lightning.data.images import ImageSet, check_unpacked
+from score_lightning.data.files import check_unpacked
+from score_lightning.data.images import ImageSet
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features.base import Features
 from score_lightning.evaluation.metrics import Moments, OrderedRows, Statistics

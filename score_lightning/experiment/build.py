@@ -74,7 +74,7 @@ def build_net(resolved: Resolved, device: str = "cpu") -> nn.Module:
     given |= {} if discrete.levels is None else {"levels": discrete.levels}
     for keyword, value, key, what in [
         ("classes", c.labels.classes, "labels.classes", "labels"),
-        ("augmentation", augment.TOLD if c.images.augment > 0 else None, "images.augment", "augmentations"),
+        ("augmentation", augment.PARAMETERS if c.images.augment > 0 else None, "images.augment", "augmentations"),
     ]:
         if value is not None:
             given[keyword] = value

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from score_lightning.config import Resolved
 from score_lightning.config.registry import TABLES, build_part
-from score_lightning.data import images, sources
-from score_lightning.data.images import ImageSet, LazyImageSet, Shape
+from score_lightning.data import sources
+from score_lightning.data.files import class_labels, list_pictures, read_npz, shape_of
+from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape
 from score_lightning.data.sources import Split
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluator import Evaluator
@@ -32,10 +33,10 @@ def read_images(path: str, shape: Shape | None = None) -> ImageSet:
     """
     place = Path(path).expanduser()
     if place.suffix == ".npz":
-        return ImageSet(*images.read_npz(place))
-    names = images.list_pictures(place)
-    files = images.ImageFiles(place, names, shape or images.shape_of(place, names))
-    return LazyImageSet(files, images.class_labels(names))
+        return ImageSet(*read_npz(place))
+    names = list_pictures(place)
+    files = ImageFiles(place, names, shape or shape_of(place, names))
+    return LazyImageSet(files, class_labels(names))
 
 
 def build_reference(resolved: Resolved, given: str | None) -> Reference:

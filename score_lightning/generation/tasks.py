@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from score_lightning.conditional import Measurement, colorization, inpainting, upsampling
-from score_lightning.data.images import Shape, unreadable
+from score_lightning.data.images import Shape, open_picture
 from score_lightning.data.pixels import Range
 from score_lightning.errors import UserError
 from score_lightning.likelihood import check_times, decode, encode, interpolate
@@ -100,11 +100,8 @@ def _open(name: str) -> Image.Image:
     path = Path(name).expanduser()
     if not path.is_file():
         raise UserError(f"there is no picture {path}")
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except Exception as error:  # damaged pictures make their readers raise almost anything
-        raise unreadable(path, error) from error
+    with open_picture(path) as image:
+        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def _fit(image: Image.Image, shape: Shape) -> Tensor:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import score_lightning
-from score_lightning.data.images import ImageFiles, Shape, list_pictures
+from score_lightning.data.files import list_pictures
+from score_lightning.data.images import ImageFiles, Shape
 from score_lightning.errors import UserError
 
 FILES = sorted(Path(score_lightning.__file__).parent.rglob("*.py"))

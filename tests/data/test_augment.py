@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from score_lightning.data.augment import SYM6, TOLD, augment, inverse_map, resample
+from score_lightning.data.augment import PARAMETERS, SYM6, augment, inverse_map, resample
 from score_lightning.networks import NCSNpp
 from score_lightning.runtime.randomness import BatchNoise
 
@@ -54,16 +54,16 @@ def test_scale_squeeze_and_direction_are_linear_maps():
 
 def test_what_was_done_is_told_and_nothing_else_was_done():
     x = torch.randn(200, 1, 8, 8)
-    y, told = augment(x, BatchNoise(0, "augment"), 0.0)
-    assert told.shape == (200, TOLD)
-    assert 70 < told[:, 0].sum() < 130
-    assert not told[:, 1:].any()
-    torch.testing.assert_close(y, torch.where(told[:, 0, None, None, None] > 0, x.flip(3), x), rtol=0, atol=1e-5)
-    y, told = augment(x, BatchNoise(0, "augment"), 0.12)
-    left = (told[:, 1:] == 0).all(1)
-    flipped = torch.where(told[:, 0, None, None, None] > 0, x.flip(3), x)
+    y, parameters = augment(x, BatchNoise(0, "augment"), 0.0)
+    assert parameters.shape == (200, PARAMETERS)
+    assert 70 < parameters[:, 0].sum() < 130
+    assert not parameters[:, 1:].any()
+    torch.testing.assert_close(y, torch.where(parameters[:, 0, None, None, None] > 0, x.flip(3), x), rtol=0, atol=1e-5)
+    y, parameters = augment(x, BatchNoise(0, "augment"), 0.12)
+    left = (parameters[:, 1:] == 0).all(1)
+    flipped = torch.where(parameters[:, 0, None, None, None] > 0, x.flip(3), x)
     torch.testing.assert_close(y[left], flipped[left], rtol=0, atol=1e-5)
-    shares = [(told[:, i] != 0).double().mean().item() for i in (1, 2, 4, 5, 7)]
+    shares = [(parameters[:, i] != 0).double().mean().item() for i in (1, 2, 4, 5, 7)]
     for share, expected in zip(shares, (0.06, 0.12, 0.12, 0.12, 0.12), strict=True):
         assert abs(share - expected) < 4 * math.sqrt(expected / 200)
 
@@ -78,13 +78,13 @@ def test_ranks_augment_their_share_of_one_batch():
 
 def test_networks_take_what_they_are_told():
     net = NCSNpp(
-        image_size=8, image_channels=1, channels=16, multipliers=(1,), blocks=1, attention=(), augmentation=TOLD
+        image_size=8, image_channels=1, channels=16, multipliers=(1,), blocks=1, attention=(), augmentation=PARAMETERS
     )
     for p in net.parameters():
         p.data.add_(0.1 * torch.randn_like(p))
-    x, c, told = torch.randn(2, 1, 8, 8), torch.zeros(2), torch.zeros(2, TOLD)
-    torch.testing.assert_close(net(x, c), net(x, c, augmentation=told))
-    told[0, 4] = 1
-    different = (net(x, c, augmentation=told) - net(x, c)).flatten(1).abs().sum(1)
+    x, c, parameters = torch.randn(2, 1, 8, 8), torch.zeros(2), torch.zeros(2, PARAMETERS)
+    torch.testing.assert_close(net(x, c), net(x, c, augmentation=parameters))
+    parameters[0, 4] = 1
+    different = (net(x, c, augmentation=parameters) - net(x, c)).flatten(1).abs().sum(1)
     assert different[0] > 0.01
     assert different[1] == 0

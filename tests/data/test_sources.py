@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from score_lightning.data import images as on_disk
 from score_lightning.data import sources
-from score_lightning.data.images import Shape
+from score_lightning.data.files import class_labels, list_pictures
+from score_lightning.data.images import ImageFiles, Shape
 from score_lightning.errors import UserError
 
 
@@ -30,10 +30,10 @@ def test_digits_are_scikit_learns():
 
 
 def test_a_folder_is_decoded_cropped_and_labelled(pictures):
-    names = on_disk.list_pictures(pictures)
+    names = list_pictures(pictures)
     assert names == ["cat/a.png", "cat/b.jpg", "cat/c.PNG", "dog/d.webp", "dog/e.bmp", "dog/f.png"]
-    assert on_disk.class_labels(names).tolist() == [0, 0, 0, 1, 1, 1]
-    images = on_disk.ImageFiles(pictures, names, Shape(8, 3)).decode(range(6))
+    assert class_labels(names).tolist() == [0, 0, 0, 1, 1, 1]
+    images = ImageFiles(pictures, names, Shape(8, 3)).decode(range(6))
     exact = np.asarray(Image.open(pictures / "dog/e.bmp")).transpose(2, 0, 1)
     assert np.array_equal(images[4], exact)
     wide = np.asarray(Image.open(pictures / "cat/a.png"))[:, 2:10].transpose(2, 0, 1)  # 12 x 8: the central square
@@ -70,7 +70,7 @@ def test_names_of_cameras_are_not_hidden_files(tmp_path):
     for name in ("_DSC0001.JPG", "__MACOSX/a.png", ".b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name)
-    assert on_disk.list_pictures(tmp_path) == ["_DSC0001.JPG"]
+    assert list_pictures(tmp_path) == ["_DSC0001.JPG"]
 
 
 def test_photos_are_turned_as_their_camera_says(tmp_path):
@@ -78,7 +78,7 @@ def test_photos_are_turned_as_their_camera_says(tmp_path):
     exif = Image.Exif()
     exif[274] = 6  # to be turned by 270 degrees
     image.save(tmp_path / "photo.png", exif=exif)
-    fitted = on_disk.ImageFiles(tmp_path, ["photo.png"], Shape(8, 1)).decode([0])
+    fitted = ImageFiles(tmp_path, ["photo.png"], Shape(8, 1)).decode([0])
     assert np.array_equal(fitted[0, 0], np.rot90(np.asarray(image), -1))
 
 

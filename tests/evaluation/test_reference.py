@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape, list_pictures
+from score_lightning.data.files import list_pictures
+from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape
 from score_lightning.errors import UserError
 from score_lightning.evaluation import reference
 from score_lightning.evaluation.features.base import Features
