@@ -1,6 +1,6 @@
-"""Images per second and core: batches of uint8 images in memory or decoded from files, flipped and scaled to float32.
+"""Images per second and core: batches of uint8 images, in memory or decoded from files, flipped and scaled to float32.
 
-All on one core. The peer does the same with torchvision's transforms, image by image, under torch's DataLoader.
+All on one core. The peer does the same with torchvision's transforms, image by image, in torch's DataLoader.
 """
 
 import os

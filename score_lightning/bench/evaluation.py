@@ -1,6 +1,6 @@
-"""An evaluation with all metrics against the feature network alone, and the algebra of the Fréchet distance.
+"""An evaluation with all metrics against the feature network alone, and the linear algebra of the Fréchet distance.
 
-The peers of the second are the functions that torch-fidelity and torchmetrics compute it with, in 2048 dimensions, of
+The peers of the Fréchet distance are the functions of torch-fidelity and torchmetrics, in 2048 dimensions, for
 covariances of full rank and of fewer images than dimensions.
 """
 

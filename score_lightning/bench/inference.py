@@ -1,4 +1,4 @@
-"""The forward pass of the networks alone, without gradients: what sampling spends its time on."""
+"""The forward pass of the networks, without gradients: most of the cost of sampling."""
 
 from collections.abc import Callable
 from typing import Any

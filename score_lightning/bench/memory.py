@@ -1,6 +1,6 @@
-"""Peak memory of training, each batch size in a process of its own.
+"""Peak memory of training, with a separate process for each batch size.
 
-On a CPU the peak of the process less what it had after all imports, on a GPU what torch allocated there at most.
+On a CPU, the peak memory of the process minus its memory after all imports; on a GPU, the peak allocated by torch.
 """
 
 import json

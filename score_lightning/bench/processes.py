@@ -1,6 +1,6 @@
-"""Training on several processes of one thread each, with as many images in each.
+"""Training with several processes of one thread each, and the same batch size per process.
 
-DDP over gloo, through Lightning, which starts the processes as it does for `train`.
+DDP over gloo, started by Lightning as in `train`.
 """
 
 import json

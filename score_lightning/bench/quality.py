@@ -1,7 +1,7 @@
-"""Inception score and Fréchet distance against network evaluations, for every solver, of trained checkpoints.
+"""Inception score and Fréchet distance against network evaluations, for all solvers on trained checkpoints.
 
-The features are those of the project's classifier of the data's own labels. The reference is ancestral sampling at all
-levels. Every point draws its images from the same seeds.
+The features are those of the project's classifier trained on the data's own labels. The reference is ancestral sampling
+with all levels. All points use the same seeds.
 """
 
 from collections.abc import Iterator, Sequence

@@ -12,8 +12,8 @@ from score_lightning.errors import UserError
 
 INTRODUCTION = """# Benchmarks{where}
 
-`make {target}` measured this, and wrote this page. What is compared ran in turn, again and again in one process: the
-numbers are medians and quartiles. A ratio is a row's number over that of the fastest peer that does the same work.
+`make {target}` measured these numbers and wrote this page. Whatever is compared ran alternately in one process,
+many times; the numbers are medians and quartiles. A ratio divides a row by the fastest peer that does the same work.
 """
 
 
@@ -72,7 +72,7 @@ class Page:
         yield text.strip()
         tables = {suite: [read(table) for table in result["tables"]] for suite, result in results.items()}
         if any(result["quick"] for result in results.values()):
-            yield "**Measured with `quick=true`: to see that all of it runs, not to be believed.**"
+            yield "**Measured with `quick=true`: a test that everything runs, not a measurement.**"
         yield from _bounds(tables)
         yield from _machines(results)
         for suite, result in results.items():

@@ -1,7 +1,7 @@
-"""Floating-point operations per second of our training step, against what the device can do.
+"""Floating-point operations per second of our training step, compared with the peak of the device.
 
-The count is that of the network's forward and backward passes; the peak is measured with products of large matrices,
-and on a GPU also the one that its maker states.
+The operations are those of the network's forward and backward passes. The peak is measured with products of large
+matrices; on a GPU, the specified peak is also shown.
 """
 
 from collections.abc import Callable

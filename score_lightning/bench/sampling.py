@@ -1,7 +1,7 @@
-"""The sampler's time over the bare forward passes that it cannot do without.
+"""The time of a sampler relative to that of its network evaluations alone.
 
-Every project's samplers go round the same network, ours, so that what differs is the sampler alone; each has its own
-count of network evaluations, and is compared with as many bare forward passes.
+All samplers use the same network, ours, so that only the samplers differ. Each is compared with as many bare forward
+passes as it evaluates the network.
 """
 
 from collections.abc import Callable

@@ -77,23 +77,23 @@ def cost_of(resolved: Resolved) -> Cost:
 
 def page(costs: Sequence[Cost], share: float) -> str:
     """The page, of all costs."""
-    said = "an assumption: no GPU was at hand to measure it" if share == SHARE else "as given"
+    said = "an assumption: no GPU was available to measure it" if share == SHARE else "as given"
     shown = next(cost for cost in costs if cost.name == SHOWN)
     lines = [
         "# Scaling on paper",
         "",
-        "`make scaling` computed this page; none of it was measured but what it says was. An A100 does "
-        f"{PEAK / 1e12:.0f} TFLOP/s in",
-        f"bfloat16, of which training reaches {100 * share:.0f} % ({said}); in float32",
-        "with TF32 it does half as much, and hours are twice as many. Gradients are float32, summed in a ring over "
-        f"{BANDWIDTH[8] / 1e9:.0f} GB/s in one",
-        f"machine and {BANDWIDTH[64] / 1e9:.0f} GB/s between machines; DDP sends them during the backward pass,",
-        "two thirds of a step: what takes longer is waited for.",
+        "`make scaling` computed this page. Unless stated otherwise, nothing was measured. The peak of an A100 is "
+        f"{PEAK / 1e12:.0f} TFLOP/s",
+        f"in bfloat16, of which training reaches {100 * share:.0f} % ({said}). In float32",
+        "with TF32 the peak is half of that, and hours double. Gradients are float32, summed by a ring all-reduce over "
+        f"{BANDWIDTH[8] / 1e9:.0f} GB/s",
+        f"within a machine and {BANDWIDTH[64] / 1e9:.0f} GB/s between machines. DDP sends them during the backward",
+        "pass, two thirds of a step; a step waits for whatever takes longer.",
         "",
-        f"For {shown.name}: {shown.parameters / 1e6:.1f} M parameters are a message of "
+        f"For {shown.name}: {shown.parameters / 1e6:.1f} M parameters make a message of "
         f"{4 * shown.parameters / 1e6:.0f} MB; an image takes {shown.flops / 1e9:.1f} GFLOP forward and backward.",
         "",
-        "| GPUs | images on each | computing | message | efficiency | images/s |",
+        "| GPUs | images per GPU | computation | message | efficiency | images/s |",
         "|---|---|---|---|---|---|",
     ]
     for gpus in BANDWIDTH:
@@ -105,7 +105,7 @@ def page(costs: Sequence[Cost], share: float) -> str:
             )
     lines += [
         "",
-        "Kernels on few images do not reach that share: many GPUs pay with larger batches only.",
+        "Kernels do not reach that share with few images per GPU: many GPUs only pay off with larger batches.",
         "",
         "## What a reproduction costs",
         "",

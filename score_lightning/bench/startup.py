@@ -1,7 +1,7 @@
-"""From the command to the end of the first step of the digits, each time in a new process.
+"""From the command to the end of the first training step on the digits, each time in a new process.
 
-What cannot be had faster is the import of the packages; the first step comes with a validation of ten images, a
-checkpoint and the files of a run.
+The lower bound is the import of the packages. The first step includes a validation of ten images, a checkpoint and the
+files of a run.
 """
 
 import subprocess

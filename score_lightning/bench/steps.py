@@ -1,8 +1,8 @@
-"""The training step: forward and backward pass, clipping, optimizer and average of the weights.
+"""The training step: forward and backward pass, gradient clipping, optimizer and EMA update.
 
-Each project's own loss, clipping and average, with Adam, on images that are in memory. Ours begins with uint8 images,
-which it flips and scales; the others are given scaled ones. The same network, operation by operation, is diffusers'.
-The process keeps freed memory, as all commands of this project do on glibc: the others gain by it, too.
+Each project uses its own loss, clipping and EMA, with Adam, on images in memory. Ours starts from uint8 images, which
+it flips and scales; the others get scaled images. The network of diffusers is the same, operation by operation. The
+process keeps freed memory, as all commands of this project do on glibc, which benefits the others, too.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""The trace of a score's Jacobian: exactly, a backward pass per dimension, or along one random direction.
+"""The trace of a score's Jacobian: exact, with one backward pass per dimension, or along one random direction.
 
-Implicit score matching and exact likelihoods need the first, sliced score matching and Hutchinson's estimate the
-second (Song et al. 2019, Sec. 3; Hutchinson 1990). The network is the perceptron of the toy experiments.
+Implicit score matching and exact likelihoods need the former, sliced score matching and Hutchinson's estimator the
+latter (Song et al. 2019, Sec. 3; Hutchinson 1990). The network is the MLP of the toy experiments.
 """
 
 from collections.abc import Callable

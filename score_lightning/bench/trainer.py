@@ -1,6 +1,6 @@
-"""Lightning's loop as `train` builds it, with data, logging and callbacks, against the bare step in a plain loop.
+"""Lightning's training loop as built by `train`, with data, logging and callbacks, against the bare step in a loop.
 
-Validation, samples and checkpoints come every few thousand steps in a run; they are not part of the steps counted here.
+Validation, sampling and checkpoints, every few thousand steps of a run, are not part of the measured steps.
 """
 
 import itertools
