@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from score_lightning.models import Estimate, Model, ScoreModel
-from score_lightning.perturbation import expand
 
 NO_LABEL = -1
 
@@ -48,7 +47,8 @@ class LabelConditioned:
         if self._guidance == 0:
             return conditional
         w, plain = self._guidance, self.model(x_t, t, self._labels.new_full(self._labels.shape, NO_LABEL))
-        return replace(conditional, eps=(1 + w) * conditional.eps - w * plain.eps)
+        # every reading is affine in the output: this combines score, eps and x_0 alike
+        return replace(conditional, output=(1 + w) * conditional.output - w * plain.output)
 
 
 def condition(model: ScoreModel, labels: Tensor | None, augmentation: Tensor | None = None) -> Model:
@@ -108,9 +108,7 @@ class MeasurementConditioned:
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """The estimate at times t of shape () or (B,)."""
         estimate = self.model(x_t, t)
-        alpha, sigma = expand(estimate.alpha, x_t), expand(estimate.sigma, x_t)
-        x_0 = self._measurement.impose(estimate.x_0)
-        return replace(estimate, eps=(x_t - alpha * x_0) / sigma)
+        return estimate.with_x_0(self._measurement.impose(estimate.x_0))
 
 
 def inpainting(image: Tensor, known: Tensor) -> Measurement:

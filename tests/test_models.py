@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from score_lightning.models import PREDICTIONS, Estimate, GaussianMixtureModel, ScoreModel
+from score_lightning.models import PREDICTIONS, Estimate, GaussianMixtureModel, Prediction, ScoreModel, conditioning
+from score_lightning.models.preconditioning import precondition
 from score_lightning.networks import Energy, UNet
 from score_lightning.perturbation import perturb
-from score_lightning.schedules import geometric, linear_beta
+from score_lightning.schedules import VP, cosine, geometric, linear_beta
 
 SCHEDULES = [linear_beta(1e-4, 0.02, 1000), geometric(0.01, 50, 232)]
 
@@ -38,10 +39,78 @@ def test_networks_are_given_time_level_or_log_sigma():
     assert seen[2].dtype == torch.float32
 
 
+def test_networks_embed_continuous_times_in_units_of_their_levels():
+    t = torch.tensor([0, 3, 231])
+    limit = geometric(0.01, 50, 232).continuous()
+    assert_close(conditioning.time(limit, t / 231.0), t.float())
+    assert_close(conditioning.time(VP(), torch.tensor(0.5)), torch.tensor(499.5))
+    assert_close(conditioning.time_of_1000(geometric(0.01, 50, 232), t), t * 1000 / 232)
+    with pytest.raises(ValueError, match="visits the levels of a discrete schedule only"):
+        conditioning.level(VP(), torch.tensor(0.5))
+
+
 def test_labels_reach_the_network_when_given():
     net = lambda x, c, labels: x * labels[:, None]  # noqa: E731
     estimate = ScoreModel(net, SCHEDULES[0])(torch.ones(2, 3), torch.tensor(5), labels=torch.tensor([0, 3]))
     assert_close(estimate.eps[:, 0], torch.tensor([0.0, 3.0]))
+
+
+def test_x_0_predictions_return_the_output_of_the_network_to_the_bit():
+    output, x_t, t = torch.randn(8, 3), torch.randn(8, 3), torch.linspace(0, 999, 8).long()
+    estimate = ScoreModel(lambda x, c: output, cosine(1000), "x_0")(x_t, t)
+    assert torch.equal(estimate.x_0, output)
+    clipped = estimate.clip(-1, 1)
+    assert torch.equal(clipped.x_0, output.clamp(-1, 1))
+
+
+@pytest.mark.parametrize("prediction", ["x_0", "v"])
+def test_pure_noise_is_an_ordinary_level(prediction):
+    x_0, eps, zero, one = torch.randn(5, 3), torch.randn(5, 3), torch.zeros(()), torch.ones(())
+    output = {"x_0": x_0, "v": -x_0}[prediction]
+    estimate = Estimate(eps, zero, one, output, PREDICTIONS[prediction])
+    assert_close(estimate.x_0, x_0, rtol=0, atol=0)
+    assert_close(estimate.eps, eps, rtol=0, atol=0)
+    assert_close(estimate.score, -eps, rtol=0, atol=0)
+    assert_close(estimate.clip(-0.1, 0.1).eps, eps, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("prediction", ["x_0", "v", "edm"])
+def test_neither_reading_cancels_in_float32(prediction):
+    torch.manual_seed(0)
+    schedule, t = cosine(1000), torch.arange(1000)
+    x_0, eps = torch.randn(2, 1000, 3, dtype=torch.float64)
+    x_t, output = perturb(x_0, *schedule(t), eps), torch.randn(1000, 3, dtype=torch.float64)
+    exact, single = (
+        ScoreModel(lambda x, c: output.to(x), schedule, prediction)(x_t.to(dtype), t)
+        for dtype in (torch.float64, torch.float32)
+    )
+    assert_close(single.x_0, exact.x_0.float(), rtol=2e-6, atol=2e-6)
+    if prediction != "x_0":
+        assert_close(single.eps, exact.eps.float(), rtol=2e-6, atol=2e-6)
+
+
+def test_a_mixture_has_both_readings_without_cancellation():
+    schedule, t = cosine(1000), torch.arange(1000)
+    means, x_t = torch.tensor([[0.5, -0.5], [-1.0, 0.2]]), torch.randn(1000, 2)
+    single = GaussianMixtureModel(means, 0.1, torch.tensor([0.3, 0.7]), schedule)(x_t, t)
+    exact = GaussianMixtureModel(means.double(), 0.1, torch.tensor([0.3, 0.7]).double(), schedule)(x_t.double(), t)
+    assert_close(exact.x_0, (exact.x_t - exact.sigma * exact.eps) / exact.alpha, rtol=1e-7, atol=1e-7)
+    noisy = t >= 500
+    assert_close(single.x_0[noisy], exact.x_0[noisy].float(), rtol=1e-5, atol=1e-5)
+
+
+def test_edm_has_the_coefficients_of_its_table():
+    n, data = torch.tensor([0.002, 0.5, 80.0], dtype=torch.float64), 0.5
+    c_skip, c_out, c_in, c_noise = precondition(n, data)
+    assert_close(c_skip, data**2 / (n**2 + data**2))
+    assert_close(c_out, n * data / (data**2 + n**2).sqrt())
+    assert_close(c_in, 1 / (n**2 + data**2).sqrt())
+    assert_close(c_noise, n.log() / 4)
+
+
+def test_a_prediction_gives_at_least_one_reading():
+    with pytest.raises(ValueError, match="gives eps, x_0 or both"):
+        Prediction()
 
 
 def test_clipping_moves_x_0_into_range_and_keeps_the_estimate_consistent():

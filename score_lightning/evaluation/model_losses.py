@@ -87,8 +87,7 @@ def level_losses(
         chosen = index % len(images)
         labels = None if images.labels is None else images.labels[chosen].to(device)
         losses.update(*loss(model, images[chosen].to(device), index.to(device), labels))
-    alpha, sigma = model.schedule(loss.times)
-    return (sigma / alpha).cpu(), losses.compute().view(-1).cpu()
+    return model.schedule.ratio(loss.times).cpu(), losses.compute().view(-1).cpu()
 
 
 @dataclass(frozen=True)

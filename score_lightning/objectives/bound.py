@@ -8,7 +8,6 @@ Times here count from 0: the term at time t >= 1 is the paper's L_t, that at 0 i
 """
 
 import math
-from dataclasses import replace
 from typing import get_args
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from score_lightning.models import Estimate, Model
 from score_lightning.perturbation import Variance, between, expand, perturb, posterior, transition, widest
-from score_lightning.schedules import Discrete, RandnLike, Schedule
+from score_lightning.schedules import RandnLike, Schedule
 
 
 class VariationalBound:
@@ -25,7 +24,7 @@ class VariationalBound:
     Args:
         variance: of p(x_{t-1} | x_t): `small`, the posterior's beta~, `large`, beta, or `learned` between them. The
             first step has no beta~ and takes beta~_2, of which `large` is the same there.
-        low, high: range of pixels in the model, of 256 grey levels: the decoder's bins (Eq. 13).
+        low, high: range of pixels in the model, of 256 gray levels: the decoder's bins (Eq. 13).
 
     Raises:
         ValueError: for another variance, or an empty range.
@@ -33,7 +32,7 @@ class VariationalBound:
 
     def __init__(self, variance: Variance = "small", low: float = -1.0, high: float = 1.0) -> None:
         if math.isinf(high - low):
-            raise ValueError("the variational bound is of images of 256 grey levels: of points take denoising")
+            raise ValueError("the variational bound is of images of 256 gray levels: of points take denoising")
         if variance not in get_args(Variance) or not low < high:
             raise ValueError(
                 f"variance must be one of {', '.join(get_args(Variance))}, and low < high; got {variance!r}, {low} "
@@ -86,13 +85,13 @@ class VariationalBound:
         first = schedule(t)[1] ** 2 if self._variance == "learned" else v_q
         return b, v_q, torch.where(t == 0, first, transition(*kernels)[1])
 
-    def prior_term(self, schedule: Discrete, x_0: Tensor) -> Tensor:
+    def prior_term(self, schedule: Schedule, x_0: Tensor) -> Tensor:
         """L_T in bits per dimension, (B,): of q(x_T | x_0) against N(0, sigma_T^2 I)."""
         alpha, sigma = schedule(schedule.t_max)
         return (alpha / sigma) ** 2 * x_0.to(widest(x_0)).square().flatten(1).mean(1) / (2 * math.log(2))
 
     def _decode(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """-ln of the probability of each grey level's bin under N(mean, variance), the outer ones open."""
+        """-ln of the probability of each gray level's bin under N(mean, variance), the outer ones open."""
         low, high = self._range
         half, std = (high - low) / 510, variance.sqrt()
         upper = torch.where(x > high - half, torch.inf, (x + half - mean) / std)
@@ -120,9 +119,8 @@ class Hybrid:
         """(B,) losses of x_0 of shape (B, ...) at times t of shape () or (B,)."""
         t, eps = t.expand(len(x_0)), randn_like(x_0)
         estimate = model(perturb(x_0, *model.schedule(t), eps), t)
-        fixed = replace(estimate, eps=estimate.eps.detach())
         simple = (estimate.eps - eps).square().flatten(1).mean(1)
-        return simple + self._weight * self._bound.terms(model.schedule, fixed, x_0, t)
+        return simple + self._weight * self._bound.terms(model.schedule, estimate.detach(), x_0, t)
 
 
 def bound_bits_per_dim(
@@ -136,7 +134,7 @@ def bound_bits_per_dim(
 
     Args:
         model: of a discrete schedule.
-        x_0: (B, ...) images of 256 grey levels.
+        x_0: (B, ...) images of 256 gray levels.
         variance: see `VariationalBound`.
         randn_like: draws every normal number.
         pixels: range of x_0.
@@ -147,9 +145,9 @@ def bound_bits_per_dim(
     objective = VariationalBound(variance, *pixels)
     objective.check(model.schedule, x_0[0].numel())
     schedule = model.schedule
-    assert isinstance(schedule, Discrete)
+    assert schedule.levels is not None
     with torch.no_grad():
         times = torch.arange(schedule.levels, device=x_0.device)
         terms = [objective(model, x_0, t, randn_like) / schedule.levels for t in times]
-        found = torch.stack([*terms, objective.prior_term(schedule, x_0).to(x_0.dtype)])
-    return found.sum(0), found
+        every = torch.stack([*terms, objective.prior_term(schedule, x_0).to(x_0.dtype)])
+    return every.sum(0), every

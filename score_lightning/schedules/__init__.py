@@ -3,11 +3,10 @@
 Times grow with noise. Samplers and objectives do not ask whether they are discrete or continuous.
 """
 
-from score_lightning.schedules.base import RandnLike, Spacing
-from score_lightning.schedules.continuous import EDM, VE, VP, Continuous, Limit, SubVP
+from score_lightning.schedules.base import RandnLike, Schedule, Spacing
+from score_lightning.schedules.continuous import EDM, VE, VP, Continuous, SubVP
 from score_lightning.schedules.discrete import Discrete, cosine, geometric, linear_beta
-
-Schedule = Discrete | Continuous
+from score_lightning.schedules.limit import Limit
 
 __all__ = [
     "EDM", "VE", "VP", "Continuous", "Discrete", "Limit", "RandnLike", "Schedule", "Spacing", "SubVP", "cosine",

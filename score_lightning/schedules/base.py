@@ -1,6 +1,6 @@
-"""What discrete and continuous schedules share: the kernel's type, and how times are spaced."""
+"""What every noise schedule offers, and how times are spaced."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -9,7 +9,84 @@ from torch import Tensor
 MOST = 1_000_000  # levels or steps, which networks in float32 could not tell apart
 Spacing = Literal["uniform", "quadratic", "log_snr", "karras", "leading", "trailing"]
 RandnLike = Callable[[Tensor], Tensor]
-Kernel = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+NO_SDE = (
+    "discrete levels have no SDE: take VE, VP, SubVP or EDM, the limit of the schedule (continuous=true), or a sampler "
+    "that needs none (reverse_diffusion, ancestral, ddim, heun, dpm_solver)"
+)
+
+
+class Schedule:
+    """t -> (alpha_t, sigma_t) of the kernel p(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I); times grow with noise.
+
+    Attributes:
+        levels: number of noise levels; None where time is continuous.
+        limit_of: number of levels of the discrete schedule that this one is the limit of; None for others.
+        has_sde: whether there are `drift`, `diffusion2` and `time_of`: whether time is continuous.
+        start: distribution of x at the most noise, gaussian or uniform.
+        t_min, t_max: the times of the least and the most noise, of shape ().
+    """
+
+    levels: int | None = None
+    limit_of: int | None = None
+    has_sde = False
+    start = "gaussian"
+    t_min: Tensor
+    t_max: Tensor
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) at times t, each float64 and of t's shape and device."""
+        raise NotImplementedError
+
+    def ratio(self, t: Tensor) -> Tensor:
+        """n = sigma / alpha, the noise of x_t / alpha_t at times t; float64, of t's shape."""
+        alpha, sigma = self(t)
+        return sigma / alpha
+
+    def require_sde(self) -> None:
+        """Refuses a schedule without an SDE.
+
+        Raises:
+            ValueError: naming the alternatives.
+        """
+        if not self.has_sde:
+            raise ValueError(NO_SDE)
+
+    def drift(self, t: Tensor) -> Tensor:  # noqa: ARG002
+        """f(t), the coefficient of x in the SDE's drift; float64, of t's shape. With `has_sde`."""
+        raise ValueError(NO_SDE)
+
+    def diffusion2(self, t: Tensor) -> Tensor:  # noqa: ARG002
+        """g(t)^2, the square of the SDE's diffusion; float64, of t's shape. With `has_sde`."""
+        raise ValueError(NO_SDE)
+
+    def time_of(self, ratio: Tensor) -> Tensor:  # noqa: ARG002
+        """The times at which sigma / alpha has these values, or is nearest to them; float64. With `has_sde`."""
+        raise ValueError(NO_SDE)
+
+    def at(self, u: Tensor) -> Tensor:
+        """Times that are uniformly distributed when u, of any shape, is uniform on [0, 1)."""
+        raise NotImplementedError
+
+    def times(self, steps: int | None = None, spacing: Spacing = "uniform") -> Tensor:
+        """(steps,) descending times, the most noise first."""
+        raise NotImplementedError
+
+    def prior(self, shape: Sequence[int], randn_like: RandnLike = torch.randn_like, **options: object) -> Tensor:
+        """x of the given shape at the most noise, where sampling starts; options are those of torch.empty."""
+        z = randn_like(torch.empty(*shape, **options))  # type: ignore[call-overload]
+        return z * self(self.t_max)[1].item()
+
+    def continuous(self) -> "Schedule":
+        """The continuous limit: itself where time is continuous."""
+        raise NotImplementedError
+
+    def spaced_ratios(self, share: Tensor, spacing: Spacing) -> Tensor:
+        """Values of sigma / alpha from the least noise (share 0) to the most (1), spaced by log_snr or karras."""
+        low, high = self.ratio(self.t_min), self.ratio(self.t_max)
+        if spacing == "log_snr":
+            return (low.log() + share * (high.log() - low.log())).exp()
+        return karras(low, high, share)
 
 
 def shares(steps: int) -> Tensor:
@@ -23,10 +100,7 @@ def shares(steps: int) -> Tensor:
     return torch.linspace(1, 0, steps, dtype=torch.float64)
 
 
-def ratios(schedule: Kernel, t_min: Tensor, t_max: Tensor, share: Tensor, spacing: Spacing) -> Tensor:
-    """Values of sigma / alpha between those at t_min and t_max, for a spacing of log_snr or karras."""
-    (alpha_min, sigma_min), (alpha_max, sigma_max) = schedule(t_min), schedule(t_max)
-    low, high = sigma_min / alpha_min, sigma_max / alpha_max
-    if spacing == "log_snr":
-        return (low.log() + share * (high.log() - low.log())).exp()
-    return (low ** (1 / 7) + share * (high ** (1 / 7) - low ** (1 / 7))) ** 7
+def karras(low: Tensor, high: Tensor, share: Tensor, rho: float = 7.0) -> Tensor:
+    """Noise levels that are uniform in sigma^(1/rho), low at share 0 and high at 1 (Karras et al. 2022, Eq. 5)."""
+    low, high = low ** (1 / rho), high ** (1 / rho)
+    return (low + share * (high - low)) ** rho

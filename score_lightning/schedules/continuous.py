@@ -8,25 +8,18 @@ so that no SDE can disagree with its kernel. Both derivatives are taken by autom
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from score_lightning.schedules.base import RandnLike, Spacing, ratios, shares
+from score_lightning.schedules.base import Schedule, Spacing, karras, shares
 
 
-class Continuous:
-    """A schedule of all times in [t_min, t_max], the most noise at t_max.
+class Continuous(Schedule):
+    """A schedule of all times in [t_min, t_max], the most noise at t_max."""
 
-    Attributes:
-        levels: None, where a discrete schedule has a number.
-        scale: what times are multiplied by where a network embeds them.
-    """
-
-    levels: int | None = None
-    scale = 999.0  # as networks that were made for 1000 levels expect (Song et al. 2021a, its code)
-    start = "gaussian"
+    has_sde = True
 
     def __init__(self, t_min: float, t_max: float = 1.0) -> None:
         if not 0 < t_min < t_max:
@@ -56,21 +49,6 @@ class Continuous:
         t = _double(t)
         return _derivative(lambda t: self.sigma(t) ** 2, t) - 2 * self.drift(t) * self.sigma(t) ** 2
 
-    def embedded(self, t: Tensor) -> Tensor:
-        """What a network that is told the time embeds: t in the units of its training."""
-        return t * self.scale
-
-    def level(self, t: Tensor) -> Tensor:  # noqa: ARG002
-        """There are none.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(
-            "a network that embeds the number of its noise level visits the levels of a discrete schedule only; "
-            "condition it on time or log_sigma"
-        )
-
     def at(self, u: Tensor) -> Tensor:
         """Times uniform on [t_min, t_max] when u, of any shape, is uniform on [0, 1)."""
         return self.t_min.item() + u * (self.t_max - self.t_min).item()
@@ -86,7 +64,7 @@ class Continuous:
         """
         share = shares(1000 if steps is None else steps)
         if spacing in ("log_snr", "karras"):
-            return self.time_of(ratios(self, self.t_min, self.t_max, share, spacing))
+            return self.time_of(self.spaced_ratios(share, spacing))
         if spacing not in ("uniform", "quadratic"):
             raise ValueError(f"continuous times have the spacings uniform, quadratic, log_snr, karras; got {spacing!r}")
         return self.t_min + (self.t_max - self.t_min) * (share if spacing == "uniform" else share**2)
@@ -99,11 +77,6 @@ class Continuous:
         """The times in [t_min, t_max] at which sigma / alpha has these values, or is nearest to them; float64."""
         ratio = _double(ratio)
         return self.inverse(ratio).clamp(self.t_min.to(ratio), self.t_max.to(ratio))
-
-    def prior(self, shape: Sequence[int], randn_like: RandnLike = torch.randn_like, **options: object) -> Tensor:
-        """x of the given shape at t_max, where sampling starts; options are those of torch.empty."""
-        z = randn_like(torch.empty(*shape, **options))  # type: ignore[call-overload]
-        return z * self(self.t_max)[1].item()
 
     def continuous(self) -> "Continuous":
         """Itself."""
@@ -215,68 +188,7 @@ class EDM(Continuous):
         """As `Continuous.times`, but that `uniform` times are uniform in sigma^(1/rho)."""
         if spacing != "uniform":
             return super().times(steps, spacing)
-        low, high = (end ** (1 / self._rho) for end in (self.t_min, self.t_max))
-        return (low + (high - low) * shares(1000 if steps is None else steps)) ** self._rho
-
-
-class Limit(Continuous):
-    """The continuous limit of a discrete schedule: its own levels, and smooth values between them.
-
-    Level i is at time i / (levels - 1). ln alpha and ln(sigma / alpha) are cubic in each interval, with slopes of
-    central differences (Catmull & Rom 1974), which NCSN's ladder fits exactly.
-
-    Args:
-        alpha, sigma: (levels,) float64, of the discrete schedule.
-        start: its distribution at the most noise.
-        prior: draws from that.
-
-    Raises:
-        ValueError: for a single level.
-    """
-
-    def __init__(self, alpha: Tensor, sigma: Tensor, start: str, prior: Callable[..., Tensor]) -> None:
-        super().__init__(1e-12)
-        if len(alpha) < 2:
-            raise ValueError("a schedule of one level has no continuous limit")
-        self.t_min = torch.zeros((), dtype=torch.float64)
-        self.scale, self.start = float(len(alpha) - 1), start
-        self._prior = prior
-        self._log_alpha, self._log_ratio = alpha.log(), (sigma / alpha).log()
-
-    def log_alpha(self, t: Tensor) -> Tensor:
-        """log alpha(t), of t's shape."""
-        return _cubic(self._log_alpha, t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """sigma(t), of t's shape."""
-        return (_cubic(self._log_ratio, t) + self.log_alpha(t)).exp()
-
-    def inverse(self, ratio: Tensor) -> Tensor:
-        """By bisection of the interval between two levels."""
-        table, last = self._log_ratio.to(ratio), len(self._log_ratio) - 1
-        wanted = ratio.log()
-        i = torch.searchsorted(table, wanted.contiguous()).clamp(1, last) - 1
-        low, high = i.to(ratio) / last, (i + 1).to(ratio) / last
-        for _ in range(48):
-            middle = (low + high) / 2
-            below = _cubic(table, middle) < wanted
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return high
-
-    def prior(self, shape: Sequence[int], randn_like: RandnLike = torch.randn_like, **options: object) -> Tensor:
-        """That of the discrete schedule."""
-        return self._prior(shape, randn_like, **options)
-
-
-def _cubic(values: Tensor, t: Tensor) -> Tensor:
-    """Cubic interpolation of values at equally spaced times from 0 to 1, of t's shape."""
-    values = values.to(t)
-    last = len(values) - 1
-    i = (t.detach() * last).long().clamp(0, last - 1)
-    u = t * last - i
-    slopes = torch.cat([values[1:2] - values[:1], (values[2:] - values[:-2]) / 2, values[-1:] - values[-2:-1]])
-    p, q, m, n = values[i], values[i + 1], slopes[i], slopes[i + 1]
-    return p + u * (m + u * (3 * (q - p) - 2 * m - n + u * (2 * (p - q) + m + n)))
+        return karras(self.t_min, self.t_max, shares(1000 if steps is None else steps), self._rho)
 
 
 def _double(t: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from score_lightning.schedules.base import MOST, RandnLike, Spacing, ratios, shares
-from score_lightning.schedules.continuous import Limit
+from score_lightning.schedules.base import MOST, RandnLike, Schedule, Spacing, shares
+from score_lightning.schedules.limit import Limit
 
 
-class Discrete:
+class Discrete(Schedule):
     """A schedule of finitely many noise levels, numbered 0 .. levels - 1 from the least noise to the most.
 
     Args:
@@ -28,6 +28,8 @@ class Discrete:
         ValueError: when the tables are not finite, positive and ordered.
     """
 
+    levels: int
+
     def __init__(self, alpha: Tensor, sigma: Tensor, start: str = "gaussian") -> None:
         if start not in ("gaussian", "uniform"):
             raise ValueError(f"start must be gaussian or uniform, got {start!r}")
@@ -35,18 +37,9 @@ class Discrete:
             raise ValueError("alpha and sigma of a schedule must be finite and alpha positive")
         if not ((sigma > 0).all() and (sigma.diff() > 0).all() and (alpha.diff() <= 0).all()):
             raise ValueError("noise must be positive and grow with the level: sigma increasing, alpha not increasing")
-        self.start = start
+        self.start, self.levels = start, len(alpha)
+        self.t_min, self.t_max = torch.tensor(0), torch.tensor(self.levels - 1)
         self._tables = {torch.device("cpu"): (alpha.double(), sigma.double())}
-
-    @property
-    def levels(self) -> int:
-        """Number of noise levels."""
-        return len(self._tables[torch.device("cpu")][0])
-
-    @property
-    def t_min(self) -> Tensor:
-        """The time of the least noise, of shape ()."""
-        return torch.tensor(0)
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) at the integer times t, each float64 and of t's shape and device.
@@ -62,33 +55,6 @@ class Discrete:
             self._tables[t.device] = (alpha.to(t.device, dtype), sigma.to(t.device, dtype))
         alpha, sigma = self._tables[t.device]
         return alpha[t], sigma[t]
-
-    @property
-    def t_max(self) -> Tensor:
-        """The time of the most noise, of shape ()."""
-        return torch.tensor(self.levels - 1)
-
-    def drift(self, t: Tensor) -> Tensor:
-        """There is none.
-
-        Raises:
-            ValueError: always, naming the alternatives.
-        """
-        raise ValueError(
-            f"discrete levels have no SDE, at t = {t.tolist()} or elsewhere: take VE, VP, SubVP or EDM, the limit of "
-            "the schedule (continuous=true), or a sampler that needs none (reverse_diffusion, ancestral, ddim, heun, "
-            "dpm_solver)"
-        )
-
-    diffusion2 = time_of = drift
-
-    def embedded(self, t: Tensor) -> Tensor:
-        """What a network that is told the time embeds: t itself."""
-        return t
-
-    def level(self, t: Tensor) -> Tensor:
-        """NCSN's index of a level, counted from the largest sigma."""
-        return self.levels - 1 - t
 
     def at(self, u: Tensor) -> Tensor:
         """Times that are uniformly distributed over the levels when u, of any shape, is uniform on [0, 1)."""
@@ -117,7 +83,7 @@ class Discrete:
         if spacing == "quadratic":
             return self._apart((share**2 * last).round().long())
         if spacing in ("log_snr", "karras"):
-            return self._apart(self._nearest(ratios(self, self.t_min, torch.tensor(last), share, spacing)))
+            return self._apart(self._nearest(self.spaced_ratios(share, spacing)))
         if spacing == "leading":
             return grid.long() * (self.levels // steps)
         if spacing == "trailing":
@@ -131,8 +97,7 @@ class Discrete:
 
     def _nearest(self, ratio: Tensor) -> Tensor:
         """The levels whose ln(sigma / alpha) are nearest to those of the ratios."""
-        alpha, sigma = self._tables[torch.device("cpu")]
-        table, wanted = (sigma / alpha).log(), ratio.log()
+        table, wanted = self.ratio(torch.arange(self.levels)).log(), ratio.log()
         above = torch.searchsorted(table, wanted).clamp(0, self.levels - 1)
         below = (above - 1).clamp(min=0)
         return torch.where((wanted - table[below]).abs() <= (wanted - table[above]).abs(), below, above)
@@ -153,8 +118,7 @@ class Discrete:
         z = randn_like(torch.empty(*shape, **options))  # type: ignore[call-overload]
         if self.start == "uniform":
             return torch.special.ndtr(z)
-        _, sigma = self(torch.tensor(self.levels - 1))
-        return z * sigma.item()
+        return z * self(self.t_max)[1].item()
 
 
 def geometric(sigma_min: float, sigma_max: float, levels: int, start: str = "gaussian") -> Discrete:

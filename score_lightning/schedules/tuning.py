@@ -6,6 +6,7 @@ Technique 4: the step with which T steps at a level keep the variance that the n
 """
 
 import math
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -30,8 +31,8 @@ def largest_distance(x: Tensor, block: int = 2048, progress: bool = False) -> fl
 
 def overlap(ratio: float, dim: int) -> float:
     """Phi(sqrt(2D) (r - 1) + 3r) - Phi(sqrt(2D) (r - 1) - 3r), Technique 2, for the ratio r of neighboring sigmas."""
-    shift = math.sqrt(2 * dim) * (ratio - 1)
-    return _phi(shift + 3 * ratio) - _phi(shift - 3 * ratio)
+    normal, shift = NormalDist(), math.sqrt(2 * dim) * (ratio - 1)
+    return normal.cdf(shift + 3 * ratio) - normal.cdf(shift - 3 * ratio)
 
 
 def count_levels(sigma_min: float, sigma_max: float, dim: int) -> int:
@@ -76,8 +77,3 @@ def choose_step(sigma_min: float, sigma_max: float, levels: int, steps: int) -> 
         best, width = u[distance.argmin()].item(), (u[1] - u[0]).item()
         u = torch.linspace(max(best - width, width / 100), best + width, 1000, dtype=torch.float64)
     return best * sigma_min**2
-
-
-def _phi(x: float) -> float:
-    """The standard normal distribution function."""
-    return (1 + math.erf(x / math.sqrt(2))) / 2

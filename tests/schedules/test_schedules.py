@@ -109,7 +109,6 @@ def test_priors_have_the_distribution_of_the_most_noise():
         (lambda: VP().times(0), "at least 1"),
         (lambda: geometric(1, 1, 1).continuous(), "no continuous limit"),
         (lambda: DDPM.drift(torch.tensor(3)), "take VE, VP, SubVP or EDM"),
-        (lambda: VP().level(torch.tensor(0.5)), "visits the levels of a discrete schedule only"),
         (lambda: Discrete(f64(1, 1), f64(2, 1)), "grow with the level"),
         (lambda: Discrete(f64(1, 1), f64(1, math.nan)), "finite"),
         (lambda: geometric(0.1, 1, 2, start="zero"), "gaussian or uniform"),
@@ -218,7 +217,7 @@ def test_the_limit_of_a_discrete_schedule_has_its_levels_and_smooth_values_betwe
         places = t.double() / (discrete.levels - 1)
         for ours, exact in zip(limit(places), discrete(t), strict=True):
             assert_close(ours, exact, rtol=1e-9, atol=0)
-        assert_close(limit.embedded(places), t.double())
+        assert limit.limit_of == discrete.levels
         alpha, sigma = limit(torch.linspace(0, 1, 5000, dtype=torch.float64))
         assert ((sigma / alpha).diff() > 0).all()
     ladder, exact = geometric(0.01, 50, 232).continuous(), VE(0.01, 50)
@@ -233,3 +232,17 @@ def test_continuous_priors_have_the_distribution_of_the_most_noise():
     assert VE().prior((100_000,)).std() == pytest.approx(50, rel=0.01)
     assert EDM().prior((100_000,)).std() == pytest.approx(80, rel=0.01)
     assert geometric(0.01, 1, 10, start="uniform").continuous().prior((1000,)).min() >= 0
+
+
+@pytest.mark.parametrize("schedule", [DDPM, geometric(0.01, 50, 232), VE(), VP(), SubVP(), EDM(), DDPM.continuous()])
+def test_the_ratio_is_sigma_over_alpha_and_an_sde_is_stated_where_there_is_one(schedule):
+    t = schedule.times(7)
+    alpha, sigma = schedule(t)
+    assert_close(schedule.ratio(t), sigma / alpha, rtol=0, atol=0)
+    assert schedule.has_sde == t.is_floating_point()
+    if schedule.has_sde:
+        schedule.require_sde()
+        assert_close(schedule.time_of(schedule.ratio(t)), t, rtol=1e-8, atol=1e-12)
+    else:
+        with pytest.raises(ValueError, match="take VE, VP, SubVP or EDM"):
+            schedule.require_sde()

@@ -1,0 +1,8 @@
+"""Score models: a network, a schedule and a prediction joined; the exact model of a mixture; what both return."""
+
+from score_lightning.models.conditioning import CONDITIONINGS
+from score_lightning.models.estimate import PREDICTIONS, Estimate, Prediction
+from score_lightning.models.mixture import GaussianMixtureModel
+from score_lightning.models.score import Model, ScoreModel
+
+__all__ = ["CONDITIONINGS", "PREDICTIONS", "Estimate", "GaussianMixtureModel", "Model", "Prediction", "ScoreModel"]
