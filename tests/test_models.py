@@ -31,8 +31,8 @@ def test_every_prediction_inverts(schedule, prediction):
 def test_networks_are_given_time_level_or_log_sigma():
     schedule, seen = geometric(0.01, 1, 10), []
     net = lambda x, c: (seen.append(c), x)[1]  # noqa: E731
-    for conditioning in ("time", "level", "log_sigma"):
-        ScoreModel(net, schedule, "score", conditioning)(torch.zeros(2, 3), torch.tensor(2))
+    for name in ("time", "level", "log_sigma"):
+        ScoreModel(net, schedule, "score", name)(torch.zeros(2, 3), torch.tensor(2))
     assert seen[0].tolist() == [2, 2]
     assert seen[1].tolist() == [7, 7]
     assert_close(seen[2], schedule(torch.tensor([2, 2]))[1].log().float())

@@ -8,7 +8,8 @@ is NCSN's loss and, with lambda = sigma^2, DDPM's L_simple (Ho et al. 2020, Eq. 
 """
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,12 +18,29 @@ from score_lightning.models import Model
 from score_lightning.perturbation import perturb
 from score_lightning.schedules import RandnLike, Schedule
 
-Weight = Callable[[Schedule, Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Weight:
+    """lambda(schedule, t), the weight of the score loss, float64 and of t's shape.
+
+    Args:
+        of: the function.
+        needs_sde: whether it makes sense of schedules with an SDE only.
+    """
+
+    of: Callable[[Schedule, Tensor], Tensor]
+    needs_sde: bool = False
+
+    def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """(schedule, t of any shape) -> lambda, of t's shape."""
+        return self.of(schedule, t)
+
+
 Times = Literal["uniform", "log_normal", "importance"]
 
 
 def weigh(name: str, gamma: float = 5.0, sigma_data: float = 0.5) -> Weight:
-    """lambda(schedule, t), the weight of the score loss, float64 and of t's shape.
+    """The weight of this name.
 
     sigma2 makes every level count alike (Song & Ermon 2019, Sec. 4.2). min_snr is min(SNR, gamma) on the x_0 loss, that
     is min(1, gamma / SNR) on the eps loss, SNR = alpha^2 / sigma^2 (Hang et al. 2023). likelihood is g^2 (Song et al.
@@ -35,18 +53,16 @@ def weigh(name: str, gamma: float = 5.0, sigma_data: float = 0.5) -> Weight:
     if not gamma > 0 or not sigma_data > 0:
         raise ValueError(f"gamma must be positive, and sigma_data; got {gamma} and {sigma_data}")
 
-    def likelihood(schedule: Schedule, t: Tensor) -> Tensor:
-        return schedule.diffusion2(t)
+    def min_snr(schedule: Schedule, t: Tensor) -> Tensor:
+        alpha, sigma = schedule(t)
+        return sigma**2 * (gamma * sigma**2 / alpha**2).clamp(max=1)
 
-    def of_kernel(f: Callable[[Tensor, Tensor], Tensor]) -> Weight:
-        return lambda schedule, t: f(*schedule(t))
-
-    weights: dict[str, Weight] = {
-        "sigma2": of_kernel(lambda alpha, sigma: sigma**2),
-        "uniform": of_kernel(lambda alpha, sigma: torch.ones_like(sigma)),
-        "min_snr": of_kernel(lambda alpha, sigma: sigma**2 * (gamma * sigma**2 / alpha**2).clamp(max=1)),
-        "likelihood": likelihood,
-        "edm": of_kernel(lambda alpha, sigma: sigma**2 * ((sigma / alpha / sigma_data) ** 2 + 1)),
+    weights = {
+        "sigma2": Weight(lambda schedule, t: schedule(t)[1] ** 2),
+        "uniform": Weight(lambda schedule, t: torch.ones_like(schedule(t)[1])),
+        "min_snr": Weight(min_snr),
+        "likelihood": Weight(lambda schedule, t: schedule.diffusion2(t), needs_sde=True),
+        "edm": Weight(lambda schedule, t: schedule(t)[1] ** 2 * ((schedule.ratio(t) / sigma_data) ** 2 + 1)),
     }
     if name not in weights:
         raise ValueError(f"unknown weight {name!r}; choose one of {', '.join(weights)}")
@@ -58,10 +74,13 @@ class Weighted:
 
     Args:
         weight: see `weigh`.
+
+    Attributes:
+        needs_sde: whether it makes sense of schedules with an SDE only.
     """
 
     def __init__(self, weight: Weight) -> None:
-        self._weight = weight
+        self._weight, self.needs_sde = weight, weight.needs_sde
 
     def check(self, schedule: Schedule, dim: int) -> None:  # noqa: ARG002
         """Refuses a schedule that the weight or the times make no sense with.
@@ -69,12 +88,26 @@ class Weighted:
         Raises:
             ValueError: with the alternative.
         """
-        self._weight(schedule, schedule.t_max)
-        self.draw_t(schedule, torch.tensor([0.5]))
+        if self.needs_sde:
+            schedule.require_sde()
 
     def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:
         """(B,) times to train at, from u (B,) uniform on [0, 1)."""
         return schedule.at(u)
+
+
+class _Density(NamedTuple):
+    """Of training times, in proportion to lambda / sigma^2, on a fine grid.
+
+    Args:
+        times: (N,) ascending.
+        cumulative: (N,), their distribution function.
+        mean: (), that of lambda / sigma^2 over time.
+    """
+
+    times: Tensor
+    cumulative: Tensor
+    mean: Tensor
 
 
 class Denoising(Weighted):
@@ -107,9 +140,10 @@ class Denoising(Weighted):
         if not log_std > 0:
             raise ValueError(f"log_std must be positive, got {log_std}")
         super().__init__(weigh(weight, gamma, sigma_data))
+        self.needs_sde = self.needs_sde or times != "uniform"
         self._times = times
         self._log = (log_mean, log_std)
-        self._table: tuple[Tensor, Tensor, Tensor] | None = None
+        self._table: tuple[Schedule, _Density] | None = None
 
     def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:
         """(B,) times to train at, from u (B,) uniform on [0, 1)."""
@@ -118,7 +152,8 @@ class Denoising(Weighted):
         if self._times == "log_normal":
             mean, std = self._log
             return schedule.time_of((mean + std * torch.special.ndtri(u.double().clamp(1e-9, 1 - 1e-9))).exp())
-        grid, cumulative, _ = (part.to(u.device) for part in self._density(schedule))
+        density = self._density(schedule)
+        grid, cumulative = density.times.to(u.device), density.cumulative.to(u.device)
         i = torch.searchsorted(cumulative, u.double().contiguous(), right=True).clamp(1, len(grid) - 1)
         share = (u - cumulative[i - 1]) / (cumulative[i] - cumulative[i - 1])
         return grid[i - 1] + share * (grid[i] - grid[i - 1])
@@ -130,22 +165,20 @@ class Denoising(Weighted):
         eps_hat = model(perturb(x_0, alpha, sigma, eps), t).eps
         weight = self._weight(model.schedule, t) / sigma**2
         if self._times == "importance":  # lambda / sigma^2 over its share of the whole
-            weight = self._density(model.schedule)[2].to(weight).expand(weight.shape)
+            weight = self._density(model.schedule).mean.to(weight).expand(weight.shape)
         return weight.to(x_0.dtype) * (eps_hat - eps).square().flatten(1).mean(1)
 
-    def _density(self, schedule: Schedule) -> tuple[Tensor, Tensor, Tensor]:
-        """(times, their distribution function under lambda / sigma^2, mean of that over time), on a fine grid."""
-        if self._table is None:
-            grid = schedule.time_of(torch.logspace(*_log_ends(schedule), 20_001, dtype=torch.float64))
-            density = self._weight(schedule, grid) / schedule(grid)[1] ** 2
-            mass = (density[1:] + density[:-1]) / 2 * grid.diff()
-            cumulative = torch.cat([mass.new_zeros(1), mass.cumsum(0)])
-            self._table = (grid, cumulative / cumulative[-1], cumulative[-1] / (schedule.t_max - schedule.t_min))
-        return self._table
+    def _density(self, schedule: Schedule) -> _Density:
+        """That of the schedule; that of the last schedule asked for is kept."""
+        if self._table is None or self._table[0] is not schedule:
+            self._table = (schedule, _tabulate(self._weight, schedule))
+        return self._table[1]
 
 
-def _log_ends(schedule: Schedule) -> tuple[float, float]:
-    """log10 of sigma / alpha at both ends."""
-    kernels = (schedule(t) for t in (schedule.t_min, schedule.t_max))
-    first, last = ((sigma / alpha).log10().item() for alpha, sigma in kernels)
-    return first, last
+def _tabulate(weight: Weight, schedule: Schedule) -> _Density:
+    first, last = (schedule.ratio(t).log10().item() for t in (schedule.t_min, schedule.t_max))
+    grid = schedule.time_of(torch.logspace(first, last, 20_001, dtype=torch.float64))
+    density = weight(schedule, grid) / schedule(grid)[1] ** 2
+    mass = (density[1:] + density[:-1]) / 2 * grid.diff()
+    cumulative = torch.cat([mass.new_zeros(1), mass.cumsum(0)])
+    return _Density(grid, cumulative / cumulative[-1], cumulative[-1] / (schedule.t_max - schedule.t_min))

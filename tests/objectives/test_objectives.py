@@ -230,3 +230,11 @@ def test_second_derivatives_work_with_attention_in_validation_and_in_mixed_preci
         loss = objective(model, x_0, t).mean()
     loss.backward()
     assert torch.isfinite(loss)
+
+
+def test_importance_times_are_those_of_the_schedule_at_hand():
+    u, objective = torch.rand(50), Denoising("likelihood", times="importance")
+    objective.draw_t(VP(), u)
+    for schedule in (VP(0.1, 5.0), SubVP(), VP()):
+        fresh = Denoising("likelihood", times="importance")
+        assert_close(objective.draw_t(schedule, u), fresh.draw_t(schedule, u), rtol=0, atol=0)
