@@ -1,6 +1,5 @@
 """Evaluates a checkpoint, or pictures: python -m score_lightning.eval ckpt=PATH | images=DIR|NPZ reference=… ."""
 
-import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,17 +65,8 @@ def main(words: Sequence[str]) -> None:
 
 
 def split_sweep(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """The words that are the same for all, and those of each point of the sweep over lists given to the sampler."""
-    same, swept = [], []
-    for word in words:
-        key, value = config.parse_word(word)
-        if key.split(".")[0] == "sampler" and isinstance(value, list):
-            if not value:
-                raise UserError(f"{key}: the list is empty")
-            swept.append([f"{key}={'null' if item is None else item}" for item in value])
-        else:
-            same.append(word)
-    return same, [list(point) for point in itertools.product(*swept)]
+    """(overrides that all points share, those of each point) of the sweep over lists given to the sampler."""
+    return config.split_sweep(words, lambda key, _: key.split(".")[0] == "sampler")
 
 
 def _seeds(own: dict[str, Any]) -> list[int]:

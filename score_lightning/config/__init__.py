@@ -18,6 +18,7 @@ from score_lightning.config.compose import (
     to_plain,
     to_yaml,
 )
+from score_lightning.config.sweeps import split_sweep
 
 __all__ = [
     "PART_KINDS",
@@ -33,6 +34,7 @@ __all__ = [
     "parts",
     "read_yaml",
     "show",
+    "split_sweep",
     "suggest",
     "to_plain",
     "to_yaml",

@@ -21,6 +21,7 @@ from yaml import YAMLError
 
 from score_lightning.config.schema import Config
 from score_lightning.errors import UserError
+from score_lightning.runtime.nested import flatten
 
 ROOT = Path(__file__).parents[2]
 PART_KINDS = ("data", "net", "schedule", "objective", "sampler", "preview", "features")
@@ -157,9 +158,9 @@ def _merge(layers: Sequence[tuple[dict[str, Any], str]], words: Sequence[str]) -
             config = OmegaConf.unsafe_merge(config, values)  # nothing else holds it
         except (OmegaConfBaseException, TypeError) as error:  # the latter of keys below a list
             reason = str(getattr(error, "msg", None) or error).splitlines()[0]
-            key = getattr(error, "full_key", None) or ", ".join(_dotted(values))
+            key = getattr(error, "full_key", None) or ", ".join(flatten(values))
             raise UserError(f"{key}: {reason} ({source})") from error
-        origins |= dict.fromkeys(_dotted(values), source)
+        origins |= dict.fromkeys(flatten(values), source)
     try:
         missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
         if missing:
@@ -230,13 +231,6 @@ def _check_numbers(value: Any, key: str, source: str) -> None:
         raise UserError(f"{key} must be a finite number, got {value} ({source}); null is no limit")
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise UserError(f"{key} must be below 2^63 in size ({source})")
-
-
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    keys = []
-    for key, value in values.items():
-        keys += _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
-    return keys
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

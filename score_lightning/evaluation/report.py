@@ -12,6 +12,7 @@ from typing import Any
 from score_lightning.errors import UserError
 from score_lightning.evaluation.plots import label_of
 from score_lightning.runtime.files import write_text
+from score_lightning.runtime.nested import flatten
 
 
 def make_folder(folder: Path) -> Path:
@@ -60,7 +61,7 @@ def write_report(
         pictures: file name -> "heading: caption".
     """
     body = [_metrics(metrics), *(_picture(folder / name, text) for name, text in pictures.items())]
-    body.append(_section("Settings", _table([["setting", "value"], *_flat(settings)])))
+    body.append(_section("Settings", _table([["setting", "value"], *_setting_rows(settings)])))
     path = folder / "report.html"
     write_text(path, _PAGE.format(title=html.escape(title), body="\n".join(body)))
     return path
@@ -117,15 +118,8 @@ def _section(heading: str, content: str) -> str:
     return f"<h2>{html.escape(heading)}</h2>\n{content}"
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
-    rows = []
-    for name, value in settings.items():
-        rows += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [[prefix + name, _plain(value)]]
-    return rows
-
-
-def _plain(value: Any) -> str:
-    return "–" if value is None else str(value)
+def _setting_rows(settings: Mapping[str, Any]) -> list[list[str]]:
+    return [[name, "–" if value is None else str(value)] for name, value in flatten(settings).items()]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

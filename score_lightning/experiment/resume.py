@@ -1,13 +1,14 @@
 """Where a training begins: from nothing, from averaged weights, or from the newest checkpoint of its experiment."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from score_lightning import config
 from score_lightning.errors import UserError
+from score_lightning.runtime.nested import flatten
 from score_lightning.runtime.startup import is_first
 
 if TYPE_CHECKING:
@@ -78,21 +79,12 @@ OF_A_RUN = (
 
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> str:
     """The first setting in which a run differs from another one, in words; nothing where they are the same."""
-    sides = [dict(_flat({key: plain.get(key) for key in OF_A_RUN})) for plain in (before, now)]
+    sides = [flatten({key: plain.get(key) for key in OF_A_RUN}) for plain in (before, now)]
     for key in sorted(sides[0].keys() | sides[1].keys(), key=lambda key: (key != "seed", key)):
         theirs, ours = (side.get(key) for side in sides)
         if theirs != ours and key not in ("data.path", "labels.guidance"):
             return f"{key} {theirs}, not {ours}"
     return ""
-
-
-def _flat(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of all settings."""
-    for key, value in section.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def read_checkpoint(path: str | None) -> dict[str, Any] | None:
