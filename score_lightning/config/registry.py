@@ -9,13 +9,12 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from score_lightning import networks, objectives, schedules
+from score_lightning import networks, objectives, samplers, schedules
 from score_lightning.config import Resolved, suggest
 from score_lightning.config.schema import Config
 from score_lightning.data import archives, sources
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features import extractors
-from score_lightning.samplers import recipes
 
 TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "net": {"unet": networks.UNet, "ncsnpp": networks.NCSNpp, "refinenet": networks.RefineNet, "mlp": networks.MLP},
@@ -28,25 +27,8 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "sub_vp": schedules.SubVP,
         "edm": schedules.EDM,
     },
-    "objective": {
-        "denoising": objectives.Denoising,
-        "implicit": objectives.Implicit,
-        "sliced": objectives.Sliced,
-        "variational_bound": objectives.recipes.variational_bound,
-        "hybrid": objectives.recipes.hybrid,
-    },
-    "sampler": {
-        "ancestral": recipes.ancestral,
-        "ddim": recipes.ddim,
-        "annealed_langevin": recipes.annealed_langevin,
-        "langevin": recipes.langevin,
-        "reverse_diffusion": recipes.reverse_diffusion,
-        "euler_maruyama": recipes.euler_maruyama,
-        "heun": recipes.heun,
-        "dpm_solver": recipes.dpm_solver,
-        "probability_flow": recipes.probability_flow,
-        "predictor_corrector": recipes.predictor_corrector,
-    },
+    "objective": objectives.PRESETS,
+    "sampler": samplers.PRESETS,
     "data": {
         "digits": sources.digits,
         "mnist": sources.torchvision_source("MNIST"),

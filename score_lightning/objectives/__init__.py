@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from score_lightning.models import Model
-from score_lightning.objectives import recipes
 from score_lightning.objectives.bound import Hybrid, VariationalBound
 from score_lightning.objectives.denoising import Denoising
 from score_lightning.objectives.explicit import Explicit
 from score_lightning.objectives.importance import ImportanceSampled
 from score_lightning.objectives.matching import Implicit, Sliced
+from score_lightning.objectives.presets import PRESETS
 from score_lightning.schedules import RandnLike, Schedule
 
 
@@ -19,7 +19,7 @@ class Objective(Protocol):
     """What training asks of an objective."""
 
     def check(self, schedule: Schedule, dim: int) -> None:
-        """Raises a ValueError, with the alternative, when it makes no sense with the schedule or so many dimensions."""
+        """Raises a ValueError, with the alternative, when the schedule or the number of dimensions does not suit it."""
 
     def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:
         """(B,) times to train at, from u (B,) uniform on [0, 1)."""
@@ -29,6 +29,6 @@ class Objective(Protocol):
 
 
 __all__ = [
-    "Denoising", "Explicit", "Hybrid", "Implicit", "ImportanceSampled", "Objective", "Sliced", "VariationalBound",
-    "recipes",
+    "PRESETS", "Denoising", "Explicit", "Hybrid", "Implicit", "ImportanceSampled", "Objective", "Sliced",
+    "VariationalBound",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ Slope = Callable[[Tensor, Tensor], Tensor]
 
 
 class ProbabilityFlow:
-    """The adaptive solution between two times; x is NaN where it could not be found.
+    """The adaptive solution between two times; x is NaN where there is none.
 
     Args:
         rtol, atol: relative and absolute error of a step, for y = x / alpha.
@@ -48,10 +48,10 @@ class ProbabilityFlow:
         Raises:
             ValueError: naming the alternative.
         """
-        schedule.time_of(torch.ones(()))
+        schedule.require_sde()
 
-    def begin(self, times: Tensor) -> "ProbabilityFlow":  # noqa: ARG002
-        """Itself: it has no memory."""
+    def start(self, times: Tensor) -> "ProbabilityFlow":  # noqa: ARG002
+        """Its step: itself, since it has no memory."""
         return self
 
     def __call__(
@@ -90,15 +90,15 @@ class ProbabilityFlow:
             flat = torch.cat([eps.detach().flatten(1), change.detach()[:, None].to(x.dtype)], 1)
             return rate[:, None].to(state) * flat.to(state)
 
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        alpha_t, alpha_s = schedule(t)[0], schedule(s)[0]
         start = torch.cat([(x / alpha_t).flatten(1), x.new_zeros(len(x), 1)], 1).to(widest(x))
-        end = self._integrate(slope, start, (sigma_t / alpha_t).log(), (sigma_s / alpha_s).log())
+        end = self._integrate(slope, start, schedule.ratio(t).log(), schedule.ratio(s).log())
         # the last column is per dimension, so that the error norm weighs it like any other
         change = dim * (end[:, dim] + torch.log(alpha_t / alpha_s).to(end))
         return (end[:, :dim].view_as(x) * alpha_s).to(x.dtype), change
 
     def _integrate(self, slope: Slope, start: Tensor, first: Tensor, last: Tensor) -> Tensor:
-        """The states at u = last, from those at u = first; NaN in the rows where they could not be found."""
+        """The states at u = last, from those at u = first; NaN in the rows where there are none."""
         sound = torch.ones(len(start), 1, dtype=torch.bool, device=start.device)
         while True:
             end, status = self._attempt(partial(_masked, slope, sound), start, first, last)
@@ -116,10 +116,10 @@ class ProbabilityFlow:
         solver = torchode.AutoDiffAdjoint(torchode.Dopri5(term=term), controller, max_steps=self._max_steps).to(
             start.device
         )
-        begin, end = (u.to(start).expand(len(start)) for u in (first, last))
+        u_start, u_end = (u.to(start).expand(len(start)) for u in (first, last))
         with torch.no_grad():
-            found = solver.solve(torchode.InitialValueProblem(y0=start, t_start=begin, t_end=end))
-        return found.ys[:, -1], found.status
+            solution = solver.solve(torchode.InitialValueProblem(y0=start, t_start=u_start, t_end=u_end))
+        return solution.ys[:, -1], solution.status
 
 
 def _masked(slope: Slope, sound: Tensor, u: Tensor, state: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Predictor(Protocol):
     def check(self, schedule: Schedule) -> None:
         """Raises a ValueError, with the alternative, when it makes no sense with the schedule."""
 
-    def begin(self, times: Tensor) -> Step:
+    def start(self, times: Tensor) -> Step:
         """Its step along these times, with the memory of one trajectory where it needs one."""
 
 
@@ -84,14 +84,15 @@ def sample(
         raise ValueError("sample needs a predictor, a corrector or both; got neither")
     times = model.schedule.times() if times is None else times.cpu()
     clipped = model if clip is None else Clipped(model, *clip)
-    step = predictor.begin(times) if predictor is not None else None
-    for i, t in enumerate(tqdm(times, desc="sampling", disable=None if progress else True, leave=False)):
+    step = predictor.start(times) if predictor is not None else None
+    pairs = list(zip(times, [*times[1:], None], strict=True))  # no time follows the last
+    for t, s in tqdm(pairs, desc="sampling", disable=None if progress else True, leave=False):
         if observe is not None:
             observe(x)
         if corrector is not None:
             x = corrector.step(model, x, t, randn_like)
-        if step is not None and i + 1 < len(times):
-            x = step(clipped, x, t, times[i + 1], randn_like)
+        if step is not None and s is not None:
+            x = step(clipped, x, t, s, randn_like)
     if denoise:
         x = clipped(x, times[-1]).x_0
     if observe is not None:

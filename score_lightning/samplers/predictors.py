@@ -21,8 +21,8 @@ class OneEstimate:
     def check(self, schedule: Schedule) -> None:
         """Makes sense with every schedule."""
 
-    def begin(self, times: Tensor) -> "OneEstimate":  # noqa: ARG002
-        """Itself: it has no memory."""
+    def start(self, times: Tensor) -> "OneEstimate":  # noqa: ARG002
+        """Its step: itself, since it has no memory."""
         return self
 
     def __call__(self, model: Model, x: Tensor, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
@@ -105,7 +105,7 @@ class EulerMaruyama(OneEstimate):
         Raises:
             ValueError: naming the alternative.
         """
-        schedule.drift(schedule.t_max)
+        schedule.require_sde()
 
     def step(self, estimate: Estimate, schedule: Schedule, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
         """x_s of x_t's shape, from the estimate at t."""

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from score_lightning.models import Estimate, Model
+from score_lightning.models import Model
 from score_lightning.schedules import RandnLike, Schedule
 
 
@@ -49,33 +49,33 @@ class Heun:
             ValueError: naming the alternative.
         """
         if self._churn > 0:
-            schedule.time_of(torch.ones(()))
+            schedule.require_sde()
 
-    def begin(self, times: Tensor) -> Callable[..., Tensor]:
+    def start(self, times: Tensor) -> Callable[..., Tensor]:
         """Its step along these times."""
         return partial(self._step, min(self._churn / len(times), math.sqrt(2) - 1))
 
     def _step(self, gamma: float, model: Model, x: Tensor, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
         """x_s of x_t's shape."""
-        x, t = self._add_noise(gamma, model.schedule, x, t, randn_like)
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = model.schedule(t), model.schedule(s)
-        step = sigma_s / alpha_s - sigma_t / alpha_t
-        first = model(x, t).eps
-        euler = alpha_s * (x / alpha_t + step * first)
-        return alpha_s * (x / alpha_t + step * (first + model(euler, s).eps) / 2)
+        x_hat, t_hat = self._add_noise(gamma, model.schedule, x, t, randn_like)
+        alpha_t, alpha_s = model.schedule(t_hat)[0], model.schedule(s)[0]
+        dn = model.schedule.ratio(s) - model.schedule.ratio(t_hat)
+        d_cur = model(x_hat, t_hat).eps
+        x_euler = alpha_s * (x_hat / alpha_t + dn * d_cur)
+        d_prime = model(x_euler, s).eps
+        return alpha_s * (x_hat / alpha_t + dn * (d_cur + d_prime) / 2)
 
     def _add_noise(
         self, gamma: float, schedule: Schedule, x: Tensor, t: Tensor, randn_like: RandnLike
     ) -> tuple[Tensor, Tensor]:
-        alpha, sigma = schedule(t)
-        n = sigma / alpha
+        """(x_hat, t_hat) of Algorithm 2, lines 4 to 6."""
+        n = schedule.ratio(t)
         if gamma == 0 or not self._range[0] <= n <= self._range[1]:
             return x, t
-        alpha_max, sigma_max = schedule(schedule.t_max)
-        t = schedule.time_of(torch.minimum(n * (1 + gamma), sigma_max / alpha_max))
-        alpha_hat, sigma_hat = schedule(t)
-        added = ((sigma_hat / alpha_hat) ** 2 - n**2).clamp(min=0).sqrt()
-        return alpha_hat * (x / alpha + added * self._noise * randn_like(x)), t
+        t_hat = schedule.time_of(torch.minimum(n * (1 + gamma), schedule.ratio(schedule.t_max)))
+        alpha, alpha_hat = schedule(t)[0], schedule(t_hat)[0]
+        added = (schedule.ratio(t_hat) ** 2 - n**2).clamp(min=0).sqrt()
+        return alpha_hat * (x / alpha + added * self._noise * randn_like(x)), t_hat
 
 
 class DPMSolverPP:
@@ -86,23 +86,25 @@ class DPMSolverPP:
     def check(self, schedule: Schedule) -> None:
         """Makes sense with every schedule."""
 
-    def begin(self, times: Tensor) -> "_Multistep":  # noqa: ARG002
+    def start(self, times: Tensor) -> "_Multistep":  # noqa: ARG002
         """Its step, which remembers the one before."""
         return _Multistep()
 
 
 class _Multistep:
     def __init__(self) -> None:
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._previous: tuple[Tensor, Tensor] | None = None  # x_0 and h
 
     def __call__(self, model: Model, x: Tensor, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:  # noqa: ARG002
-        """x_s = (sigma_s / sigma_t) x - alpha_s (exp(-h) - 1) D, D = (1 + 1/2r) x_0 - (1/2r) x_0 of the step before."""
+        """x_s = (sigma_s / sigma_t) x - alpha_s (exp(-h) - 1) D, D = (1 + 1/2r) x_0 - (1/2r) x_0 of the step before.
+
+        h is the step in lambda = ln(alpha / sigma), r = h of the step before / h.
+        """
         (alpha_t, sigma_t), (alpha_s, sigma_s) = model.schedule(t), model.schedule(s)
         h = torch.log(alpha_s / sigma_s) - torch.log(alpha_t / sigma_t)
-        estimate: Estimate = model(x, t)
-        data = estimate.x_0
-        if self._last is not None:
-            before, h_before = self._last
-            data = data + (data - before) * h / (2 * h_before)
-        self._last = (estimate.x_0, h)
-        return sigma_s / sigma_t * x - alpha_s * torch.expm1(-h) * data
+        x_0 = D = model(x, t).x_0
+        if self._previous is not None:
+            x_0_previous, h_previous = self._previous
+            D = x_0 + (x_0 - x_0_previous) * h / (2 * h_previous)
+        self._previous = (x_0, h)
+        return sigma_s / sigma_t * x - alpha_s * torch.expm1(-h) * D

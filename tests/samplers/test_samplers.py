@@ -1,5 +1,6 @@
 """Samplers on exact scores: exact recursions, moments, mode weights and identities between them."""
 
+import inspect
 import math
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ from torch.testing import assert_close
 from score_lightning.models import GaussianMixtureModel
 from score_lightning.samplers import (
     DDIM,
+    PRESETS,
     Ancestral,
     AnnealedLangevin,
     DPMSolverPP,
@@ -19,7 +21,6 @@ from score_lightning.samplers import (
     ProbabilityFlow,
     ReverseDiffusion,
     Sampler,
-    recipes,
     sample,
 )
 from score_lightning.schedules import EDM, VE, VP, SubVP, cosine, geometric, linear_beta
@@ -225,8 +226,8 @@ def test_evaluations_are_counted_as_they_happen(sampler):
         (lambda: Heun(churn=-1.0), "churn >= 0"),
         (lambda: Sampler(EulerMaruyama()).evaluations(DDPM), "discrete levels have no SDE"),
         (lambda: Sampler(Heun(churn=1.0)).evaluations(DDPM), "discrete levels have no SDE"),
-        (lambda: recipes.predictor_corrector((-1, 1), predictor="euler"), "predictor must be one of"),
-        (lambda: recipes.predictor_corrector((-1, 1), step_size=0.1), "either snr or step_size"),
+        (lambda: PRESETS["predictor_corrector"]((-1, 1), predictor="euler"), "predictor must be one of"),
+        (lambda: PRESETS["predictor_corrector"]((-1, 1), step_size=0.1), "either snr or step_size"),
         (lambda: sample(gaussian(0.0, 1.0, DDPM), torch.zeros(1, 1)), "a predictor, a corrector or both"),
     ],
 )
@@ -282,7 +283,7 @@ def test_moments_of_linear_samplers_equal_their_recursions(schedule, name):
     if name == "euler_maruyama" and schedule in SCHEDULES.values():
         pytest.skip("refused: discrete levels have no SDE")
     model, (mean, variance) = gaussian(0.4, 0.3, schedule), (0.0, schedule(schedule.times(1)[0])[1].item() ** 2)
-    step = LINEAR[name].begin(schedule.times(25))
+    step = LINEAR[name].start(schedule.times(25))
     for t, s in pairwise(schedule.times(25)):
         a, b, c = affine(lambda x, noise, t=t, s=s: step(model, x, t, s, noise))
         mean, variance = a * mean + b, a**2 * variance + c**2
@@ -356,7 +357,7 @@ def test_churn_adds_just_the_noise_of_algorithm_2():
     t = torch.tensor(1.0, dtype=torch.float64)
     gamma = min(40 / 18, math.sqrt(2) - 1)
     draws = []
-    Heun(40.0, churn_noise=1.5).begin(times)(model, x, t, t / 2, lambda z: draws.append(z) or torch.zeros_like(z))
+    Heun(40.0, churn_noise=1.5).start(times)(model, x, t, t / 2, lambda z: draws.append(z) or torch.zeros_like(z))
     assert len(draws) == 1
     seen = []
 
@@ -365,11 +366,11 @@ def test_churn_adds_just_the_noise_of_algorithm_2():
         return model(x_t, t)
 
     watching.schedule = EDM()
-    Heun(40.0, churn_noise=1.5).begin(times)(watching, x, t, t / 2, torch.ones_like)
+    Heun(40.0, churn_noise=1.5).start(times)(watching, x, t, t / 2, torch.ones_like)
     assert seen[0][1].item() == pytest.approx(1 + gamma)
     assert_close(seen[0][0], x + 1.5 * math.sqrt((1 + gamma) ** 2 - 1), rtol=1e-9, atol=1e-9)
     silent = []
-    Heun(40.0, churn_min=2.0).begin(times)(model, x, t, t / 2, lambda z: silent.append(z) or z)
+    Heun(40.0, churn_min=2.0).start(times)(model, x, t, t / 2, lambda z: silent.append(z) or z)
     assert not silent
 
 
@@ -443,3 +444,31 @@ def test_every_pair_recovers_the_weights_and_moments_of_a_mixture(schedule, pred
         found, n = x[mode], int(mode.sum())
         assert ((found.mean(0) - mean).abs() <= 4 * std / n**0.5 + abs(mean_factor - 1) * mean.abs()).all()
         assert ((found.std(0) - 0.1).abs() <= 4 * std / (2 * n) ** 0.5 + abs(std - 0.1)).all()
+
+
+def test_presets_state_the_keywords_that_they_take():
+    loop = ["steps", "spacing", "clip", "denoise"]
+    keywords = {name: list(inspect.signature(preset).parameters) for name, preset in PRESETS.items()}
+    assert keywords["ancestral"] == ["pixels", "variance", *loop]
+    assert keywords["heun"] == ["pixels", "churn", "churn_min", "churn_max", "churn_noise", *loop]
+    assert keywords["probability_flow"] == ["rtol", "atol", "steps", "spacing", "denoise"]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'eta'"):
+        PRESETS["ancestral"]((-1, 1), eta=1.0)
+
+
+def test_presets_have_the_defaults_of_their_papers():
+    clipped, free = (-1.0, 1.0), None
+    for name, clip, steps, spacing in [
+        ("ancestral", clipped, None, "uniform"),
+        ("ddim", clipped, None, "uniform"),
+        ("dpm_solver", clipped, None, "uniform"),
+        ("heun", clipped, None, "log_snr"),
+        ("reverse_diffusion", free, None, "uniform"),
+        ("euler_maruyama", free, None, "uniform"),
+        ("predictor_corrector", free, None, "uniform"),
+    ]:
+        sampler = PRESETS[name](pixels=(-1.0, 1.0))
+        assert (sampler.clip, sampler.steps, sampler.spacing, sampler.denoise) == (clip, steps, spacing, True), name
+    flow = PRESETS["probability_flow"]()
+    assert (flow.clip, flow.steps, flow.spacing) == (None, 2, "log_snr")
+    assert PRESETS["ddim"]((-1.0, 1.0), eta=0.5, steps=7, clip=False).predictor.eta == 0.5
