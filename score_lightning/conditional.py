@@ -3,29 +3,60 @@
 Each takes the place of a model in any sampler and any objective.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from score_lightning.models import Estimate, Model, ScoreModel
+from score_lightning.schedules import Schedule
 
 NO_LABEL = -1
 
 
-class AugmentationConditioned:
+M = TypeVar("M", bound=Model)
+
+
+class Wrapper(Generic[M]):
+    """A model that changes what another one estimates, under the schedule of that one.
+
+    A copy of it with another schedule wraps a copy of the model with that schedule.
+    """
+
+    def __init__(self, model: M) -> None:
+        self.model = model
+
+    @property
+    def schedule(self) -> Schedule:
+        """That of the model."""
+        return self.model.schedule
+
+    @schedule.setter
+    def schedule(self, schedule: Schedule) -> None:
+        self.model = copy.copy(self.model)
+        self.model.schedule = schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
+        """The estimate at times t of shape () or (B,)."""
+        raise NotImplementedError
+
+
+class AugmentationConditioned(Wrapper[ScoreModel]):
     """A model conditioned on how its images were augmented, (B, K) numbers each."""
 
     def __init__(self, model: ScoreModel, augmentation: Tensor) -> None:
-        self._model, self._augmentation, self.schedule = model, augmentation, model.schedule
+        super().__init__(model)
+        self._augmentation = augmentation
 
     def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Estimate:
         """The estimate at times t of shape () or (B,)."""
-        return self._model(x_t, t, labels, self._augmentation)
+        return self.model(x_t, t, labels, self._augmentation)
 
 
-class LabelConditioned:
+class LabelConditioned(Wrapper[ScoreModel | AugmentationConditioned]):
     """A model conditioned on labels; with guidance w it exaggerates them (Ho & Salimans 2022, Eq. 6),
 
         eps = (1 + w) eps(x_t, label) - w eps(x_t),
@@ -39,7 +70,8 @@ class LabelConditioned:
     """
 
     def __init__(self, model: ScoreModel | AugmentationConditioned, labels: Tensor, guidance: float = 0.0) -> None:
-        self.model, self._labels, self._guidance, self.schedule = model, labels, guidance, model.schedule
+        super().__init__(model)
+        self._labels, self._guidance = labels, guidance
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """The estimate at times t of shape () or (B,)."""
@@ -57,15 +89,16 @@ def condition(model: ScoreModel, labels: Tensor | None, augmentation: Tensor | N
     return augmented if labels is None or model.classes is None else LabelConditioned(augmented, labels)
 
 
-class Clipped:
+class Clipped(Wrapper[Model]):
     """A model whose estimates of x_0 are clipped to a range."""
 
     def __init__(self, model: Model, low: float, high: float) -> None:
-        self._model, self._range, self.schedule = model, (low, high), model.schedule
+        super().__init__(model)
+        self._range = (low, high)
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """The clipped estimate."""
-        return self._model(x_t, t).clip(*self._range)
+        return self.model(x_t, t).clip(*self._range)
 
 
 @dataclass(frozen=True)
@@ -89,7 +122,7 @@ class Measurement:
         return x - self.project(x) + alpha * self.y.to(x) + sigma * self.project(eps)
 
 
-class MeasurementConditioned:
+class MeasurementConditioned(Wrapper[Model]):
     """A model given a part of the data: inpainting, colorization, upsampling with an unconditional model.
 
     The estimate of x_0 has the part that is known put in. So P x_t has its exact score given y, that of
@@ -103,7 +136,8 @@ class MeasurementConditioned:
     """
 
     def __init__(self, model: Model, measurement: Measurement) -> None:
-        self.model, self._measurement, self.schedule = model, measurement, model.schedule
+        super().__init__(model)
+        self._measurement = measurement
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """The estimate at times t of shape () or (B,)."""
@@ -126,7 +160,7 @@ def inpainting(image: Tensor, known: Tensor) -> Measurement:
 
 
 def colorization(image: Tensor) -> Measurement:
-    """The mean of the channels of an image (C, H, W), or (1, H, W) of a grey one."""
+    """The mean of the channels of an image (C, H, W), or (1, H, W) of a gray one."""
     return Measurement(lambda x: x.mean(1, keepdim=True).expand_as(x), image.mean(0, keepdim=True))
 
 

@@ -17,13 +17,12 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from score_lightning.conditional import LabelConditioned, MeasurementConditioned
 from score_lightning.divergence import along, exact
 from score_lightning.models import Model
 from score_lightning.samplers.flow import ProbabilityFlow
 from score_lightning.schedules import RandnLike
 
-EXACT = 16  # dimensions up to which the trace is taken exactly without a word: each costs a backward pass
+EXACT = 16  # dimensions up to which the trace is taken exactly without being asked: each costs a backward pass
 
 Trace = Literal["exact", "hutchinson"]
 
@@ -37,7 +36,7 @@ def bits_per_dim(
 ) -> Tensor:
     """-log2 p(x_0) / D in bits per dimension, (B,), of data x_0 (B, ...) with a density.
 
-    Images of 256 grey levels have a density once uniform noise is added to them (Theis et al. 2016); those in [-1, 1]
+    Images of 256 gray levels have a density once uniform noise is added to them (Theis et al. 2016); those in [-1, 1]
     then have 7 bits per dimension more than the result, those in [0, 1] 8.
 
     Args:
@@ -113,9 +112,7 @@ M = TypeVar("M", bound=Model)
 
 
 def continuous(model: M) -> M:
-    """The same model, or a conditional model of it, with the continuous limit of its schedule."""
+    """The same model, or a wrapper of it, with the continuous limit of its schedule; the original keeps its own."""
     twin = copy.copy(model)
     twin.schedule = model.schedule.continuous()
-    if isinstance(twin, LabelConditioned | MeasurementConditioned):
-        twin.model = continuous(twin.model)
     return twin

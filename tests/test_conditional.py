@@ -7,6 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from score_lightning.conditional import (
+    AugmentationConditioned,
+    Clipped,
     LabelConditioned,
     Measurement,
     MeasurementConditioned,
@@ -14,7 +16,8 @@ from score_lightning.conditional import (
     inpainting,
     upsampling,
 )
-from score_lightning.models import Estimate, GaussianMixtureModel
+from score_lightning.likelihood import continuous
+from score_lightning.models import Estimate, GaussianMixtureModel, ScoreModel
 from score_lightning.samplers import DDIM, Ancestral, AnnealedLangevin, sample
 from score_lightning.schedules import VP, geometric, linear_beta
 
@@ -22,7 +25,7 @@ DDPM = linear_beta(1e-4, 0.02, 1000)
 MEANS = torch.tensor([[-0.8, -0.5], [0.7, 0.6]], dtype=torch.float64)
 
 
-class LabelledMixture:
+class LabeledMixture:
     """The exact model of a mixture whose components are its labels."""
 
     def __init__(self, schedule):
@@ -42,9 +45,9 @@ class LabelledMixture:
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.5, -1.0])
-def test_guidance_is_the_score_of_the_data_and_so_many_classifiers(guidance):
+def test_guidance_is_the_score_of_the_data_and_of_that_many_classifiers(guidance):
     """Ho & Salimans 2022, Eq. 5-6: grad log p(x | c) + w grad log p(c | x); w = -1 leaves grad log p(x)."""
-    model, t = LabelledMixture(VP()), torch.tensor(0.3)
+    model, t = LabeledMixture(VP()), torch.tensor(0.3)
     x = torch.randn(6, 2, dtype=torch.float64).requires_grad_()
     (classifier,) = torch.autograd.grad(model.log_label(x, t, 1).sum(), x)
     (data,) = torch.autograd.grad(model.whole.log_prob(x, t).sum(), x)
@@ -54,7 +57,7 @@ def test_guidance_is_the_score_of_the_data_and_so_many_classifiers(guidance):
 
 def test_labels_choose_components_one_by_one():
     labels = torch.tensor([0, 1, -1, 1])
-    model = LabelledMixture(VP())
+    model = LabeledMixture(VP())
     x, t = torch.randn(4, 2, dtype=torch.float64), torch.tensor(0.5)
     expected = torch.stack(
         [(model.whole if k < 0 else model.parts[k])(x[i : i + 1], t).score[0] for i, k in enumerate(labels.tolist())]
@@ -131,3 +134,24 @@ def test_a_mask_of_another_size_or_without_a_part_is_refused():
             inpainting(image, known)
     with pytest.raises(ValueError, match="factor of 2 or more"):
         upsampling(image, 1)
+
+
+def test_every_wrapper_follows_its_model_into_the_limit_and_leaves_the_original_alone():
+    net = lambda x, c, labels=None, augmentation=None: x * c.view(-1, 1)  # noqa: E731
+    model = ScoreModel(net, geometric(0.01, 1, 10))
+    augmented = AugmentationConditioned(model, torch.zeros(2, 3))
+    labeled = LabelConditioned(augmented, torch.zeros(2, dtype=torch.int64), guidance=0.5)
+    known = Measurement(project_first, torch.zeros(2))
+    outer = Clipped(MeasurementConditioned(labeled, known), -1, 1)
+    limit, x = continuous(outer), torch.randn(2, 2)
+    assert limit.schedule.limit_of == 10
+    assert outer.schedule is model.schedule
+    assert model.schedule.levels == 10
+    place = torch.tensor(4 / 9, dtype=torch.float64)
+    assert_close(limit(x, place).x_0, outer(x, torch.tensor(4)).x_0)
+
+
+def test_a_measured_part_is_put_into_x_0_to_the_bit():
+    model, known = ScoreModel(lambda x, c: x, DDPM), Measurement(project_first, torch.tensor([0.3, 0.0]))
+    x_0 = MeasurementConditioned(model, known)(torch.randn(4, 2), torch.tensor(990)).x_0
+    assert torch.equal(x_0[:, 0], torch.full((4,), 0.3))
