@@ -1,4 +1,4 @@
-"""Measures this project beside others: python -m score_lightning.bench [only=NAME,…] [key=value …]."""
+"""Compares this project with others: python -m score_lightning.bench [only=NAME,…] [key=value …]."""
 
 import traceback
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from score_lightning.errors import StopRequested, UserError
 
 OPTIONS = {"only": str, "quick": bool, "device": str, "out": str, "digits": str, "mnist": str, "n": int}
 SUITES = {
-    "steps": "the training step, beside diffusers, denoising-diffusion-pytorch and azula",
-    "inference": "the forward pass, beside the same",
-    "trainer": "Lightning's loop against the bare step",
-    "sampling": "samplers against bare forward passes, beside diffusers and azula",
-    "quality": "inception score and Fréchet distance against network evaluations, of checkpoints",
-    "evaluation": "metrics against the feature network; the Fréchet distance beside torch-fidelity and torchmetrics",
-    "data": "images per second and core, beside torchvision",
+    "steps": "the training step, compared with diffusers, denoising-diffusion-pytorch and azula",
+    "inference": "the forward pass, compared with the same projects",
+    "trainer": "Lightning's training loop against the bare step",
+    "sampling": "samplers against bare forward passes, compared with diffusers and azula",
+    "quality": "inception score and Fréchet distance of checkpoints against network evaluations",
+    "evaluation": "metrics against the feature network; the Fréchet distance of torch-fidelity and torchmetrics",
+    "data": "images per second and core, compared with torchvision",
     "trace": "exact and sliced trace of the Jacobian",
     "processes": "DDP on 1, 2 and 4 processes",
-    "memory": "peak memory of training, beside diffusers",
+    "memory": "peak memory of training, compared with diffusers",
     "startup": "from the command to the first step",
-    "roofline": "floating-point operations per second against the device's",
+    "roofline": "floating-point operations per second against the peak of the device",
 }
 ON_GPU = ("steps", "inference", "sampling", "trace", "memory", "roofline")
 
@@ -32,13 +32,13 @@ def usage() -> str:
     suites = "\n".join(f"  {name:28} {text}" for name, text in SUITES.items())
     return f"""python -m score_lightning.bench [key=value …]
 
-Measures this project beside what its users would take instead, and writes docs/benchmarks.md.
-  only=NAME,…                  these suites only; the page keeps what it has of the others
-  quick=true                   tiny networks, one repetition: to see that all of it runs
-  device=cpu|cuda              on a GPU {", ".join(ON_GPU)}, into benchmarks_gpu.md [cpu]
-  out=DIR                      where the page goes [docs]
+Compares this project with its alternatives and writes docs/benchmarks.md.
+  only=NAME,…                  only these suites; the page keeps its results of the others
+  quick=true                   tiny networks and one repetition, to test that everything runs
+  device=cpu|cuda              on a GPU: {", ".join(ON_GPU)}, written to benchmarks_gpu.md [cpu]
+  out=DIR                      folder of the page [docs]
   digits=FILE mnist=FILE       checkpoints of ddpm_digits and ddpm_mnist, for quality
-  n=N                          images at each point of quality, for mnist a quarter of them [1000]
+  n=N                          images per point of quality; a quarter of them for mnist [1000]
 
 suites:
 {suites}"""

@@ -1,7 +1,7 @@
-"""docs/scaling.md, what recipes cost on GPUs: python -m score_lightning.bench.scaling [share=0.3] [out=docs].
+"""docs/scaling.md, estimated costs of recipes on GPUs: python -m score_lightning.bench.scaling [share=0.3] [out=docs].
 
-Computed, not measured, from the operations of each network, the bytes of its gradients and a device's data sheet;
-`share` is the part of the peak that training reaches on it.
+Computed, not measured, from each network's operations, the size of its gradients and the data sheet of a device;
+`share` is the fraction of the peak that training reaches.
 """
 
 from collections.abc import Sequence
