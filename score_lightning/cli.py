@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from score_lightning.config import parse_word
-from score_lightning.errors import SharedUserError, StopRequested, UserError, explain
+from score_lightning.errors import INTERRUPTED, RESUMABLE, SharedUserError, StopRequested, UserError, explain
 from score_lightning.runtime.startup import is_first, keep_memory
-
-RESUMABLE = 75  # sysexits.h: a temporary failure, try again
 
 
 def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None:
@@ -43,7 +41,7 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
         sys.exit(RESUMABLE)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     finally:
         _leave_processes()
 

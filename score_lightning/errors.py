@@ -1,6 +1,9 @@
-"""The exceptions that end a command with one message."""
+"""The exceptions that end a command with one message, and exit codes."""
 
 import errno
+
+INTERRUPTED = 130  # a shell's code after Ctrl-C
+RESUMABLE = 75  # sysexits.h: a temporary failure, try again
 
 
 class UserError(Exception):

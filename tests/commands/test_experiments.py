@@ -4,6 +4,7 @@ import pytest
 from support import fails
 
 from score_lightning import config, experiments, train
+from score_lightning.experiment import catalog
 
 PUBLISHED = {
     "ncsn_cifar": 30_117_635,
@@ -25,7 +26,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize(("name", "parameters"), PUBLISHED.items())
 def test_recipes_have_the_published_number_of_parameters(name, parameters):
-    assert experiments.describe(name).parameters == parameters
+    assert catalog.describe(name).parameters == parameters
 
 
 def test_dry_run_prints_the_configuration_and_the_number_of_parameters(capsys):
@@ -52,7 +53,7 @@ def test_every_recipe_on_published_data_names_its_result():
     own = {"ddpm_digits", "ddpm_digits_labels", "ncsn_digits", "ddpm_mnist"}
     for name in set(config.experiments()) - own:
         if not name.startswith("toy_"):
-            method, published = experiments.read_comment(config.find_experiment(name))
+            method, published = catalog.read_comment(config.find_experiment(name))
             assert method, name
             assert published, name
 

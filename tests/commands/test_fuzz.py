@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import QUICK, answer
 
-from score_lightning import config, export, import_weights, sample, suggest_noise, sweep, train
+from score_lightning import config, export, import_weights, sample, suggest_noise, train
 from score_lightning import eval as evaluate
 from score_lightning.data import sources
 from score_lightning.data.images import Shape
+from score_lightning.experiment import sweeping
 
 TINY = ["data=digits", "images.size=8", "images.channels=1", "net.channels=8", "net.multipliers=[1,1]"]
 BASES = {  # all networks, kinds of schedules and objectives
@@ -122,7 +123,7 @@ OTHER_COMMANDS = st.one_of(
     commands(import_weights.main, ["path", "exp", "format", "out"], "path=CKPT", "exp=ddpm_digits", "out=a.ckpt"),
     commands(export.main, ["ckpt", "format", "out"], "ckpt=CKPT", "format=safetensors", "out=out"),
     commands(suggest_noise.main, ["exp", "sigma_min", "steps", "n"], "exp=ncsn_digits", "n=20"),
-    commands(sweep.plan, ["exp", "seed", "out"], "exp=[ddpm_digits,ncsn_digits]", "seed=[0,1]"),
+    commands(sweeping.plan, ["exp", "seed", "out"], "exp=[ddpm_digits,ncsn_digits]", "seed=[0,1]"),
 )
 TRAINING = trainings("dry_run=true").map(lambda words: (train.main, words))
 

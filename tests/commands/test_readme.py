@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from score_lightning import cli, config, experiments, export, import_weights, sample, suggest_noise, sweep, train
+from score_lightning import cli, config, export, import_weights, sample, suggest_noise, train
 from score_lightning import eval as evaluate
-from score_lightning.experiment import build
+from score_lightning.experiment import build, catalog, sweeping
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -70,7 +70,7 @@ def test_commands_are_understood(words):
     assert (program, rest[0]) == ("python", "-m")
     entry = rest[1].removeprefix("score_lightning.")
     if entry == "sweep":
-        assert sweep.plan(rest[2:])
+        assert sweeping.plan(rest[2:])
         return
     own, others = cli.split_arguments(rest[2:], ENTRIES[entry].OPTIONS)
     exp = own.get("exp", "ddpm_digits_labels" if "labels" in " ".join(others) else "ddpm_digits")
@@ -83,7 +83,7 @@ def test_table_lists_every_experiment_with_its_parameters():
     rows = dict(re.findall(r"^\| (\w+) \|.*\| ([\d,]+) \|[^|]*\|$", README + RECIPES, re.M))
     assert sorted(rows) == config.experiments()
     for name, parameters in rows.items():
-        found = experiments.describe(name)
+        found = catalog.describe(name)
         assert found.parameters == int(parameters.replace(",", "")), name
         assert f"| {name} |" in README or f"| {found.parameters:,} | {found.published or '–'} |" in RECIPES, name
 

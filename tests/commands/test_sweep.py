@@ -12,17 +12,18 @@ from omegaconf import OmegaConf
 from support import QUICK, fails
 
 from score_lightning import config, sweep
+from score_lightning.experiment import sweeping
 
 
 def test_lists_are_multiplied_and_each_has_its_folder():
     words = ["exp=[ddpm_digits,ncsn_digits]", "seed=[0,1]", "optimizer.betas=[[0.9,0.99],[0.9,0.999]]", "out=there"]
-    points = sweep.plan([*words, "images.range=[0,1]"])
+    points = sweeping.plan([*words, "images.range=[0,1]"])
     assert len(points) == 8
-    assert points[0][0] == "exp=ddpm_digits seed=0 optimizer.betas=[0.9, 0.99]"
-    assert {given[0] for _, given in points} == {"exp=ddpm_digits", "exp=ncsn_digits"}
-    assert len({given[-1] for _, given in points}) == 4
-    assert all("images.range=[0,1]" in given for _, given in points)
-    assert config.load(points[-1][1][1:], "ncsn_digits").config.optimizer.betas == [0.9, 0.999]
+    assert points[0].label == "exp=ddpm_digits seed=0 optimizer.betas=[0.9, 0.99]"
+    assert {point.exp for point in points} == {"ddpm_digits", "ncsn_digits"}
+    assert len({point.out for point in points}) == 4
+    assert all("images.range=[0,1]" in point.arguments for point in points)
+    assert config.load(points[-1].overrides, "ncsn_digits").config.optimizer.betas == [0.9, 0.999]
 
 
 def test_trainings_run_one_after_another_and_go_on(tmp_path, capfd):

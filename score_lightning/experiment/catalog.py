@@ -1,0 +1,63 @@
+"""The experiments that come with the project, as rows of a table."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from score_lightning import config
+from score_lightning.experiment.build import build_net
+
+HEAD = ("experiment", "data", "parameters", "method", "published")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment.
+
+    Args:
+        name: of the file in experiments/.
+        data: what it trains on.
+        parameters: of its network, frozen ones included.
+        method: what its file's first comment says.
+        published: the result that was published, and where; empty without one.
+    """
+
+    name: str
+    data: str
+    parameters: int
+    method: str
+    published: str
+
+
+def describe(name: str) -> Row:
+    """An experiment, by its file alone: no data are read, and the network takes no memory."""
+    resolved = config.load([], name)
+    c = resolved.config
+    parameters = sum(p.numel() for p in build_net(resolved, "meta").parameters())
+    source = str(c.data.get("category", c.data.get("set", c.data["name"])))
+    data = f"{source}, {c.points}-D" if c.points else f"{source} {c.images.size} x {c.images.size}"
+    method, published = read_comment(config.find_experiment(name))
+    return Row(name, data, parameters, method, published)
+
+
+def read_comment(path: Path) -> tuple[str, str]:
+    """(method, published result) of the comment that an experiment's file starts with.
+
+    The method is its first sentence, without what stands in parentheses; the result a line "Published: …".
+    """
+    comment = re.match(r"(#.*\n)*", path.read_text())
+    lines = [line.removeprefix("#").strip() for line in comment[0].splitlines()] if comment else []
+    method = re.sub(r" \([^)]*\)", "", " ".join(lines)).partition(". ")[0].rstrip(".")
+    published = [line.removeprefix("Published: ").rstrip(".") for line in lines if line.startswith("Published: ")]
+    return method, published[0] if published else ""
+
+
+def table(names: Sequence[str]) -> str:
+    """The rows of some experiments below a head, in aligned columns."""
+    rows = [describe(name) for name in names]
+    cells = [HEAD, *((row.name, row.data, f"{row.parameters:,}", row.method, row.published) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    aligns = [str.rjust if name == "parameters" else str.ljust for name in HEAD]
+    lines = ([align(cell, width) for align, cell, width in zip(aligns, row, widths, strict=True)] for row in cells)
+    return "\n".join("  ".join(line).rstrip() for line in lines)

@@ -1,0 +1,71 @@
+"""From a checkpoint to files for other programs."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from score_lightning.errors import UserError
+from score_lightning.experiment.loading import open_changed
+from score_lightning.formats import diffusers, names, scheduler
+from score_lightning.formats.native import write_exported
+from score_lightning.networks import UNet
+from score_lightning.runtime.files import atomic_path
+
+
+def export(path: str, name: str, out: Path) -> None:
+    """Writes a checkpoint's averaged weights to a folder, whole or not at all.
+
+    Args:
+        path: of the checkpoint.
+        name: of the format, safetensors or diffusers.
+        out: the folder, which must be new or empty.
+
+    Raises:
+        UserError: when the checkpoint cannot be read or written in that format, or the folder cannot be written.
+    """
+    try:
+        with atomic_path(out) as partial:  # an empty folder gives way, too
+            if name == "safetensors":
+                model, resolved, step = open_changed(path, [])
+                write_exported(partial, model.state_dict(), resolved.plain(), step)
+            else:
+                _write_pipeline(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{out} cannot be written: {error}") from error
+
+
+def _write_pipeline(folder: Path, path: str) -> None:
+    """The folder of a DDPMPipeline.
+
+    Raises:
+        UserError: when diffusers has no such network, noise levels, prediction or range of pixels.
+    """
+    model, resolved, _ = open_changed(path, [])
+    c = resolved.config
+    if not isinstance(model.net, UNet) or list(c.images.range) != [-1, 1] or c.conditioning != "time":
+        raise UserError(
+            f"{path}: only a unet that is conditioned on the time and takes pixels in [-1, 1] can be written for "
+            f"diffusers; this is a {c.net.get('name')} conditioned on {c.conditioning}, with pixels in "
+            f"{list(c.images.range)}"
+        )
+    ancestral = c.sampler if c.sampler.get("name") == "ancestral" else {}
+    variance = "learned" if c.net.get("learned_variance") else ancestral.get("variance", "large")
+    contents = {
+        "model_index.json": {
+            "_class_name": "DDPMPipeline",
+            "scheduler": ["diffusers", "DDPMScheduler"],
+            "unet": ["diffusers", "UNet2DModel"],
+        },
+        "unet/config.json": diffusers.unet_config(model.net),
+        "scheduler/scheduler_config.json": scheduler.scheduler_config(
+            model, variance, bool(ancestral.get("clip", True)), path
+        ),
+    }
+    for file, settings in contents.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(json.dumps(settings, indent=2) + "\n")
+    state, sources = model.net.state_dict(), names.diffusers(model.net)
+    weights = {source.name: source.give(state[ours]).contiguous() for ours, source in sources.items()}
+    save_file(weights, folder / "unet" / diffusers.WEIGHTS[0], metadata={"format": "pt"})
