@@ -1,4 +1,4 @@
-"""Processes: from data to noise and back, the weights of modes, and a discrete process against its limit."""
+"""Figures of processes: from data to noise and back, the weights of modes, a discrete process against its limit."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,7 +8,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from score_lightning.figures.trained import BLUE, GREY, ORANGE, Trained, mixture, panels, scatter, seeded_noise
+from score_lightning.figures.trained import (
+    BLUE,
+    GRAY,
+    ORANGE,
+    Trained,
+    exact_density,
+    histogram,
+    mixture,
+    panels,
+    scatter,
+    seeded_noise,
+)
 from score_lightning.likelihood import continuous
 from score_lightning.models import Model
 from score_lightning.perturbation import transition
@@ -16,127 +27,139 @@ from score_lightning.samplers import Ancestral, AnnealedLangevin, EulerMaruyama,
 from score_lightning.samplers.loop import Predictor
 from score_lightning.schedules import VP, Schedule, linear_beta
 
+COUNTS = (30, 100, 300, 1000)  # of DDPM's levels, and of Euler-Maruyama's steps
+
 
 def samples(trained: Sequence[Trained], data: Tensor) -> Figure:
-    """Data, samples, and the way there from noise."""
+    """Data, samples, and the paths of some samples from noise, divided by alpha."""
     (one,) = trained
-    figure, axes = panels(["data", "samples", "from noise to data"], size=3)
+    figure, panes = panels(["data", "samples", "from noise to data"], size=3)
     states: list[Tensor] = []
     drawn = one.generator.batch(one.model, range(2000), seed=0, observe=states.append).images
-    scatter(axes[0], data[:2000], 1.5, GREY)
-    scatter(axes[1], drawn, 1.5)
-    alpha = one.model.schedule(one.model.schedule.times(one.generator.sampler.steps, one.generator.sampler.spacing))[0]
-    path = torch.stack([x / a for x, a in zip(states, [*alpha.tolist(), 1.0], strict=True)])[:, :12]
-    for i in range(12):
-        axes[2].plot(*path[:, i].T.tolist(), color=GREY, linewidth=0.6)
-    scatter(axes[2], path[-1], 3, BLUE, 8)
+    scatter(panes[0], data[:2000], 1.5, GRAY)
+    scatter(panes[1], drawn, 1.5)
+    alpha, _ = one.model.schedule(one.times)
+    paths = torch.stack([x / a for x, a in zip(states, [*alpha.tolist(), 1.0], strict=True)])[:, :12]
+    for path in paths.unbind(1):
+        panes[2].plot(*path.T.tolist(), color=GRAY, linewidth=0.6)
+    scatter(panes[2], paths[-1], 3, BLUE, 8)
     return figure
 
 
 def mode_weights(trained: Sequence[Trained], data: Tensor) -> Figure:
-    """Two far modes of weights 0.8 and 0.2: plain Langevin dynamics gets them wrong, annealed gets them right.
+    """Two distant modes of weights 0.8 and 0.2: plain Langevin dynamics gets them wrong, annealed gets them right.
 
     Samples keep the noise of the last level, so that both dynamics can be compared.
     """
     (one,) = trained
-    exact, ladder, n = one.exact(), one.model.schedule, 2000
-    start = 16 * torch.rand(n, 2, generator=torch.Generator().manual_seed(0)) - 8
-    total = len(ladder.times()) * 100
-    plain = sample(
-        exact, start, ladder.t_min[None], corrector=Langevin(0.05, total), denoise=False, randn_like=seeded_noise(1)
-    )
-    wide = ladder.prior((n, 2), seeded_noise(2))
-    drawn = {
-        "perturbed data": data[:n] + ladder(ladder.t_min)[1].to(data) * seeded_noise(4)(data[:n]),
-        f"Langevin, {total} steps, exact score": plain,
-        "annealed, exact score": sample(
-            exact, wide, corrector=AnnealedLangevin(0.05, 100), denoise=False, randn_like=seeded_noise(3)
-        ),
+    exact, schedule, n = one.exact(), one.model.schedule, 2000
+    steps = len(schedule.times()) * 100
+    samples_of = {
+        "perturbed data": data[:n] + schedule(schedule.t_min)[1].to(data) * seeded_noise(4)(data[:n]),
+        f"Langevin, {steps} steps, exact score": _plain_langevin(exact, n, steps),
+        "annealed, exact score": _annealed_langevin(exact, n),
         "annealed, learned score": one.draw(n),
     }
-    figure, axes = panels(list(drawn), rows=2, size=3)
-    for place, (title, points) in zip(axes, drawn.items(), strict=True):
-        scatter(place, points, 10.0)
-        place.set_title(f"{title}: {(points.sum(1) > 0).float().mean():.2f} above", fontsize=8)
+    figure, panes = panels(list(samples_of), rows=2, size=3)
+    for axes, (title, points) in zip(panes, samples_of.items(), strict=True):
+        scatter(axes, points, 10.0)
+        axes.set_title(f"{title}: {(points.sum(1) > 0).float().mean():.2f} above", fontsize=8)
     return figure
+
+
+def _plain_langevin(model: Model, n: int, steps: int) -> Tensor:
+    """(n, 2) points after Langevin dynamics at the least noise, from a uniform distribution on [-8, 8]^2."""
+    x = 16 * torch.rand(n, 2, generator=torch.Generator().manual_seed(0)) - 8
+    times = model.schedule.t_min[None]
+    return sample(model, x, times, corrector=Langevin(0.05, steps), denoise=False, randn_like=seeded_noise(1))
+
+
+def _annealed_langevin(model: Model, n: int) -> Tensor:
+    """(n, 2) points after annealed Langevin dynamics, from the prior."""
+    x = model.schedule.prior((n, 2), seeded_noise(2))
+    return sample(model, x, corrector=AnnealedLangevin(0.05, 100), denoise=False, randn_like=seeded_noise(3))
 
 
 def forward_reverse(trained: Sequence[Trained], data: Tensor) -> Figure:
-    """In one dimension: densities and paths of the forward process, those of the learned reverse process, the ends."""
+    """In one dimension: densities and paths of the forward and of the learned reverse process, and where it ends."""
     (one,) = trained
-    schedule, sampler = one.model.schedule, one.generator.sampler
-    times = schedule.times(sampler.steps, sampler.spacing)
-    figure, axes = panels(["forward process", "learned reverse process", "density of data"], size=3)
+    figure, panes = panels(["forward process", "learned reverse process", "density of data"], size=3)
     states: list[Tensor] = []
     drawn = one.generator.batch(one.model, range(3000), seed=0, observe=states.append).images
-    for place, paths in zip(
-        axes, (walk(schedule, data[:8], times.flip(0)), torch.stack(states[:-1])[:, :8]), strict=False
-    ):
-        ordered = times.flip(0) if place is axes[0] else times
-        _densities(place, one, times)
-        place.plot(ordered, paths[:, :, 0], linewidth=0.6, color="k", alpha=0.7)
-        place.set_xlabel("time", fontsize=8)
-    axes[1].invert_xaxis()
-    x = torch.linspace(-1.6, 1.6, 400)
-    axes[2].hist(drawn[:, 0].tolist(), bins=80, range=(-1.6, 1.6), density=True, color=BLUE, alpha=0.5, label="samples")
-    axes[2].plot(x, one.exact().log_prob(x[:, None], schedule.t_min).exp(), color="k", linewidth=1, label="exact")
-    axes[2].legend(fontsize=7)
+    ascending = one.times.flip(0)
+    _draw_paths(panes[0], one, ascending, walk(one.model.schedule, data[:8], ascending))
+    _draw_paths(panes[1], one, one.times, torch.stack(states[:-1])[:, :8])
+    panes[1].invert_xaxis()
+    histogram(panes[2], drawn, color=BLUE, alpha=0.5, label="samples")
+    exact_density(panes[2], one, linewidth=1)
+    panes[2].legend(fontsize=7)
     return figure
+
+
+def _draw_paths(axes: Axes, one: Trained, times: Tensor, paths: Tensor) -> None:
+    """Paths (steps, N, 1) at these times, over the exact densities."""
+    _densities(axes, one)
+    axes.plot(times, paths[:, :, 0], linewidth=0.6, color="k", alpha=0.7)
+    axes.set_xlabel("time", fontsize=8)
 
 
 def limit(trained: Sequence[Trained], data: Tensor) -> Figure:  # noqa: ARG001
     """Discrete DDPM against its SDE: kernels, the error of both samplers, and one network sampled as both."""
     (one,) = trained
-    figure, axes = panels(["alpha of DDPM and of VP", "distance to the data", "one network, two samplers"], size=3)
-    counts, vp = (10, 30, 100, 300, 1000), VP()
-    t = torch.linspace(0.001, 1, 400, dtype=torch.float64)
-    axes[0].plot(t, vp(t)[0], color="k", linewidth=1, label="VP")
-    ladders = {levels: linear_beta(0.1 / levels, min(20 / levels, 0.999), levels) for levels in counts if levels > 20}
-    for levels, color in ((30, ORANGE), (100, BLUE)):
-        ladder = ladders[levels]
-        axes[0].plot(
-            (torch.arange(levels) + 1) / levels,
-            ladder(torch.arange(levels))[0],
-            ".",
-            ms=3,
-            color=color,
-            label=f"{levels} levels",
-        )
-    axes[0].set_xlabel("time", fontsize=8)
-    exact = mixture(one.set, vp)
-    reference = exact.draw(100_000)[0]
-    lines: dict[str, dict[int, float]] = {
-        "DDPM of so many levels": {
-            levels: distance(run(mixture(one.set, ladder), ladder.times(), Ancestral()), reference)
-            for levels, ladder in ladders.items()
-        },
-        "Euler-Maruyama steps": {
-            steps: distance(run(exact, vp.times(steps), EulerMaruyama()), reference) for steps in counts[1:]
-        },
-    }
-    for (label, line), color in zip(lines.items(), (BLUE, ORANGE), strict=True):
-        axes[1].loglog(list(line), list(line.values()), "o-", ms=3, color=color, label=label)
-    axes[1].set_xticks(counts[1:], labels=[f"{count}" for count in counts[1:]])
-    axes[1].set_yticks([0.003, 0.01, 0.03], labels=["0.003", "0.01", "0.03"])
-    axes[1].minorticks_off()
-    axes[1].set_xlabel("levels or steps", fontsize=8)
-    times = one.model.schedule.continuous().times(1000)
-    both = {"ancestral": one.draw(5000), "SDE of its limit": run(continuous(one.model), times, EulerMaruyama(), 5000)}
-    for (label, points), color in zip(both.items(), (BLUE, ORANGE), strict=True):
-        axes[2].hist(
-            points[:, 0].tolist(), bins=80, range=(-1.6, 1.6), density=True, histtype="step", color=color, label=label
-        )
-    x = torch.linspace(-1.6, 1.6, 400)
-    axes[2].plot(
-        x, one.exact().log_prob(x[:, None], one.model.schedule.t_min).exp(), color="k", linewidth=0.8, label="exact"
-    )
-    for place in axes:
-        place.legend(fontsize=6)
+    figure, panes = panels(["alpha of DDPM and of VP", "distance to the data", "one network, two samplers"], size=3)
+    _draw_kernels(panes[0])
+    _draw_distances(panes[1], one)
+    _draw_both_samplers(panes[2], one)
+    for axes in panes:
+        axes.legend(fontsize=6)
     return figure
 
 
+def ddpm(levels: int) -> Schedule:
+    """DDPM's schedule with another number of levels: its limit is VP (Song et al. 2021a, Eq. 32)."""
+    return linear_beta(0.1 / levels, min(20 / levels, 0.999), levels)
+
+
+def _draw_kernels(axes: Axes) -> None:
+    """alpha of VP, and of DDPM with few levels."""
+    t = torch.linspace(0.001, 1, 400, dtype=torch.float64)
+    axes.plot(t, VP()(t)[0], color="k", linewidth=1, label="VP")
+    for levels, color in ((30, ORANGE), (100, BLUE)):
+        level = torch.arange(levels)
+        axes.plot((level + 1) / levels, ddpm(levels)(level)[0], ".", ms=3, color=color, label=f"{levels} levels")
+    axes.set_xlabel("time", fontsize=8)
+
+
+def _draw_distances(axes: Axes, one: Trained) -> None:
+    """Distance of samples of the exact model to the data, against levels of DDPM and steps of VP."""
+    exact = mixture(one.set, VP())
+    reference = exact.draw(100_000)[0]
+    lines: dict[str, dict[int, float]] = {"DDPM levels": {}, "Euler-Maruyama steps": {}}
+    for count in COUNTS:
+        discrete = mixture(one.set, ddpm(count))
+        lines["DDPM levels"][count] = distance(run(discrete, discrete.schedule.times(), Ancestral()), reference)
+    for count in COUNTS:
+        points = run(exact, exact.schedule.times(count), EulerMaruyama())
+        lines["Euler-Maruyama steps"][count] = distance(points, reference)
+    for (label, line), color in zip(lines.items(), (BLUE, ORANGE), strict=True):
+        axes.loglog(list(line), list(line.values()), "o-", ms=3, color=color, label=label)
+    axes.set_xticks(COUNTS, labels=[f"{count}" for count in COUNTS])
+    axes.set_yticks([0.003, 0.01, 0.03], labels=["0.003", "0.01", "0.03"])
+    axes.minorticks_off()
+    axes.set_xlabel("levels or steps", fontsize=8)
+
+
+def _draw_both_samplers(axes: Axes, one: Trained) -> None:
+    """Samples of a discrete model by its own sampler and by the SDE of its limit."""
+    times = one.model.schedule.continuous().times(1000)
+    both = {"ancestral": one.draw(5000), "SDE of its limit": run(continuous(one.model), times, EulerMaruyama(), 5000)}
+    for (label, points), color in zip(both.items(), (BLUE, ORANGE), strict=True):
+        histogram(axes, points, histtype="step", color=color, label=label)
+    exact_density(axes, one, linewidth=0.8)
+
+
 def run(model: Model, times: Tensor, predictor: Predictor, n: int = 20_000) -> Tensor:
-    """(n, 1) points of a model in one dimension."""
+    """(n, 1) samples of a model in one dimension."""
     x = model.schedule.prior((n, 1), seeded_noise(0))
     return sample(model, x, times, predictor, randn_like=seeded_noise(1))
 
@@ -158,11 +181,11 @@ def walk(schedule: Schedule, x_0: Tensor, times: Tensor) -> Tensor:
     return torch.stack(path)
 
 
-def _densities(axes: Axes, one: Trained, times: Tensor) -> None:
-    """The exact density at every time, each scaled to its largest value."""
-    exact, first = one.exact(), times.flip(0)
-    kept = first[:: max(1, len(first) // 150)]
-    sigma = float(exact.schedule(times[0])[1])
+def _densities(axes: Axes, one: Trained) -> None:
+    """The exact density at up to 300 of the sampler's times, each scaled to its largest value."""
+    exact, ascending = one.exact(), one.times.flip(0)
+    kept = ascending[:: max(1, len(ascending) // 150)]
+    sigma = float(exact.schedule(ascending[-1])[1])
     reach = max(1.6, 2.5 * sigma)
     x = torch.linspace(-reach, reach, 300)
     columns = torch.stack([exact.log_prob(x[:, None], t).exp() for t in kept], 1)

@@ -1,4 +1,4 @@
-"""What figures are drawn from, and the axes they share."""
+"""The trained models that figures are drawn from, and the elements that figures share."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,8 @@ from score_lightning.generation.generator import Generator
 from score_lightning.models import GaussianMixtureModel, Model, ScoreModel
 from score_lightning.schedules import RandnLike, Schedule
 
-BLUE, ORANGE, GREY = "tab:blue", "tab:orange", "0.6"
+BLUE, ORANGE, GRAY = "tab:blue", "tab:orange", "0.6"
+SPAN = 1.6  # plots in one dimension show [-SPAN, SPAN]
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,11 @@ class Trained:
     """A model after its training.
 
     Args:
-        label: that it is shown by.
+        label: its name in the figure.
         model: with averaged weights.
         generator: with the sampler of its configuration.
-        set: of points, that it was trained on.
-        losses: (step, loss) in training.
+        set: name of the set of points that it was trained on.
+        losses: (step, loss) during training.
     """
 
     label: str
@@ -34,12 +35,17 @@ class Trained:
     set: str
     losses: list[tuple[int, float]]
 
-    def exact(self, schedule: Schedule | None = None) -> GaussianMixtureModel:
-        """The exact model of the same data, a mixture, under its schedule or another."""
-        return mixture(self.set, schedule or self.model.schedule)
+    @property
+    def times(self) -> Tensor:
+        """The times that its sampler visits, descending."""
+        return self.model.schedule.times(self.generator.sampler.steps, self.generator.sampler.spacing)
+
+    def exact(self) -> GaussianMixtureModel:
+        """The exact model of the same data, a mixture, under the same schedule."""
+        return mixture(self.set, self.model.schedule)
 
     def draw(self, n: int, seed: int = 0) -> Tensor:
-        """(n, D) points by its sampler."""
+        """(n, D) samples."""
         return self.generator.batch(self.model, range(n), seed).images
 
 
@@ -50,14 +56,14 @@ def mixture(name: str, schedule: Schedule) -> GaussianMixtureModel:
 
 
 def panels(titles: list[str], rows: int = 1, size: float = 2.6) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel for each title."""
+    """A figure with one panel per title, and the axes of its panels."""
     columns = len(titles) // rows
     figure = Figure((size * columns, (size + 0.25) * rows), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for place, title in zip(axes, titles, strict=True):
-        place.set_title(title, fontsize=9)
-        place.tick_params(labelsize=7)
-    return figure, axes
+    panes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, title in zip(panes, titles, strict=True):
+        axes.set_title(title, fontsize=9)
+        axes.tick_params(labelsize=7)
+    return figure, panes
 
 
 def scatter(axes: Axes, points: Tensor, reach: float, color: str = BLUE, size: float = 2) -> None:
@@ -65,6 +71,18 @@ def scatter(axes: Axes, points: Tensor, reach: float, color: str = BLUE, size: f
     x, y = points[:, :2].T.tolist()
     axes.scatter(x, y, s=size, color=color, alpha=0.5, linewidths=0, zorder=3)
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+
+
+def histogram(axes: Axes, points: Tensor, **style: Any) -> None:
+    """The density of points (N, 1) by a histogram."""
+    axes.hist(points[:, 0].tolist(), bins=80, range=(-SPAN, SPAN), density=True, **style)
+
+
+def exact_density(axes: Axes, one: Trained, linewidth: float) -> None:
+    """The exact density in one dimension, at the least noise."""
+    x = torch.linspace(-SPAN, SPAN, 400)
+    density = one.exact().log_prob(x[:, None], one.model.schedule.t_min).exp()
+    axes.plot(x, density, color="k", linewidth=linewidth, label="exact")
 
 
 def grid(reach: float, n: int) -> Tensor:
@@ -83,15 +101,15 @@ def heat(axes: Axes, values: Tensor, reach: float, **style: Any) -> Any:
 
 @torch.no_grad()
 def arrows(axes: Axes, model: Model, t: Tensor, reach: float, color: str = "k", n: int = 17) -> None:
-    """The direction of a score at time t, the length growing with the root of its norm."""
+    """The score at time t as arrows, whose length is the root of its norm."""
     x = grid(reach, n)
     score = model(x, t).score
-    drawn = score / score.norm(dim=1, keepdim=True).clamp(min=1e-9).sqrt()
-    axes.quiver(*x.T.tolist(), *drawn.T.tolist(), color=color, angles="xy", width=0.005)
+    arrow = score / score.norm(dim=1, keepdim=True).clamp(min=1e-9).sqrt()
+    axes.quiver(*x.T.tolist(), *arrow.T.tolist(), color=color, angles="xy", width=0.005)
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
 
 
 def seeded_noise(seed: int) -> RandnLike:
-    """Standard normal numbers from a seed: a `randn_like`."""
+    """A `randn_like` with its own generator."""
     generator = torch.Generator().manual_seed(seed)
     return lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype)
