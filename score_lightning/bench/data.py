@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
-from score_lightning.bench.settings import Settings
+from score_lightning.bench.settings import OURS, Settings, noise_images
 from score_lightning.bench.tables import Bound, Row, Table, rate
-from score_lightning.bench.timing import alternate
+from score_lightning.bench.timing import Timing, alternate
 from score_lightning.data.files import list_pictures
 from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape
 from score_lightning.data.module import ImageData
@@ -33,15 +34,14 @@ AUGMENTATION = Augmentation(PixelRange(), flip=True)
 def run(settings: Settings) -> list[Table]:
     """A table of images in memory, one of files."""
     n = BATCH if settings.quick else 40 * BATCH
-    draws = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (n, 3, 32, 32), dtype=torch.uint8, generator=draws)
+    images = noise_images(n, (3, 32, 32))
     with _one_core(), tempfile.TemporaryDirectory() as folder:
         files, names = _write(Path(folder), images[: n if settings.quick else 1024])
-        memory = {"score_lightning": _ours(ImageSet(images)), "torchvision": _torchvision(_Arrays(images))}
+        memory = {"score_lightning": _ours(ImageSet(images)), "torchvision": _torchvision(_ArrayDataset(images))}
         disk = {
             "score_lightning: folder of PNGs": _ours(LazyImageSet(_files(files))),
             "score_lightning: zip of PNGs": _ours(LazyImageSet(_files(files.with_suffix(".zip")))),
-            "torchvision: folder of PNGs": _torchvision(_Files(files, names)),
+            "torchvision: folder of PNGs": _torchvision(_FileDataset(files, names)),
         }
         return [
             _table("Images in memory, 32 x 32 x 3", memory, n, settings, 80_000),
@@ -52,13 +52,13 @@ def run(settings: Settings) -> list[Table]:
 def _table(
     title: str, functions: dict[str, Callable[[], None]], n: int, settings: Settings, least: float | None = None
 ) -> Table:
-    def row(name: str, timing: Any) -> Row:
-        own = name.startswith("score_lightning")
-        bounds = (Bound("images/s", n / timing.median, least, least=True),) if own and least else ()
-        return rate(name, timing, n, peer=not own, bounds=bounds)
+    def row(name: str, timing: Timing) -> Row:
+        peer = not name.startswith(OURS)
+        bounds = () if peer or not least else (Bound("images/s", n / timing.median, least, least=True),)
+        return rate(name, timing, n, peer=peer, bounds=bounds)
 
-    found = alternate(functions, settings.repeats(7), 0 if settings.quick else 1)
-    return Table(title, "images per second and core", [row(*item) for item in found.items()], more=True)
+    timings = alternate(functions, settings.repeats(7), settings.warmup(1))
+    return Table(title, "images per second and core", [row(*item) for item in timings.items()], more=True)
 
 
 def _ours(images: ImageSet) -> Callable[[], None]:
@@ -82,16 +82,14 @@ def _torchvision(images: Dataset[Tensor]) -> Callable[[], None]:
 
 
 def _transform() -> Any:
-    from torchvision import transforms
-
     half = (0.5, 0.5, 0.5)
     return transforms.Compose(
         [transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize(half, half)]
     )
 
 
-class _Arrays(Dataset[Tensor]):
-    """Images in memory as torchvision's CIFAR-10 holds them: arrays, each made a picture and transformed."""
+class _ArrayDataset(Dataset[Tensor]):
+    """Images in memory as in torchvision's CIFAR-10: arrays, each converted to a picture and transformed."""
 
     def __init__(self, images: Tensor) -> None:
         self._arrays, self._transform = images.permute(0, 2, 3, 1).contiguous().numpy(), _transform()
@@ -103,8 +101,8 @@ class _Arrays(Dataset[Tensor]):
         return self._transform(Image.fromarray(self._arrays[index]))
 
 
-class _Files(Dataset[Tensor]):
-    """Pictures of a folder as torchvision's ImageFolder reads them."""
+class _FileDataset(Dataset[Tensor]):
+    """Pictures of a folder, read as by torchvision's ImageFolder."""
 
     def __init__(self, folder: Path, names: list[str]) -> None:
         self._paths, self._transform = [folder / name for name in names], _transform()
@@ -122,7 +120,7 @@ def _files(root: Path) -> ImageFiles:
 
 
 def _write(folder: Path, images: Tensor) -> tuple[Path, list[str]]:
-    """A folder of PNGs and a zip of them beside it; what they are called."""
+    """(folder of PNGs with a zip of them beside it, names of the PNGs)."""
     root = folder / "pictures"
     root.mkdir()
     names = [f"{i:05d}.png" for i in range(len(images))]
@@ -135,7 +133,7 @@ def _write(folder: Path, images: Tensor) -> tuple[Path, list[str]]:
 
 @contextmanager
 def _one_core() -> Iterator[None]:
-    """Everything on one core, where the system can be told."""
+    """Keeps the process on one core, where the system allows it."""
     threads = torch.get_num_threads()
     cores: set[int] = getattr(os, "sched_getaffinity", lambda _: set())(0)
     torch.set_num_threads(1)

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_fidelity.metric_fid import fid_statistics_to_metric
+from torchmetrics.image.fid import _compute_fid
 
-from score_lightning.bench.settings import Settings
+from score_lightning.bench.settings import OURS, Settings
 from score_lightning.bench.tables import Table, timed
-from score_lightning.bench.timing import alternate
+from score_lightning.bench.timing import alternate, drop
 from score_lightning.data.images import ImageSet
 from score_lightning.evaluation import frechet_distance
 from score_lightning.evaluation.evaluator import Evaluator, batches_of
@@ -24,8 +26,6 @@ from score_lightning.evaluation.metrics import MetricSettings
 from score_lightning.evaluation.reference import Reference
 from score_lightning.runtime.processes import Rank
 
-OURS = "score_lightning"
-
 
 def run(settings: Settings) -> list[Table]:
     """A table of the whole evaluation, one for each kind of covariance."""
@@ -35,7 +35,7 @@ def run(settings: Settings) -> list[Table]:
 
 
 def _metrics(settings: Settings) -> Table:
-    """Everything of an evaluation but the statistics of the reference, which are kept."""
+    """A whole evaluation except the statistics of the reference, which are computed once."""
     n, device = 8 if settings.quick else 256, settings.device
     draws = torch.Generator().manual_seed(0)
     fake, real, held_out = (
@@ -54,11 +54,11 @@ def _metrics(settings: Settings) -> Table:
         "the feature network alone": alone,
         "all metrics": lambda: evaluator(batches_of(fake, n, device=device), rank),
     }
-    found = alternate(functions, settings.repeats(3), 0)
+    timings = alternate(functions, settings.repeats(3), 0)
     return Table(
         f"Evaluation of {n} images, {'a small network' if settings.quick else 'Inception'}",
         "s",
-        [timed(name, timing, 1) for name, timing in found.items()],
+        [timed(name, timing, 1) for name, timing in timings.items()],
     )
 
 
@@ -66,23 +66,16 @@ def _frechet(dim: int, title: str, n: int, settings: Settings) -> Table:
     draws = torch.Generator().manual_seed(0)
     sides = [torch.randn(n, dim, dtype=torch.float64, generator=draws) for _ in range(2)]
     moments = [(features.mean(0), features.T.cov()) for features in sides]
-    found = alternate(_distances(moments), settings.repeats(3), 0)
-    rows = [timed(name, timing, 1, peer=name != OURS) for name, timing in found.items()]
+    timings = alternate(_distances(moments), settings.repeats(3), 0)
+    rows = [timed(name, timing, 1, peer=name != OURS) for name, timing in timings.items()]
     return Table(f"Fréchet distance, {dim} dimensions, {title}", "s", rows)
 
 
 def _distances(moments: list[tuple[Tensor, Tensor]]) -> dict[str, Callable[[], Any]]:
-    from torch_fidelity.metric_fid import fid_statistics_to_metric
-    from torchmetrics.image.fid import _compute_fid
-
     statistics = [{"mu": mu.numpy(), "sigma": cov.numpy()} for mu, cov in moments]
     flat = list(itertools.chain.from_iterable(moments))
     return {
-        OURS: lambda: _drop(frechet_distance(*flat)),
-        "torch-fidelity": lambda: _drop(fid_statistics_to_metric(*statistics, verbose=False)),
-        "torchmetrics": lambda: _drop(_compute_fid(*flat)),
+        OURS: lambda: drop(frechet_distance(*flat)),
+        "torch-fidelity": lambda: drop(fid_statistics_to_metric(*statistics, verbose=False)),
+        "torchmetrics": lambda: drop(_compute_fid(*flat)),
     }
-
-
-def _drop(_: Any) -> None:
-    """Nothing: a float would be taken for a duration."""

@@ -1,4 +1,4 @@
-"""Measurements in processes of their own, which have nothing in memory and nothing loaded."""
+"""Measurements in new processes, which have nothing in memory and nothing imported."""
 
 import json
 import os
@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def ask(module: str, words: Sequence[str], env: Mapping[str, str] | None = None) -> Any:
-    """What `python -m score_lightning.bench.<module>` prints last, read as JSON.
+def ask(module: str, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> Any:
+    """The last line that `python -m score_lightning.bench.<module>` prints, read as JSON.
 
     Raises:
-        RuntimeError: with the end of what it said when it fails.
+        RuntimeError: with the end of its error output when it fails.
     """
-    command = [sys.executable, "-m", f"score_lightning.bench.{module}", *words]
+    command = [sys.executable, "-m", f"score_lightning.bench.{module}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[1:])}: {done.stderr[-2000:]}")

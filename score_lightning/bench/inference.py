@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from score_lightning.bench import ours, peers
-from score_lightning.bench.settings import Settings, Size, sizes
-from score_lightning.bench.tables import Table, timed
-from score_lightning.bench.timing import alternate
+from score_lightning.bench.peers import Peer
+from score_lightning.bench.settings import OURS, Settings, Size, sizes
+from score_lightning.bench.tables import Row, Table, timed
+from score_lightning.bench.timing import Timing, alternate
 
 PRECISIONS = {"float32": False, "bf16": True}
 
@@ -20,35 +21,29 @@ def run(settings: Settings) -> list[Table]:
 
 def _tables(size: Size, settings: Settings) -> list[Table]:
     device = settings.device
-    found = list(peers.available(size, device))
-    nets: dict[str, Any] = {"score_lightning": ours.build_model(size).to(device).eval().net}
-    nets |= {peer.name: peer.forward for peer in found}
-    for peer in found:
+    others = {peer.name: peer for peer in peers.available(size, device)}
+    for peer in others.values():
         peer.net.eval()
-    notes = {peer.name: peer.note for peer in found}
+    nets: dict[str, Any] = {OURS: ours.build_model(size).to(device).eval().net}
+    nets |= {name: peer.forward for name, peer in others.items()}
     functions = {
         f"{title} {name}": _forward(net, size, device, bf16)
         for title, bf16 in PRECISIONS.items()
         for name, net in nets.items()
     }
-    timings = alternate(functions, settings.repeats(15), 0 if settings.quick else 2)
+    timings = alternate(functions, settings.repeats(15), settings.warmup(2))
     return [
         Table(
             f"Forward pass, {size.title}, batch {size.batch}, {title}",
             "ms",
-            [
-                timed(
-                    name,
-                    timings[f"{title} {name}"],
-                    peer=name in notes,
-                    same=all(peer.same for peer in found if peer.name == name),
-                    note=notes.get(name, ""),
-                )
-                for name in nets
-            ],
+            [_row(name, timings[f"{title} {name}"], others.get(name)) for name in nets],
         )
         for title in PRECISIONS
     ]
+
+
+def _row(name: str, timing: Timing, peer: Peer | None) -> Row:
+    return timed(name, timing) if peer is None else timed(name, timing, peer=True, same=peer.same, note=peer.note)
 
 
 def _forward(net: Callable[..., Any], size: Size, device: str, bf16: bool) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""What a measurement depends on: processor, threads, versions, date."""
+"""The machine and the software that a measurement depends on."""
 
 import os
 import platform
@@ -19,8 +19,8 @@ PACKAGES = (
 
 
 def describe(device: str) -> dict[str, str]:
-    """Name -> value of all that numbers depend on."""
-    found = {
+    """Name -> value of everything that results depend on."""
+    facts = {
         "processor": _field("model name") or platform.processor() or platform.machine(),
         "cores": str(os.cpu_count()),
         "bf16 in the processor": bf16_units(torch.device("cpu")) or "none",
@@ -31,25 +31,25 @@ def describe(device: str) -> dict[str, str]:
     }
     if device == "cuda":
         gpu = torch.cuda.get_device_properties(0)
-        found["GPU"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+        facts["GPU"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
     missing = []
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            facts[package] = version(package)
         except PackageNotFoundError:
             missing.append(package)
-    return found | ({"not installed, and left out": ", ".join(missing)} if missing else {})
+    return facts | ({"not installed, and left out": ", ".join(missing)} if missing else {})
 
 
 def total_memory(device: str) -> int:
-    """Bytes of memory."""
+    """Bytes of the GPU's or the machine's memory."""
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory
     return host_bytes()
 
 
 def _field(name: str) -> str:
-    """A field of the first processor; empty where the system does not tell."""
+    """A field of the first processor in /proc/cpuinfo; empty where the system has none."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             key, _, value = line.partition(":")

@@ -14,30 +14,26 @@ import torch
 from score_lightning.bench import ours, peers
 from score_lightning.bench.fresh import ask
 from score_lightning.bench.machine import total_memory
-from score_lightning.bench.settings import Settings, Size, sizes
+from score_lightning.bench.settings import OURS, Settings, Size, sizes
 from score_lightning.bench.tables import Curves, Row, Table
 from score_lightning.cli import split_arguments
 from score_lightning.runtime.startup import keep_memory
 
-OURS = "score_lightning"
 BATCHES = (1, 4, 16, 64, 128)
 
 
 def run(settings: Settings) -> list[Table]:
     """One table, with its curve."""
-    rows: list[Row] = []
-    lines: dict[str, list[tuple[float, float]]] = {}
-    batches = (1, 2) if settings.quick else BATCHES
     size = sizes(settings)[0]
     names = [OURS, *(peer.name for peer in peers.available(size, "cpu") if peer.same)]
+    lines: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     limit = 0.8 * total_memory(settings.device) / 2**30
-    notes = []
-    for batch in batches:
-        for name in names:
-            points = lines.setdefault(name, [])
+    rows, notes = [], []
+    for batch in (1, 2) if settings.quick else BATCHES:
+        for name, points in lines.items():
             expected = points[-1][1] * batch / points[-1][0] if points else 0.0
             if expected > limit:
-                notes.append(f"{name} at {batch} images would need up to {expected:.0f} GiB, more than is there.")
+                notes.append(f"{name} at {batch} images would need up to {expected:.0f} GiB, more than there is.")
                 continue
             peak = _ask(name, batch, settings)
             points.append((batch, peak))
@@ -48,13 +44,14 @@ def run(settings: Settings) -> list[Table]:
 
 
 def _ask(name: str, batch: int, settings: Settings) -> float:
-    words = [f"project={name}", f"batch={batch}", f"device={settings.device}", f"quick={str(settings.quick).lower()}"]
-    return float(ask("memory", words))
+    quick = str(settings.quick).lower()
+    arguments = [f"project={name}", f"batch={batch}", f"device={settings.device}", f"quick={quick}"]
+    return float(ask("memory", arguments))
 
 
 def measure(name: str, size: Size, device: str) -> float:
-    """GiB at the most in three steps; Adam's state is there from the second on."""
-    _train(name, Size("digits", "ddpm_digits", (), 2), "cpu")  # what is loaded at the first use is no part of it
+    """Peak memory of three steps in GiB; Adam's state exists from the second on."""
+    _train(name, Size("digits", "ddpm_digits", (), 2), "cpu")  # so that lazily loaded libraries do not count
     before = _resident("VmRSS")
     _train(name, size, device)
     if device == "cuda":
@@ -72,22 +69,23 @@ def _train(name: str, size: Size, device: str) -> None:
         step()
 
 
-def _resident(what: str) -> int:
-    """Bytes in memory: now (VmRSS) or at the most (VmHWM); where the system does not tell, at the most.
+def _resident(field: str) -> int:
+    """Bytes in memory: current (VmRSS) or peak (VmHWM); without /proc always the peak.
 
-    The peak that getrusage knows is also that of the process that started this one.
+    getrusage's peak includes that of the process that started this one.
     """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(what):
+            if line.startswith(field):
                 return 1024 * int(line.split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
 if __name__ == "__main__":
-    own, _ = split_arguments(sys.argv[1:], {"project": str, "batch": int, "device": str, "quick": bool})
-    if own["project"] == OURS:
+    options, _ = split_arguments(sys.argv[1:], {"project": str, "batch": int, "device": str, "quick": bool})
+    if options["project"] == OURS:
         keep_memory()  # as train does
-    first = sizes(Settings(own["device"], own["quick"]))[0]
-    print(json.dumps(measure(own["project"], Size(first.title, first.exp, first.words, own["batch"]), own["device"])))
+    first = sizes(Settings(options["device"], options["quick"]))[0]
+    measured = Size(first.title, first.exp, first.words, options["batch"])
+    print(json.dumps(measure(options["project"], measured, options["device"])))

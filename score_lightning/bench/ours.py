@@ -1,6 +1,6 @@
-"""This project's side of a comparison: the bare step that `train` makes, without Lightning's loop around it.
+"""This project's side of a comparison: the training step of `train`, without Lightning's loop around it.
 
-Built of the theory and the Lightning module alone, so that it runs where packages for data and evaluation are missing.
+Built from the theory and the Lightning module alone, so that it runs without the packages for data and evaluation.
 """
 
 import logging
@@ -47,7 +47,7 @@ def build_module(size: Size, device: str = "cpu") -> ScoreModule:
 
 
 def build_step(size: Size, precision: str, device: str, module: ScoreModule | None = None) -> Step:
-    """A training step in one of Lightning's precisions; of a module that is there, or a new one."""
+    """A training step in one of Lightning's precisions, of the module or else of a new one."""
     module = module or build_module(size, device)
     trainer = _trainer(precision, device)
     module.trainer = trainer
@@ -79,7 +79,7 @@ def inputs(size: Size, device: str) -> tuple[Tensor, Tensor]:
 
 
 def _trainer(precision: str, device: str) -> Any:
-    """A trainer that does nothing but tell the module its precision and its place among the processes."""
+    """A trainer that only gives the module its precision and its rank."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*barebones.*")
     return L.Trainer(
@@ -87,7 +87,7 @@ def _trainer(precision: str, device: str) -> Any:
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=1,
         precision=precision,  # type: ignore[arg-type]
-        max_steps=2,  # the first step is not the last, which notes its loss
+        max_steps=2,  # the first step is not the last one, which would log its loss
     )
 
 

@@ -1,4 +1,4 @@
-"""The other side of a comparison: what users would take instead, each trained as its own project trains it."""
+"""The other side of a comparison: the alternatives that users have, each trained as in its own project."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from score_lightning.bench.ours import build_model
 from score_lightning.bench.settings import Size, Step
+from score_lightning.formats.diffusers import unet_config
 
 LR, CLIP, DECAY = 2e-4, 1.0, 0.9999
 Average = Callable[[nn.Module], Callable[[], Any] | None]
@@ -22,9 +24,9 @@ class Peer:
     Args:
         name: of the project.
         net: the network.
-        forward: of the network, from x (B, C, H, W) and t (B,).
+        forward: its forward pass, from x (B, C, H, W) and t (B,).
         loss: of images x_0 (B, C, H, W) in [-1, 1].
-        average: begins an average of weights and returns its update; None where the project has no average.
+        average: starts an average of weights and returns its update; None where the project has no average.
         same: whether the network is the same as ours, operation by operation.
     """
 
@@ -37,13 +39,13 @@ class Peer:
 
     @property
     def note(self) -> str:
-        """What is to be known of it."""
+        """The number of parameters, and whether the network is another one."""
         parameters = f"{sum(p.numel() for p in self.net.parameters()) / 1e6:.2f} M parameters"
         return parameters if self.same else f"another network, {parameters}"
 
 
 def available(size: Size, device: str) -> Iterator[Peer]:
-    """The peers whose packages are there."""
+    """The peers whose packages are installed."""
     for build in (diffusers, denoising_diffusion, azula):
         with suppress(ImportError):
             yield build(size, device)
@@ -73,12 +75,9 @@ def build_step(peer: Peer, size: Size, precision: str, device: str) -> Step:
 
 
 def diffusers(size: Size, device: str) -> Peer:
-    """The same network in diffusers, trained as its example of unconditional generation is."""
+    """The same network in diffusers, trained as in its example of unconditional generation."""
     from diffusers import DDPMScheduler, UNet2DModel
     from diffusers.training_utils import EMAModel
-
-    from score_lightning.bench.ours import build_model
-    from score_lightning.formats.diffusers import unet_config
 
     ours: Any = build_model(size).net
     unet: Any = UNet2DModel(**{key: value for key, value in unet_config(ours).items() if not key.startswith("_")})
@@ -98,7 +97,7 @@ def diffusers(size: Size, device: str) -> Peer:
 
 
 def denoising_diffusion(size: Size, device: str) -> Peer:
-    """Its network with the same widths; average and its interval are those of its trainer."""
+    """Its network with the same widths, and the average of its trainer with the same interval."""
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     from ema_pytorch import EMA
 
@@ -125,13 +124,13 @@ def denoising_diffusion(size: Size, device: str) -> Peer:
 
 
 def azula(size: Size, device: str) -> Peer:
-    """Its U-Net with the same widths and no attention, which it does not have; it has no average either."""
+    """Its U-Net with the same widths, but without attention and average, which the project does not have."""
     from azula.denoise import SimpleDenoiser
     from azula.noise import VPSchedule
 
     c = size.resolved.config
     widths = [c.net["channels"] * multiplier for multiplier in c.net["multipliers"]]
-    net = _modulated(c.images.channels, widths, c.net["blocks"], c.net["groups"], c.net["dropout"]).to(device)
+    net = _time_modulated(c.images.channels, widths, c.net["blocks"], c.net["groups"], c.net["dropout"]).to(device)
     denoiser = SimpleDenoiser(net, VPSchedule())
 
     def loss(x_0: Tensor) -> Tensor:
@@ -140,14 +139,14 @@ def azula(size: Size, device: str) -> Peer:
     return Peer("azula", net, lambda x, t: net(x, t.to(x)), loss, lambda _: None, same=False)
 
 
-def _modulated(channels: int, widths: list[int], blocks: int, groups: int, dropout: float) -> nn.Module:
-    """azula's U-Net, told the time as its tutorials tell it: through an embedding and a perceptron."""
+def _time_modulated(channels: int, widths: list[int], blocks: int, groups: int, dropout: float) -> nn.Module:
+    """azula's U-Net, conditioned on time as in its tutorials: through an embedding and a perceptron."""
     from azula.nn.layers import SineEncoding
     from azula.nn.unet import UNet
 
     features = 4 * widths[0]
 
-    class Modulated(nn.Module):
+    class TimeModulated(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             settings = {"norm": "group", "groups": groups, "dropout": dropout, "mod_features": features}
@@ -159,4 +158,4 @@ def _modulated(channels: int, widths: list[int], blocks: int, groups: int, dropo
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
             return self.unet(x, self.time(t))
 
-    return Modulated()
+    return TimeModulated()

@@ -31,14 +31,14 @@ SOLVERS = {
     "euler_maruyama": ["sampler=euler_maruyama", "sampler.clip=true", "continuous=true"],
 }
 EVALUATIONS = (4, 6, 8, 10, 15, 25, 50)
-FEWER = (6, 10, 15)  # of a network that takes long
-FEW = 15  # evaluations that must do
+FEWER = (6, 10, 15)  # for a slow network
+FEW = 15  # evaluations that should be enough
 METRICS = {"is_classifier": "inception score", "fid_classifier": "Fréchet distance"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """Metrics of a solver's images after so many network evaluations each."""
+    """Metrics of images that a solver drew with this number of network evaluations each."""
 
     solver: str
     evaluations: int
@@ -46,7 +46,7 @@ class Point:
 
 
 def run(settings: Settings) -> list[Table]:
-    """Two tables for each checkpoint, the second with the curves of the first."""
+    """Two tables for each checkpoint, one per metric."""
     given = {"digits": settings.digits, "mnist": settings.mnist}
     paths = {name: path for name, path in given.items() if path}
     if not paths:
@@ -74,25 +74,25 @@ def _tables(name: str, path: str, settings: Settings) -> Iterator[Table]:
         lines: dict[str, list[tuple[float, float]]] = {solver: [] for solver in SOLVERS}
         for point in points:
             lines[point.solver].append((point.evaluations, point.metrics[metric]))
-        lines["all levels"] = [(point.evaluations, base.metrics[metric]) for point in sorted(points, key=_place)]
+        lines["all levels"] = [(point.evaluations, base.metrics[metric]) for point in sorted(points, key=_evaluations)]
         curves = Curves("network evaluations per image", title, lines, log_y=metric.startswith("fid"))
         yield Table(
             f"{title[0].upper()}{title[1:]} of {name}, {n} images", title, rows, curves=[curves], note=Path(path).name
         )
 
 
-def _place(point: Point) -> int:
+def _evaluations(point: Point) -> int:
     return point.evaluations
 
 
 def _points(
     model: ScoreModel, resolved: Resolved, evaluator: Evaluator, n: int, counts: Sequence[int]
 ) -> Iterator[Point]:
-    for solver, words in SOLVERS.items():
-        for wanted in counts:
-            each = 2 if solver in ("heun", "predictor_corrector") else 1
-            steps = max(2, (wanted + each - 1) // each)
-            yield _point(model, resolved, evaluator, solver, [*words, f"sampler.steps={steps}"], n)
+    for solver, overrides in SOLVERS.items():
+        for evaluations in counts:
+            per_step = 2 if solver in ("heun", "predictor_corrector") else 1
+            steps = max(2, (evaluations + per_step - 1) // per_step)
+            yield _point(model, resolved, evaluator, solver, [*overrides, f"sampler.steps={steps}"], n)
 
 
 def _point(
@@ -111,7 +111,7 @@ def _point(
 
 
 def _with_schedule(model: ScoreModel, resolved: Resolved) -> ScoreModel:
-    """The model, on all times where the solver needs them."""
+    """The model, in continuous time where the solver needs it."""
     return continuous(model) if resolved.config.continuous else model
 
 
@@ -123,10 +123,10 @@ def _row(point: Point, base: Point, metric: str) -> Row:
 
 
 def _bounded(rows: list[Row], points: Sequence[Point], base: Point) -> list[Row]:
-    """The rows, of which the best one of few evaluations has the bound."""
+    """The rows, with the bound at the best one of few evaluations."""
     few = [point for point in points if point.evaluations <= FEW]
     best = max(few, key=lambda point: point.metrics["is_classifier"])
     share = best.metrics["is_classifier"] / base.metrics["is_classifier"]
-    place = 1 + points.index(best)
+    i = 1 + points.index(best)
     bound = Bound(f"share of all levels with at most {FEW} evaluations", share, 0.98, least=True)
-    return [*rows[:place], replace(rows[place], bounds=(bound,)), *rows[place + 1 :]]
+    return [*rows[:i], replace(rows[i], bounds=(bound,)), *rows[i + 1 :]]

@@ -19,7 +19,7 @@ many times; the numbers are medians and quartiles. A ratio divides a row by the 
 
 @dataclass(frozen=True)
 class Page:
-    """Where results go.
+    """A page of results.
 
     Args:
         out: folder of the page.
@@ -31,16 +31,16 @@ class Page:
 
     @property
     def name(self) -> str:
-        """Of the page and the folder of its pictures."""
+        """Name of the page, and of the folder of its pictures and numbers."""
         return "benchmarks_gpu" if self.device == "cuda" else "benchmarks"
 
     @property
     def folder(self) -> Path:
-        """Of pictures and numbers."""
+        """The folder of pictures and numbers."""
         return self.out / self.name
 
     def earlier(self) -> dict[str, Any]:
-        """Results of suites that were measured before.
+        """Results of earlier measurements, by suite.
 
         Raises:
             UserError: when the file is damaged.
@@ -54,11 +54,11 @@ class Page:
             raise UserError(f"{path} is damaged: {error}. Remove it") from error
 
     def write(self, results: Mapping[str, Any], measured: str) -> None:
-        """Writes page and numbers, and the pictures of the suite that was measured.
+        """Writes the page and the numbers, and the pictures of the suite that was measured.
 
         Args:
             results: suite -> its `about`, `machine`, `seconds`, `quick`, and `tables` or `left_out`.
-            measured: the suite.
+            measured: name of the suite.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for table in results[measured]["tables"]:
@@ -87,20 +87,20 @@ class Page:
 
 
 def _bounds(tables: Mapping[str, list[Table]]) -> Iterator[str]:
-    """What is to be met, and whether it is."""
-    found = [
+    """A table of all bounds, and whether they are met."""
+    lines = [
         f"| {suite} | {table.title}: {row.name} | {bound} |"
-        for suite, its in tables.items()
-        for table in its
+        for suite, tables_of_suite in tables.items()
+        for table in tables_of_suite
         for row in table.rows
         for bound in row.bounds
     ]
-    if found:
-        yield "\n".join(["| suite | what | bound |", "| --- | --- | --- |", *found])
+    if lines:
+        yield "\n".join(["| suite | what | bound |", "| --- | --- | --- |", *lines])
 
 
 def _machines(results: Mapping[str, Any]) -> Iterator[str]:
-    """The machine; several where suites ran on several or with other versions."""
+    """The machine; one line for each where suites ran on several, or with different versions."""
     machines: dict[str, list[str]] = {}
     for suite, result in results.items():
         text = "; ".join(f"{name}: {value}" for name, value in result["machine"].items())
@@ -114,7 +114,7 @@ def _picture(table: Table) -> str:
 
 
 def draw(table: Table, folder: Path) -> None:
-    """Writes the picture of a table, where there is something to draw, and something to draw with."""
+    """Writes the picture of a table, if it has something to draw and matplotlib is installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -148,8 +148,8 @@ def _draw_bars(axes: Any, table: Table) -> None:
     rows = list(reversed(table.rows))
     colors = ["tab:gray" if row.peer else "tab:blue" for row in rows]
     axes.barh([row.name for row in rows], [row.value for row in rows], xerr=_spread(rows), color=colors)
-    for place, row in enumerate(rows):
-        axes.annotate(plain(row.value), (0, place), (4, 0), textcoords="offset points", va="center", fontsize="small")
+    for height, row in enumerate(rows):
+        axes.annotate(plain(row.value), (0, height), (4, 0), textcoords="offset points", va="center", fontsize="small")
     axes.set_xlabel(table.unit)
 
 

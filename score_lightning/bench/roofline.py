@@ -9,19 +9,19 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from lightning.fabric.utilities.throughput import get_available_flops
 
 from score_lightning.bench import ours
 from score_lightning.bench.settings import Settings, Size, Step, sizes
 from score_lightning.bench.tables import Row, Table
-from score_lightning.bench.timing import Timing, alternate
+from score_lightning.bench.timing import Timing, alternate, drop
 from score_lightning.tracking.dashboard import training_flops
 from score_lightning.training.module import ScoreModule
 
 
 @contextmanager
 def _tf32(allowed: bool) -> Any:
-    """TensorFloat-32 in matrix products and convolutions, or not."""
+    """Allows or forbids TensorFloat-32 in matrix products and convolutions."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
     try:
@@ -33,19 +33,18 @@ def _tf32(allowed: bool) -> Any:
 def run(settings: Settings) -> list[Table]:
     """A table of the CIFAR-10 network."""
     size = sizes(settings)[0]
-    steps, reaches = {}, {}
+    steps = {}
     for name, (precision, change) in _variants(settings).items():
         module = ours.build_module(size, settings.device)
         change(module)
         steps[name] = _with_tf32(ours.build_step(size, precision, settings.device, module), "tf32" in name)
-        reaches[name] = _peak_kind(name)
-    found = alternate(steps, settings.repeats(5), 1 if settings.quick else 3)
-    peaks = {kind: _peak(kind, settings) for kind in sorted(set(reaches.values()))}
+    timings = alternate(steps, settings.repeats(5), 1 if settings.quick else 3)
+    peaks = {kind: _peak(kind, settings) for kind in sorted(set(map(_arithmetic, steps)))}
     work = size.batch * training_flops(ours.build_model(size), size.shape)
     rows = [
         Row(f"products of matrices, {kind}", peak / 1e12, note=_stated(kind, settings)) for kind, peak in peaks.items()
     ]
-    rows += [_row(name, timing, work, peaks[reaches[name]], size) for name, timing in found.items()]
+    rows += [_row(name, timing, work, peaks[_arithmetic(name)], size) for name, timing in timings.items()]
     return [Table(f"Roofline, {size.title}, batch {size.batch}", "TFLOP/s", rows, more=True)]
 
 
@@ -56,7 +55,7 @@ def _row(name: str, timing: Timing, work: float, peak: float, size: Size) -> Row
 
 
 def _variants(settings: Settings) -> dict[str, tuple[str, Callable[[ScoreModule], None]]]:
-    """Name -> (precision, what is changed of the module)."""
+    """Name -> (precision, change to the module)."""
     plain = {"float32": ("32-true", _as_is), "bf16": ("bf16-mixed", _as_is)}
     contiguous = {"float32, channels first": ("32-true", _channels_first)}
     if settings.device == "cpu":
@@ -73,7 +72,7 @@ def _variants(settings: Settings) -> dict[str, tuple[str, Callable[[ScoreModule]
 
 
 def _as_is(_: ScoreModule) -> None:
-    """Changes nothing."""
+    """Leaves the module unchanged."""
 
 
 def _channels_first(module: ScoreModule) -> None:
@@ -94,30 +93,25 @@ def _with_tf32(step: Step, allowed: bool) -> Callable[[], None]:
     return call
 
 
-def _peak_kind(name: str) -> str:
+def _arithmetic(name: str) -> str:
+    """float32, tf32 or bf16, of a variant's name."""
     return name.split(",")[0]
 
 
 def _peak(kind: str, settings: Settings) -> float:
-    """FLOP/s of a product of square matrices, the best of some."""
+    """FLOP/s of a product of square matrices, the best of several."""
     n = 256 if settings.quick else 8192 if settings.device == "cuda" else 2048
     dtype = torch.bfloat16 if kind == "bf16" else torch.float32
     a, b = (torch.randn(n, n, device=settings.device, dtype=dtype) for _ in range(2))
     with _tf32(kind == "tf32"):
-        timing = alternate({"product": lambda: _drop(a @ b)}, settings.repeats(10), 2)["product"]
+        timing = alternate({"product": lambda: drop(a @ b)}, settings.repeats(10), 2)["product"]
     return 2 * n**3 / min(timing.seconds)
 
 
-def _drop(_: Tensor) -> None:
-    """Nothing: only the time counts."""
-
-
 def _stated(kind: str, settings: Settings) -> str:
-    """The peak that a GPU's maker states, where Lightning knows it."""
+    """The peak that a GPU's manufacturer states, where Lightning knows it."""
     if settings.device != "cuda":
         return ""
-    from lightning.fabric.utilities.throughput import get_available_flops
-
     with suppress(ValueError), _tf32(kind == "tf32"):
         stated = get_available_flops(torch.device("cuda", 0), torch.bfloat16 if kind == "bf16" else torch.float32)
         return f"stated: {stated / 1e12:,.0f}" if stated else ""

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from score_lightning.bench import ours
-from score_lightning.bench.settings import Settings, Size, sizes
-from score_lightning.bench.tables import Bound, Row, Table
+from score_lightning.bench.settings import OURS, Settings, Size, sizes
+from score_lightning.bench.tables import Bound, Table, timed
 from score_lightning.bench.timing import Timing, alternate
 from score_lightning.models import ScoreModel
 from score_lightning.samplers import DDIM, Ancestral, AnnealedLangevin, DPMSolverPP, Heun, Sampler
 from score_lightning.schedules import geometric
 
 Case = tuple[Callable[[], Any], int]
-"""A sampler's run, and its network evaluations."""
+"""A call of a sampler, and its number of network evaluations."""
 
 
 def run(settings: Settings) -> list[Table]:
@@ -35,39 +35,36 @@ def _table(size: Size, settings: Settings) -> Table:
     large = size.exp == "ddpm_cifar"
     steps = 4 if settings.quick else 6 if large else 20
     if large:
-        size = replace(size, batch=min(size.batch, 2))  # few images: the sampler has nowhere to hide
+        size = replace(size, batch=min(size.batch, 2))  # with few images the overhead of a sampler shows
     x, t = ours.inputs(size, settings.device)
     projects = {
-        "score_lightning": _ours(model, x, steps),
+        OURS: _ours(model, x, steps),
         "diffusers": _diffusers(net, x, steps),
         "azula": _azula(net, x, steps),
     }
-    limit = 2 if large else 10
     rows = []
     for project, cases in projects.items():
         for name, (function, evaluations) in cases.items():
             overhead = _overhead(function, evaluations, net, (x, t), settings)
-            own = project == "score_lightning"
-            bounds = (Bound("overhead in %", overhead.median, limit),) if own else ()
-            low, high = overhead.quartiles
-            rows.append(
-                Row(f"{project}: {name}", overhead.median, low, high, note=f"{evaluations} evaluations", bounds=bounds)
-            )
+            bound = Bound("overhead in %", overhead.median, 2 if large else 10)
+            bounds = (bound,) if project == OURS else ()
+            note = f"{evaluations} evaluations"
+            rows.append(timed(f"{project}: {name}", overhead, 1, note=note, bounds=bounds))
     return Table(f"Time over the bare forward passes, {size.title}, batch {size.batch}", "%", rows)
 
 
 def _overhead(
     function: Callable[[], Any], evaluations: int, net: Any, inputs: tuple[Tensor, Tensor], settings: Settings
 ) -> Timing:
-    """100 (sampler / forward passes - 1), of each pair."""
+    """100 (sampler / forward passes - 1), for each pair of calls."""
 
     def forwards() -> None:
         with torch.no_grad():
             for _ in range(evaluations):
                 net(*inputs)
 
-    found = alternate({"forwards": forwards, "sampler": function}, settings.repeats(5), 0 if settings.quick else 1)
-    pairs = zip(found["sampler"].seconds, found["forwards"].seconds, strict=True)
+    timings = alternate({"forwards": forwards, "sampler": function}, settings.repeats(5), settings.warmup(1))
+    pairs = zip(timings["sampler"].seconds, timings["forwards"].seconds, strict=True)
     return Timing(tuple(100 * (sampler / bare - 1) for sampler, bare in pairs))
 
 
@@ -92,7 +89,7 @@ def _case(sampler: Sampler, model: ScoreModel, x: Tensor) -> Case:
 
 
 def _diffusers(net: Any, x: Tensor, steps: int) -> dict[str, Case]:
-    """The loop of its pipelines, with each of its schedulers; none where the package misses."""
+    """The loop of its pipelines with each of its schedulers; empty where the package is not installed."""
     with suppress(ImportError):
         from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, HeunDiscreteScheduler
 
@@ -110,27 +107,27 @@ def _pipeline(net: Any, scheduler: Any, x: Tensor, steps: int) -> Callable[[], T
     @torch.no_grad()
     def sample() -> Tensor:
         scheduler.set_timesteps(steps, device=x.device)
-        found = x * scheduler.init_noise_sigma
+        x_t = x * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
-            output = net(scheduler.scale_model_input(found, t), t.expand(len(x)))
-            found = scheduler.step(output, t, found).prev_sample
-        return found
+            output = net(scheduler.scale_model_input(x_t, t), t.expand(len(x)))
+            x_t = scheduler.step(output, t, x_t).prev_sample
+        return x_t
 
     return sample
 
 
 def _azula(net: nn.Module, x: Tensor, steps: int) -> dict[str, Case]:
-    """Its samplers; none where the package misses."""
+    """Its samplers; empty where the package is not installed."""
     with suppress(ImportError):
         from azula.denoise import SimpleDenoiser
         from azula.noise import VPSchedule
         from azula.sample import DDIMSampler, DDPMSampler, HeunSampler
 
-        denoiser = SimpleDenoiser(_Expanding(net), VPSchedule()).eval()
+        denoiser = SimpleDenoiser(_SharedTime(net), VPSchedule()).eval()
         samplers = {"ancestral": (DDPMSampler, 1), "ddim": (DDIMSampler, 1), "heun": (HeunSampler, 2)}
         return {
-            name: (_bind(sampler(denoiser, steps=steps, silent=True), x), steps * each)
-            for name, (sampler, each) in samplers.items()
+            name: (_bind(sampler(denoiser, steps=steps, silent=True), x), steps * evaluations)
+            for name, (sampler, evaluations) in samplers.items()
         }
     return {}
 
@@ -139,8 +136,8 @@ def _bind(sampler: Any, x: Tensor) -> Callable[[], Any]:
     return lambda: sampler(x)
 
 
-class _Expanding(nn.Module):
-    """A network that takes one time for all images."""
+class _SharedTime(nn.Module):
+    """A network that takes a single time for all images."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What all suites are told, and the two networks that they measure."""
+"""Settings that all suites share, and the two networks that they measure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Settings:
     Args:
         device: cpu or cuda.
         quick: tiny networks and one repetition, to see that everything runs.
-        digits, mnist: checkpoints whose samples are judged.
+        digits, mnist: checkpoints whose samples `quality` measures.
         n: images at each point of `quality`.
     """
 
@@ -28,8 +28,12 @@ class Settings:
     n: int = 1000
 
     def repeats(self, usual: int) -> int:
-        """So many repetitions, or one."""
+        """Number of repetitions: the usual one, or 1 if quick."""
         return 1 if self.quick else usual
+
+    def warmup(self, usual: int) -> int:
+        """Number of calls before those that count: the usual one, or 0 if quick."""
+        return 0 if self.quick else usual
 
 
 @dataclass(frozen=True)
@@ -40,20 +44,20 @@ class Step:
     update: Callable[[], None]
 
     def __call__(self) -> None:
-        """Both."""
+        """Takes the whole step."""
         self.compute()
         self.update()
 
 
 @dataclass(frozen=True)
 class Size:
-    """A network and a batch.
+    """A network and a batch size.
 
     Args:
         title: of its tables.
-        exp: the experiment that it is of.
-        words: that change the experiment.
-        batch: images in it.
+        exp: name of the experiment.
+        words: overrides of the experiment.
+        batch: images in a batch.
     """
 
     title: str
@@ -63,7 +67,7 @@ class Size:
 
     @property
     def resolved(self) -> Resolved:
-        """The experiment."""
+        """The experiment's configuration."""
         return config.load(self.words, self.exp)
 
     @property
@@ -73,11 +77,17 @@ class Size:
         return images.channels, images.size, images.size
 
     def images(self, n: int | None = None) -> Tensor:
-        """uint8 (n, C, H, W) of noise, a batch of them by default."""
-        draws = torch.Generator().manual_seed(0)
-        return torch.randint(256, (n or self.batch, *self.shape), dtype=torch.uint8, generator=draws)
+        """uint8 (n, C, H, W) of noise, one batch by default."""
+        return noise_images(n or self.batch, self.shape)
 
 
+def noise_images(n: int, shape: tuple[int, ...]) -> Tensor:
+    """uint8 (n, C, H, W), uniform noise, always the same."""
+    return torch.randint(256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+OURS = "score_lightning"
+"""The name of this project among its peers."""
 TINY = ("net.channels=32", "net.multipliers=[1,2]", "net.blocks=1")
 
 

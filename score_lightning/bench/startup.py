@@ -15,7 +15,7 @@ from score_lightning.bench.tables import Bound, Table, timed
 from score_lightning.bench.timing import alternate
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "omegaconf", "wandb")
-WORDS = (
+OVERRIDES = (
     "exp=ddpm_digits", "trainer.max_steps=1", "trainer.progress=false", "validation.n=10", "samples.n=0",
     "evaluation.n=0", "logger=off",
 )  # fmt: skip
@@ -30,22 +30,22 @@ def run(settings: Settings) -> list[Table]:
         train = ["-m", "score_lightning.train"]
         functions = {
             "the imports alone": _command("-c", f"import {', '.join(PACKAGES)}"),
-            "train, one step": _command(*train, *WORDS, f"out={out}"),
+            "train, one step": _command(*train, *OVERRIDES, f"out={out}"),
             "train --help": _command(*train, "--help"),
         }
-        found = alternate(functions, settings.repeats(5), 0 if settings.quick else 1)
-    imports, first, usage = (found[name].median for name in functions)
+        timings = alternate(functions, settings.repeats(5), settings.warmup(1))
+    imports, first, usage = (timings[name].median for name in functions)
     bounds = {
         "train, one step": (Bound("seconds over the imports", first - imports, 3),),
         "train --help": (Bound("seconds", usage, 1),),
     }
     return [
-        Table("Start-up", "s", [timed(name, t, 1, bounds=bounds.get(name, ())) for name, t in found.items()]),
+        Table("Start-up", "s", [timed(name, t, 1, bounds=bounds.get(name, ())) for name, t in timings.items()]),
     ]
 
 
-def _command(*words: str) -> Callable[[], None]:
+def _command(*arguments: str) -> Callable[[], None]:
     def call() -> None:
-        subprocess.run([sys.executable, *words], check=True, capture_output=True)
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
     return call

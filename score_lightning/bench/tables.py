@@ -1,4 +1,4 @@
-"""What a measurement leaves behind: rows with quartiles, ratios and bounds, as Markdown and as plain data."""
+"""Results of measurements: rows with quartiles, ratios and bounds, as Markdown and as plain data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,18 +8,18 @@ from score_lightning.bench.timing import Timing
 
 
 class LeftOut(Exception):  # noqa: N818 - no error
-    """A suite that cannot be run here, and why."""
+    """Raised by a suite that cannot be run here, with the reason."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a number must be at most, or with `least` at least.
+    """An upper limit of a number, or with `least` a lower one.
 
     Args:
-        what: is bounded.
-        value: that was measured.
-        limit: of it.
-        least: whether the limit is the smallest value.
+        what: name of the number.
+        value: as measured.
+        limit: which the value must keep to.
+        least: whether the limit is the smallest allowed value.
     """
 
     what: str
@@ -29,7 +29,7 @@ class Bound:
 
     @property
     def met(self) -> bool:
-        """Whether the value keeps to the limit."""
+        """Whether the value is within the limit."""
         return self.value >= self.limit if self.least else self.value <= self.limit
 
     def __str__(self) -> str:
@@ -46,9 +46,9 @@ class Row:
         value: the median.
         low, high: the quartiles, where there were repetitions.
         peer: whether it is another project's.
-        same: whether it does the very same work as ours, so that ratios mean something.
-        note: on it.
-        bounds: that it must keep.
+        same: whether it does the same work as ours, so that the ratio is meaningful.
+        note: shown in the last column.
+        bounds: limits that are to be met.
     """
 
     name: str
@@ -68,7 +68,7 @@ def timed(name: str, timing: Timing, scale: float = 1e3, **settings: Any) -> Row
 
 
 def rate(name: str, timing: Timing, amount: float, **settings: Any) -> Row:
-    """A row of so much work per second."""
+    """A row of `amount` of work per second."""
     low, high = timing.quartiles
     return Row(name, amount / timing.median, amount / high, amount / low, **settings)
 
@@ -88,12 +88,12 @@ class Table:
     """Rows of one unit.
 
     Args:
-        title: of the table.
+        title: above the table.
         unit: of its values.
         rows: in order.
-        more: whether more is better.
-        note: below it.
-        curves: drawn in the place of bars.
+        more: whether larger values are better.
+        note: below the table.
+        curves: drawn instead of bars.
     """
 
     title: str
@@ -115,7 +115,7 @@ class Table:
         return None if self.fastest is None else row.value / self.fastest.value
 
     def markdown(self) -> str:
-        """The table, without columns in which nothing stands."""
+        """The table in Markdown, without empty columns."""
         head = ["", self.unit, "quartiles", "ratio to the fastest peer", "bound", "note"]
         cells = [self._cells(row) for row in self.rows]
         kept = [i for i in range(len(head)) if any(row[i] for row in cells)]
@@ -136,7 +136,7 @@ class Table:
 
 
 def read(table: Mapping[str, Any]) -> Table:
-    """The table of `plain`."""
+    """The table of `Table.plain`'s data."""
     rows = [
         Row(
             **{key: v for key, v in row.items() if key != "ratio"}
@@ -148,5 +148,5 @@ def read(table: Mapping[str, Any]) -> Table:
 
 
 def plain(value: float) -> str:
-    """A number with three digits that count, or all of those before the point."""
+    """A number with three significant digits, or all of those before the decimal point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""Durations of alternatives that are measured in turn, so that whatever else the machine does hits all alike."""
+"""Durations of alternatives, measured in turn so that other load on the machine affects all of them alike."""
 
 import statistics
 import time
@@ -11,13 +11,13 @@ import torch
 
 @dataclass(frozen=True)
 class Timing:
-    """Durations of the repetitions of one thing, in seconds."""
+    """Durations of repeated calls, in seconds."""
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The median."""
+        """The median, in seconds."""
         return statistics.median(self.seconds)
 
     @property
@@ -33,26 +33,30 @@ def alternate(functions: Mapping[str, Callable[[], Any]], repeats: int, warmup: 
     """Durations of functions that are called in turn: a b c a b c ...
 
     Args:
-        functions: what to call, by name; one that returns a float has measured itself, in seconds.
+        functions: by name; one that returns a float has measured itself, in seconds.
         repeats: calls of each that count.
         warmup: calls of each before those.
     """
-    found: dict[str, list[float]] = {name: [] for name in functions}
+    durations: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(warmup + repeats):
         for name, function in functions.items():
-            found[name].append(_duration(function))
-    return {name: Timing(tuple(seconds[warmup:])) for name, seconds in found.items()}
+            durations[name].append(_duration(function))
+    return {name: Timing(tuple(seconds[warmup:])) for name, seconds in durations.items()}
+
+
+def drop(_: object) -> None:
+    """Discards a result: a float would be taken for a duration."""
 
 
 def wait() -> None:
-    """Waits for the GPU, where one is in use."""
-    if torch.cuda.is_initialized():  # before that nothing can be under way; is_available() takes half a millisecond
+    """Waits for the GPU, if one is in use."""
+    if torch.cuda.is_initialized():  # before that no work can be pending; is_available() takes half a millisecond
         torch.cuda.synchronize()
 
 
 def _duration(function: Callable[[], Any]) -> float:
     wait()
     start = time.perf_counter()
-    own = function()
+    result = function()
     wait()
-    return own if isinstance(own, float) else time.perf_counter() - start
+    return result if isinstance(result, float) else time.perf_counter() - start

@@ -24,10 +24,10 @@ from score_lightning.experiment.trainer import build_callbacks, build_trainer
 
 
 class Stopwatch(L.Callback):
-    """Notes when each batch is done.
+    """Notes when each batch ends.
 
     Args:
-        warmup: batches that do not count.
+        warmup: first batches that do not count.
     """
 
     def __init__(self, warmup: int = 1) -> None:
@@ -41,7 +41,7 @@ class Stopwatch(L.Callback):
 
     @property
     def seconds_per_step(self) -> float:
-        """The mean of all steps that count."""
+        """The mean over all steps that count."""
         marks = self.marks[self._warmup - 1 :]
         return (marks[-1] - marks[0]) / (len(marks) - 1)
 
@@ -52,13 +52,13 @@ def run(settings: Settings) -> list[Table]:
     return [Table("A step of an epoch", "ms", rows)]
 
 
-def configure(size: Size, steps: int, out: Path, *words: str) -> Resolved:
-    """An experiment's run of so many steps, without samples and evaluation."""
+def configure(size: Size, steps: int, out: Path, *overrides: str) -> Resolved:
+    """The configuration of a short run, without samples and evaluation."""
     return load(
         [
             *size.words, f"trainer.max_steps={steps}", f"trainer.batch_size={size.batch}", "trainer.progress=false",
             "trainer.precision=32-true", "samples.n=0", "evaluation.n=0", "validation.n=10", "logger=off",
-            f"out={out}", *words,
+            f"out={out}", *overrides,
         ],
         size.exp,
     )  # fmt: skip
@@ -81,9 +81,9 @@ def _rows(size: Size, settings: Settings) -> list[Row]:
             "the bare step": lambda: _bare(size, resolved, steps, settings.device),
             "Lightning's loop": lambda: fit(resolved, images),
         }
-        found = alternate(functions, settings.repeats(3 if size.exp == "ddpm_cifar" else 15), 0)
-    bare, loop = (found[name] for name in functions)
-    # of each pair, since the machine may be faster in one than in the next
+        timings = alternate(functions, settings.repeats(3 if size.exp == "ddpm_cifar" else 15), 0)
+    bare, loop = (timings[name] for name in functions)
+    # pair by pair, since the speed of the machine may vary between pairs
     overhead = Timing(tuple(100 * (b / a - 1) for a, b in zip(bare.seconds, loop.seconds, strict=True))).median
     return [
         timed(f"{size.title}: the bare step", bare),
