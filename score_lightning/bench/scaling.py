@@ -4,7 +4,7 @@ Computed, not measured, from each network's operations, the size of its gradient
 `share` is the fraction of the peak that training reaches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,24 +15,24 @@ from score_lightning.errors import UserError
 PEAK = 312e12
 """Operations per second of an A100 in bfloat16 (its data sheet)."""
 BANDWIDTH = {8: 300e9, 64: 25e9}
-"""Bytes per second in one direction that a ring of so many GPUs is limited by: NVLink of an A100; 200 Gbit/s between
+"""Number of GPUs -> bytes per second in one direction, which limit their ring: NVLink of an A100; 200 Gbit/s between
 machines of 8 (their data sheets)."""
 SHARE = 0.3
-"""Of the peak, where none was measured: what convolutional networks of these sizes are reported to reach."""
+"""Assumed fraction of the peak: what convolutional networks of these sizes are reported to reach."""
 SHOWN = "ddpm_cifar"
 HIDDEN = 2 / 3
-"""Of the message, sent during the backward pass, which is two thirds of a step."""
+"""Fraction of a step's computation that hides the message: the backward pass, during which it is sent."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a recipe takes.
+    """The work of a recipe.
 
     Args:
         name: of the experiment.
-        parameters: whose gradients are sent.
-        flops: of the forward and backward pass of an image.
-        batch: images of a step, over all processes.
+        parameters: number of those whose gradients are sent.
+        flops: floating-point operations of the forward and backward pass of an image.
+        batch: images per step, over all processes.
         steps: of the optimizer.
     """
 
@@ -43,19 +43,19 @@ class Cost:
     steps: int
 
     def hours(self, share: float) -> float:
-        """Hours of one GPU."""
+        """GPU hours on a single GPU."""
         return self.flops * self.batch * self.steps / (PEAK * share) / 3600
 
     def step(self, gpus: int, share: float, batch: int | None = None) -> float:
-        """Seconds of a step's computation on so many GPUs, of the recipe's batch or another one."""
+        """Seconds of computation per step, with the recipe's batch size or another one."""
         return self.flops * (batch or self.batch) / (gpus * PEAK * share)
 
     def message(self, gpus: int) -> float:
-        """Seconds of summing the gradients in a ring: each GPU sends 2 (n - 1) / n of 4 bytes a parameter."""
+        """Seconds to sum the gradients in a ring: each of n GPUs sends 2 (n - 1) / n times 4 bytes per parameter."""
         return 2 * (gpus - 1) / gpus * 4 * self.parameters / BANDWIDTH[gpus]
 
     def efficiency(self, gpus: int, share: float, batch: int | None = None) -> float:
-        """Speed over that of so many separate GPUs, the message sent during the backward pass as far as it fits."""
+        """Speed over that of as many separate GPUs, if the backward pass hides as much of the message as it can."""
         computing = self.step(gpus, share, batch)
         return computing / (computing + max(0.0, self.message(gpus) - HIDDEN * computing))
 
@@ -76,51 +76,68 @@ def cost_of(resolved: Resolved) -> Cost:
 
 
 def page(costs: Sequence[Cost], share: float) -> str:
-    """The page, of all costs."""
-    said = "an assumption: no GPU was available to measure it" if share == SHARE else "as given"
+    """The page in Markdown."""
     shown = next(cost for cost in costs if cost.name == SHOWN)
-    lines = [
-        "# Scaling on paper",
-        "",
-        "`make scaling` computed this page. Unless stated otherwise, nothing was measured. The peak of an A100 is "
-        f"{PEAK / 1e12:.0f} TFLOP/s",
-        f"in bfloat16, of which training reaches {100 * share:.0f} % ({said}). In float32",
-        "with TF32 the peak is half of that, and hours double. Gradients are float32, summed by a ring all-reduce over "
-        f"{BANDWIDTH[8] / 1e9:.0f} GB/s",
-        f"within a machine and {BANDWIDTH[64] / 1e9:.0f} GB/s between machines. DDP sends them during the backward",
-        "pass, two thirds of a step; a step waits for whatever takes longer.",
-        "",
-        f"For {shown.name}: {shown.parameters / 1e6:.1f} M parameters make a message of "
-        f"{4 * shown.parameters / 1e6:.0f} MB; an image takes {shown.flops / 1e9:.1f} GFLOP forward and backward.",
-        "",
-        "| GPUs | images per GPU | computation | message | efficiency | images/s |",
-        "|---|---|---|---|---|---|",
-    ]
+    return PAGE.format(
+        peak=PEAK / 1e12,
+        share=100 * share,
+        source="an assumption: no GPU was available to measure it" if share == SHARE else "as given",
+        within=BANDWIDTH[8] / 1e9,
+        between=BANDWIDTH[64] / 1e9,
+        name=shown.name,
+        parameters=shown.parameters / 1e6,
+        message=4 * shown.parameters / 1e6,
+        flops=shown.flops / 1e9,
+        scaling="\n".join(_scaling(shown, share)),
+        costs="\n".join(_cost(cost, share) for cost in costs),
+    )
+
+
+def _scaling(cost: Cost, share: float) -> Iterator[str]:
+    """Rows of a recipe with its own batch size, and with that many images on each GPU."""
     for gpus in BANDWIDTH:
-        for batch in (shown.batch, shown.batch * gpus):
-            computing, efficiency = shown.step(gpus, share, batch), shown.efficiency(gpus, share, batch)
-            lines.append(
-                f"| {gpus} | {batch // gpus} | {1e3 * computing:.1f} ms | {1e3 * shown.message(gpus):.1f} ms "
+        for batch in (cost.batch, cost.batch * gpus):
+            computing, efficiency = cost.step(gpus, share, batch), cost.efficiency(gpus, share, batch)
+            yield (
+                f"| {gpus} | {batch // gpus} | {1e3 * computing:.1f} ms | {1e3 * cost.message(gpus):.1f} ms "
                 f"| {100 * efficiency:.0f} % | {batch / computing * efficiency:,.0f} |"
             )
-    lines += [
-        "",
-        "Kernels do not reach that share with few images per GPU: many GPUs only pay off with larger batches.",
-        "",
-        "## What a reproduction costs",
-        "",
-        "Training alone, at the recipe's batch size and number of steps.",
-        "",
-        "| experiment | M parameters | GFLOP per image | batch | steps | GPU hours | days on 8 GPUs | days on 64 |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for cost in costs:
-        days = [cost.hours(share) / gpus / 24 / cost.efficiency(gpus, share) for gpus in BANDWIDTH]
-        lines.append(
-            f"| {cost.name} | {cost.parameters / 1e6:.1f} | {cost.flops / 1e9:.1f} | {cost.batch} | {cost.steps:,} "
-            f"| {cost.hours(share):,.1f} | {days[0]:.2f} | {days[1]:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
+
+
+def _cost(cost: Cost, share: float) -> str:
+    """The row of a recipe."""
+    days = [cost.hours(share) / gpus / 24 / cost.efficiency(gpus, share) for gpus in BANDWIDTH]
+    return (
+        f"| {cost.name} | {cost.parameters / 1e6:.1f} | {cost.flops / 1e9:.1f} | {cost.batch} | {cost.steps:,} "
+        f"| {cost.hours(share):,.1f} | {days[0]:.2f} | {days[1]:.2f} |"
+    )
+
+
+PAGE = """# Scaling on paper
+
+`make scaling` computed this page. Unless stated otherwise, nothing was measured. The peak of an A100 is {peak:.0f}
+TFLOP/s in bfloat16, of which training reaches {share:.0f} % ({source}).
+In float32 with TF32 the peak is half of that, and hours double. Gradients are float32, summed by a ring all-reduce over
+{within:.0f} GB/s within a machine and {between:.0f} GB/s between machines. DDP sends them during the backward pass, two
+thirds of a step; a step waits for whatever takes longer.
+
+For {name}: {parameters:.1f} M parameters make a message of {message:.0f} MB; an image takes {flops:.1f} GFLOP forward
+and backward.
+
+| GPUs | images per GPU | computation | message | efficiency | images/s |
+|---|---|---|---|---|---|
+{scaling}
+
+Kernels do not reach that share with few images per GPU: many GPUs only pay off with larger batches.
+
+## What a reproduction costs
+
+Training alone, at the recipe's batch size and number of steps.
+
+| experiment | M parameters | GFLOP per image | batch | steps | GPU hours | days on 8 GPUs | days on 64 |
+|---|---|---|---|---|---|---|---|
+{costs}
+"""
 
 
 def usage() -> str:
@@ -128,14 +145,14 @@ def usage() -> str:
     return str(__doc__)
 
 
-def main(words: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Writes the page."""
-    own, _ = cli.split_arguments(words, {"out": str, "share": float})
-    out, share = Path(own.get("out", "docs")), own.get("share", SHARE)
+    options, _ = cli.split_arguments(arguments, {"out": str, "share": float})
+    out, share = Path(options.get("out", "docs")), options.get("share", SHARE)
     if not 0 < share <= 1:
         raise UserError(f"share must lie between 0 and 1, got {share}")
-    loaded = [config.load([], name) for name in config.experiments()]
-    costs = [cost_of(resolved) for resolved in loaded if not resolved.config.points]
+    experiments = [config.load([], name) for name in config.experiments()]
+    costs = [cost_of(resolved) for resolved in experiments if not resolved.config.points]
     out.mkdir(parents=True, exist_ok=True)
     (out / "scaling.md").write_text(page(costs, share))
     print(f"Everything is in {out / 'scaling.md'}")
