@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from score_lightning.config import parse_word
+from score_lightning.config import parse_override
 from score_lightning.errors import INTERRUPTED, RESUMABLE, SharedUserError, StopRequested, UserError, explain
 from score_lightning.runtime.startup import is_first, keep_memory
 
@@ -74,7 +74,7 @@ def split_arguments(
     own: dict[str, Any] = {}
     rest = []
     for word in words:
-        key, value = parse_word(word)
+        key, value = parse_override(word)
         if key not in keys:
             rest.append(word)
         elif keys[key] is str:

@@ -12,9 +12,9 @@ from score_lightning.bench.settings import Settings
 from score_lightning.bench.tables import Bound, Curves, LeftOut, Row, Table
 from score_lightning.config import Resolved, change
 from score_lightning.evaluation.evaluator import Evaluator
-from score_lightning.experiment.build import build_generator
-from score_lightning.experiment.build_evaluation import build_evaluator, build_features, build_reference
-from score_lightning.experiment.loading import open_changed
+from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.evaluation import Evaluation
+from score_lightning.experiment.loading import open_checkpoint
 from score_lightning.likelihood import continuous
 from score_lightning.models import ScoreModel
 from score_lightning.runtime.processes import Rank
@@ -59,10 +59,10 @@ def run(settings: Settings) -> list[Table]:
 
 def _tables(name: str, path: str, settings: Settings) -> Iterator[Table]:
     n = 64 if settings.quick else settings.n if name == "digits" else settings.n // 4
-    model, resolved, _ = open_changed(path, [f"evaluation.n={n}", "evaluation.metrics=[is,fid]", "features=classifier"])
-    model.to(settings.device)
-    reference = build_reference(resolved, None)
-    evaluator = build_evaluator(resolved, build_features(resolved, reference), reference, n)
+    overrides = [f"evaluation.n={n}", "evaluation.metrics=[is,fid]", "features=classifier"]
+    experiment = open_checkpoint(path, overrides).experiment
+    model, resolved = experiment.model.to(settings.device), experiment.resolved
+    evaluator = Evaluation(experiment, n=n).evaluator
     full = ["sampler=ancestral", *(["sampler.steps=4"] if settings.quick else [])]
     base = _point(model, resolved, evaluator, "ancestral, all levels", full, n)
     counts = (4,) if settings.quick else EVALUATIONS if name == "digits" else FEWER
@@ -99,7 +99,7 @@ def _point(
     model: ScoreModel, resolved: Resolved, evaluator: Evaluator, solver: str, words: Sequence[str], n: int
 ) -> Point:
     changed = change(resolved.plain(), "checkpoint", words)
-    generator = build_generator(changed)
+    generator = Experiment(changed).generator()
     own = _with_schedule(model, changed)
     rank = Rank(device=next(model.parameters()).device)
     result = evaluator(generator(own, n, seed=0), rank)

@@ -62,16 +62,15 @@ class Cost:
 
 def cost_of(resolved: Resolved) -> Cost:
     """Of an experiment of images, by its file alone; nothing is computed and no memory taken."""
-    from score_lightning.experiment.build import build_net, build_schedule, shape_of
+    from score_lightning.experiment.build import Experiment
     from score_lightning.models import ScoreModel
     from score_lightning.tracking.dashboard import training_flops
 
-    c = resolved.config
-    model = ScoreModel(
-        build_net(resolved, "meta"), build_schedule(resolved), c.prediction, c.conditioning, c.sigma_data
-    )
+    c, experiment = resolved.config, Experiment(resolved)
+    net = experiment.build_net("meta")
+    model = ScoreModel(net, experiment.schedule, c.prediction, c.conditioning, c.sigma_data)
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    flops = training_flops(model, shape_of(c))
+    flops = training_flops(model, experiment.shape)
     return Cost(c.exp, parameters, flops, c.trainer.batch_size * c.trainer.accumulate, c.trainer.max_steps)
 
 

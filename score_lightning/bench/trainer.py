@@ -19,7 +19,7 @@ from score_lightning.bench.tables import Bound, Row, Table, timed
 from score_lightning.bench.timing import Timing, alternate, wait
 from score_lightning.config import Resolved, load
 from score_lightning.data.images import ImageSet
-from score_lightning.experiment.build import build_data, build_generator, build_module
+from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.trainer import build_callbacks, build_trainer
 
 
@@ -66,9 +66,10 @@ def configure(size: Size, steps: int, out: Path, *overrides: str) -> Resolved:
 
 def fit(resolved: Resolved, images: torch.Tensor, warmup: int = 1) -> float:
     """Seconds of a step in a whole training, but for the first ones."""
-    split, stopwatch = (ImageSet(images), ImageSet(images[:10])), Stopwatch(warmup)
-    callbacks = [*build_callbacks(resolved, split, build_generator(resolved, "preview")), stopwatch]
-    build_trainer(resolved, callbacks).fit(build_module(resolved), build_data(resolved, split))
+    experiment = Experiment(resolved, training=True, split=(ImageSet(images), ImageSet(images[:10])))
+    stopwatch = Stopwatch(warmup)
+    trainer = build_trainer(experiment, [*build_callbacks(experiment), stopwatch])
+    trainer.fit(experiment.module, experiment.data)
     return stopwatch.seconds_per_step
 
 
@@ -92,7 +93,9 @@ def _rows(size: Size, settings: Settings) -> list[Row]:
 
 
 def _bare(size: Size, resolved: Resolved, steps: int, device: str) -> float:
-    step = ours.build_step(size, resolved.config.trainer.precision, device, build_module(resolved).to(device))
+    step = ours.build_step(
+        size, resolved.config.trainer.precision, device, Experiment(resolved, training=True).module.to(device)
+    )
     stopwatch = Stopwatch()
     for _ in itertools.repeat(None, steps):
         step()

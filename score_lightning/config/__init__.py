@@ -1,36 +1,35 @@
 """Configurations: typed settings, parts from YAML files, overrides on the command line."""
 
-from score_lightning.config.compose import (
+from score_lightning.config.compose import Resolved, change, defaults, load, parse_override, to_plain, to_yaml
+from score_lightning.config.describe import describe
+from score_lightning.config.files import (
     PART_KINDS,
     ROOT,
-    Resolved,
-    change,
-    defaults,
-    describe,
     experiments,
     find_experiment,
-    load,
-    parse_word,
+    folder,
     parts,
     read_yaml,
     show,
     suggest,
-    to_plain,
-    to_yaml,
 )
+from score_lightning.config.schema import Config, Figure
 from score_lightning.config.sweeps import split_sweep
 
 __all__ = [
     "PART_KINDS",
     "ROOT",
+    "Config",
+    "Figure",
     "Resolved",
     "change",
     "defaults",
     "describe",
     "experiments",
     "find_experiment",
+    "folder",
     "load",
-    "parse_word",
+    "parse_override",
     "parts",
     "read_yaml",
     "show",
@@ -38,4 +37,4 @@ __all__ = [
     "suggest",
     "to_plain",
     "to_yaml",
-]
+]  # fmt: skip

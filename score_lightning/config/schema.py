@@ -1,18 +1,60 @@
-"""The sections of a configuration, each field with its type, its default and a word on it."""
+"""The sections of a configuration: each field with its type, default, bounds and help text."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from omegaconf import MISSING
 
 
-def doc(text: str, default: Any = MISSING, factory: Any = None) -> Any:
-    """A dataclass field with a word on what it is."""
-    return (
-        field(default_factory=factory, metadata={"doc": text})
-        if factory
-        else field(default=default, metadata={"doc": text})
-    )
+@dataclass(frozen=True)
+class Bounds:
+    """The values that a field accepts; None is always accepted, where the field's type allows it."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def accept(self, value: Any) -> bool:
+        """Whether a value of the field's type lies within the bounds."""
+        if value is None:
+            return True
+        if self.choices:
+            return value in self.choices
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        if self.choices:
+            return f"be {', '.join(self.choices[:-1])} or {self.choices[-1]}"
+        low = self.at_least if self.above is None else self.above
+        high = self.at_most if self.below is None else self.below
+        if high is not None:
+            return f"lie between {low} and {high}{'' if self.below is None else f', {high} excluded'}"
+        return "be positive" if self.above == 0 else f"be at least {low}"
+
+
+def doc(text: str, default: Any = MISSING, factory: Any = None, **bounds: Any) -> Any:
+    """A dataclass field with its help text and, as keywords of `Bounds`, the values that it accepts."""
+    metadata = {"doc": text, "bounds": Bounds(**bounds)}
+    return field(default_factory=factory, metadata=metadata) if factory else field(default=default, metadata=metadata)
+
+
+def out_of_bounds(section: Any, prefix: str = "") -> Iterator[str]:
+    """What is wrong with the values of a section, one message for each value outside its field's bounds."""
+    for f in fields(section):
+        value, key = getattr(section, f.name), prefix + f.name
+        if is_dataclass(value):
+            yield from out_of_bounds(value, f"{key}.")
+        elif not f.metadata["bounds"].accept(value):
+            null = ", or null" if "None" in str(f.type) else ""
+            yield f"{key} must {f.metadata['bounds']}{null}, got {value!r}"
 
 
 @dataclass
@@ -20,107 +62,119 @@ class Images:
     """What the model sees of the data, wherever they come from."""
 
     size: int = doc("height and width in pixels", 0)
-    channels: int = doc("1 for grey, 3 for colour", 0)
+    channels: int = doc("1 for grayscale, 3 for color", 0)
     range: list[float] = doc("range of pixels inside the model", factory=lambda: [-1.0, 1.0])
     flip: bool = doc("flip training images left to right at random", False)
-    augment: float = doc("probability of each of EDM's augmentations, of which the network is told", 0.0)
-    dequantize: bool = doc("add uniform noise below one grey level to training images", False)
+    augment: float = doc(
+        "probability of each of EDM's augmentations; the network is conditioned on them", 0.0, at_least=0, at_most=1
+    )
+    dequantize: bool = doc("add uniform noise of less than one gray level to training images", False)
 
 
 @dataclass
 class Labels:
-    """Class labels, where the network is told them."""
+    """Class labels, of a network that is conditioned on them."""
 
-    classes: int | None = doc("number of classes, of a network that is told labels (null: it is not)", None)
-    drop: float = doc("share of training images whose label is left out, for guidance", 0.1)
-    guidance: float = doc("in sampling, eps = (1 + w) eps(label) - w eps: how much labels are exaggerated", 0.0)
+    classes: int | None = doc("number of classes, of a network conditioned on labels (null: unconditional)", None)
+    drop: float = doc("share of training images whose label is dropped, for guidance", 0.1, at_least=0, below=1)
+    guidance: float = doc("classifier-free guidance weight w in sampling: eps = (1 + w) eps(label) - w eps", 0.0)
 
 
 @dataclass
 class Optimizer:
     """Adam."""
 
-    lr: float = doc("learning rate", 2e-4)
+    lr: float = doc("learning rate", 2e-4, above=0)
     betas: list[float] = doc("decay of the first and second moments", factory=lambda: [0.9, 0.999])
-    eps: float = doc("added to the root of the second moment", 1e-8)
-    weight_decay: float = doc("weight decay", 0.0)
-    warmup: int = doc("steps over which the learning rate grows from 0", 0)
-    decay: bool = doc("let the learning rate fall linearly to 0 at trainer.max_steps", False)
-    clip: float | None = doc("largest norm of the gradient (null: no limit)", None)
+    eps: float = doc("added to the root of the second moment", 1e-8, at_least=0)
+    weight_decay: float = doc("weight decay", 0.0, at_least=0)
+    warmup: int = doc("steps over which the learning rate rises from 0", 0, at_least=0)
+    decay: bool = doc("decay the learning rate linearly to 0 at trainer.max_steps", False)
+    clip: float | None = doc("maximum norm of the gradient (null: no clipping)", None)
 
 
 @dataclass
 class Ema:
     """Exponential moving average of the weights: what is validated, sampled and evaluated."""
 
-    decay: float = doc("decay per step (0: the weights themselves)", 0.9999)
+    decay: float = doc("decay per step (0: the weights themselves)", 0.9999, at_least=0, at_most=1)
     warmup: bool = doc("decay at most (1 + step) / (10 + step)", True)
-    ramp: float | None = doc("half-life at most this share of the steps so far, as in EDM (null: no limit)", None)
+    ramp: float | None = doc(
+        "half-life of at most this share of the steps so far, as in EDM (null: no limit)", None, above=0
+    )
 
 
 @dataclass
 class Trainer:
     """The run."""
 
-    max_steps: int = doc("optimizer steps")
-    batch_size: int = doc("images per step, over all processes", 128)
-    accumulate: int = doc("batches whose gradients are added up before a step", 1)
-    precision: str = doc("32-true, bf16-mixed, 16-mixed ..., or auto: bf16-mixed where hardware has it", "32-true")
-    compile: bool = doc("compile the network for training, where that can be; on CPUs it hardly pays", False)
+    max_steps: int = doc("optimizer steps", at_least=1)
+    batch_size: int = doc("images per step, over all processes", 128, at_least=1)
+    accumulate: int = doc("batches whose gradients are accumulated before a step", 1, at_least=1)
+    precision: str = doc(
+        "32-true, bf16-mixed, 16-mixed ..., or auto: bf16-mixed where the hardware supports it", "32-true"
+    )
+    compile: bool = doc("compile the network for training where possible; hardly worth it on CPUs", False)
     accelerator: str = doc("auto, cpu, gpu, mps ...", "auto")
     devices: str = doc("number of processes per node (auto: one for each GPU, or 1)", "auto")
     num_nodes: int = doc("number of machines", 1)
     strategy: str = doc("Lightning's strategy: auto, ddp ...", "auto")
-    workers: int = doc("processes that load images (pays where they do not fit in memory)", 0)
-    log_every: int = doc("steps between logged training losses", 50)
-    checkpoint_every: int = doc("steps between checkpoints", 1000)
-    checkpoint_minutes: float | None = doc("minutes between checkpoints, where those come sooner (null: none)", None)
-    keep: int = doc("last checkpoints that are kept", 2)
-    skip_nonfinite: int = doc("steps with a loss or gradient that is not finite that are skipped; the next stops", 0)
+    workers: int = doc("processes that load images (worth it where images do not fit in memory)", 0, at_least=0)
+    log_every: int = doc("steps between logged training losses", 50, at_least=1)
+    checkpoint_every: int = doc("steps between checkpoints", 1000, at_least=1)
+    checkpoint_minutes: float | None = doc("minutes between checkpoints, if sooner (null: steps only)", None, above=0)
+    keep: int = doc("number of checkpoints to keep", 2, at_least=1)
+    skip_nonfinite: int = doc(
+        "steps with a non-finite loss or gradient to skip; the next one stops the run", 0, at_least=0
+    )
     progress: bool = doc("show progress bars", True)
 
 
 @dataclass
 class Validation:
-    """The loss of held-out images on fixed times with fixed noise."""
+    """The loss of held-out images at fixed times with fixed noise."""
 
-    every: int = doc("steps between validations", 1000)
-    n: int = doc("number of (image, time, noise) triples", 1000)
-    levels: int = doc("noise levels that the loss is reported for", 10)
+    every: int = doc("steps between validations", 1000, at_least=1)
+    n: int = doc("number of (image, time, noise) triples", 1000, at_least=1)
+    levels: int = doc("noise levels at which the loss is reported", 10, at_least=1)
 
 
 @dataclass
 class Samples:
     """Grids of samples during training."""
 
-    n: int = doc("images in a grid (0: no grids)", 64)
-    every: int = doc("steps between grids (the last step always has one)", 5000)
+    n: int = doc("images in a grid (0: no grids)", 64, at_least=0)
+    every: int = doc("steps between grids (the last step always has one)", 5000, at_least=1)
 
 
 @dataclass
 class Evaluation:
     """Metrics of generated images against the training images."""
 
-    n: int = doc("generated images (0: no evaluation during training)", 1000)
-    every: int | None = doc("steps between evaluations during training (null: at the end only)", None)
+    n: int = doc("generated images (0: no evaluation during training)", 1000, at_least=0)
+    every: int | None = doc("steps between evaluations during training (null: at the end only)", None, at_least=1)
     metrics: list[str] = doc(
         "which metrics",
         factory=lambda: ["fid", "is", "kid", "precision_recall", "density_coverage", "memorization"],
     )
-    splits: int = doc("parts that the inception score is averaged over", 10)
-    kid_subsets: int = doc("random subsets that KID is averaged over", 100)
-    kid_subset_size: int = doc("images in each of them, at most all", 1000)
-    batch_size: int = doc("images generated at once", 256)
+    splits: int = doc("splits that the inception score is averaged over", 10, at_least=1)
+    kid_subsets: int = doc("random subsets that KID is averaged over", 100, at_least=1)
+    kid_subset_size: int = doc("images in each subset (at most all)", 1000, at_least=2)
+    batch_size: int = doc("images generated per batch", 256, at_least=1)
 
 
 @dataclass
 class Logger:
     """Where numbers and pictures go besides the run folder."""
 
-    wandb: str = doc("Weights & Biases: auto (online with a key, else offline), online, offline or off", "auto")
+    wandb: str = doc(
+        "Weights & Biases: auto (online with a key, else offline), online, offline or off",
+        "auto",
+        choices=("auto", "online", "offline", "off"),
+    )
     project: str = doc("project at Weights & Biases", "score_lightning")
     artifact: bool = doc("upload the last checkpoint at the end", False)
-    tensorboard: bool = doc("write TensorBoard's files, too", False)
+    tensorboard: bool = doc("also write TensorBoard's files", False)
 
 
 @dataclass
@@ -128,29 +182,25 @@ class Config:
     """A whole run."""
 
     exp: str = doc("experiment: a name in experiments/ or a path to a YAML file")
-    seed: int = doc("seed of everything random", 0)
+    seed: int = doc("seed of all random numbers", 0, at_least=0)
     out: str = doc("folder of runs, or of results for eval and sample", "runs")
     images: Images = doc("", factory=Images)
-    points: int = doc("dimensions of points, of data that are no images (0: images)", 0)
+    points: int = doc("dimensions of a data point, for data other than images (0: images)", 0)
     labels: Labels = doc("", factory=Labels)
     data: dict[str, Any] = doc("where images come from", factory=dict)
     net: dict[str, Any] = doc("the network", factory=dict)
     schedule: dict[str, Any] = doc("the noise levels", factory=dict)
-    continuous: bool = doc("also take the times between the levels of a discrete schedule", False)
-    prediction: str = doc("what the network's output means: score, sigma_score, eps, x_0, v, edm or energy", "eps")
-    conditioning: str = doc(
-        "what the network is told of the noise: time, time_of_1000, level, log_sigma or edm", "time"
-    )
-    sigma_data: float = doc("standard deviation of the data, for the edm prediction", 0.5)
+    continuous: bool = doc("use the continuous limit of a discrete schedule: all times between its levels", False)
+    prediction: str = doc("what the network predicts: score, sigma_score, eps, x_0, v, edm or energy", "eps")
+    conditioning: str = doc("what the network embeds of the noise: time, time_of_1000, level, log_sigma or edm", "time")
+    sigma_data: float = doc("standard deviation of the data, for edm's preconditioning", 0.5)
     objective: dict[str, Any] = doc("the loss", factory=dict)
     sampler: dict[str, Any] = doc("the sampler", factory=dict)
-    preview: dict[str, Any] = doc("sampler of grids and evaluation in training: what differs", factory=dict)
-    features: dict[str, Any] = doc("the feature network of metrics", factory=lambda: {"name": "auto"})
-    init: str | None = doc("checkpoint whose averaged weights training starts from", None)
-    figure: str | None = doc("drawn after training, of points: which", None)
-    variants: dict[str, list[str]] = doc(
-        "other trainings that the figure compares: label to key=value words", factory=dict
+    preview: dict[str, Any] = doc(
+        "sampler for grids and evaluation during training: what differs from sampler", factory=dict
     )
+    features: dict[str, Any] = doc("the feature network of the metrics", factory=lambda: {"name": "auto"})
+    init: str | None = doc("checkpoint whose averaged weights training starts from", None)
     optimizer: Optimizer = doc("", factory=Optimizer)
     ema: Ema = doc("", factory=Ema)
     trainer: Trainer = doc("", factory=Trainer)
@@ -158,3 +208,16 @@ class Config:
     samples: Samples = doc("", factory=Samples)
     evaluation: Evaluation = doc("", factory=Evaluation)
     logger: Logger = doc("", factory=Logger)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a toy experiment draws after its training; in the experiment's file only, no part of a run's configuration.
+
+    Args:
+        name: of the figure; None for none.
+        variants: label -> key=value overrides of each training that it compares, an empty list for the run itself.
+    """
+
+    name: str | None = None
+    variants: dict[str, list[str]] = field(default_factory=dict)

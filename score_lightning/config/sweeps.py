@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from score_lightning.config.compose import parse_word
+from score_lightning.config.compose import parse_override
 from score_lightning.errors import UserError
 
 
@@ -23,7 +23,7 @@ def split_sweep(
     """
     shared, swept = [], []
     for override in overrides:
-        key, value = parse_word(override)
+        key, value = parse_override(override)
         if not isinstance(value, list) or not is_swept(key, value):
             shared.append(override)
         elif not value:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from score_lightning import config
-from score_lightning.experiment.build import build_net
+from score_lightning.experiment.build import Experiment
 
 HEAD = ("experiment", "data", "parameters", "method", "published")
 
@@ -34,7 +34,7 @@ def describe(name: str) -> Row:
     """An experiment, by its file alone: no data are read, and the network takes no memory."""
     resolved = config.load([], name)
     c = resolved.config
-    parameters = sum(p.numel() for p in build_net(resolved, "meta").parameters())
+    parameters = sum(p.numel() for p in Experiment(resolved).build_net("meta").parameters())
     source = str(c.data.get("category", c.data.get("set", c.data["name"])))
     data = f"{source}, {c.points}-D" if c.points else f"{source} {c.images.size} x {c.images.size}"
     method, published = read_comment(config.find_experiment(name))

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from score_lightning.errors import UserError
-from score_lightning.experiment.loading import open_changed
+from score_lightning.experiment.loading import open_checkpoint
 from score_lightning.formats import diffusers, names, scheduler
 from score_lightning.formats.native import write_exported
 from score_lightning.networks import UNet
@@ -28,8 +28,9 @@ def export(path: str, name: str, out: Path) -> None:
     try:
         with atomic_path(out) as partial:  # an empty folder gives way, too
             if name == "safetensors":
-                model, resolved, step = open_changed(path, [])
-                write_exported(partial, model.state_dict(), resolved.plain(), step)
+                opened = open_checkpoint(path, [])
+                experiment = opened.experiment
+                write_exported(partial, experiment.model.state_dict(), experiment.resolved.plain(), opened.step)
             else:
                 _write_pipeline(partial, path)
     except (OSError, SafetensorError) as error:
@@ -42,8 +43,8 @@ def _write_pipeline(folder: Path, path: str) -> None:
     Raises:
         UserError: when diffusers has no such network, noise levels, prediction or range of pixels.
     """
-    model, resolved, _ = open_changed(path, [])
-    c = resolved.config
+    experiment = open_checkpoint(path, []).experiment
+    model, c = experiment.model, experiment.config
     if not isinstance(model.net, UNet) or list(c.images.range) != [-1, 1] or c.conditioning != "time":
         raise UserError(
             f"{path}: only a unet that is conditioned on the time and takes pixels in [-1, 1] can be written for "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from score_lightning import config, formats
 from score_lightning.config import Resolved
 from score_lightning.errors import UserError
-from score_lightning.experiment.build import build_model, build_schedule
+from score_lightning.experiment.build import Experiment
 from score_lightning.formats import Published, Sources, diffusers, native, scheduler
 from score_lightning.runtime.files import sha256_of_file, sha256_of_folder
 from score_lightning.schedules import Schedule
@@ -50,7 +50,7 @@ def import_weights(resolved: Resolved, path: Path, out: Path, name: str | None =
         raise UserError(f"out={out} must be a file to write")
     given = _open(resolved, path, name)
     published, resolved = given.published, given.resolved
-    model = build_model(resolved)
+    model = Experiment(resolved).model
     net: Any = model.net
     sources = _sources(given, net, path)
     try:
@@ -158,7 +158,7 @@ def _check_scheduler(settings: dict[str, Any] | None, resolved: Resolved, path: 
     alpha, prediction = scheduler.levels(settings, path)
     if prediction != resolved.config.prediction:
         raise UserError(f"{path}: its scheduler's prediction is {prediction}: add prediction={prediction}")
-    schedule = build_schedule(resolved)
+    schedule = Experiment(resolved).schedule
     if schedule.levels != len(alpha) or (schedule(schedule.times().flip(0))[0] - alpha).abs().max() > 1e-5:
         raise UserError(
             f"{path}: its scheduler's {len(alpha)} levels ({settings.get('beta_schedule')}) are not those of the "

@@ -3,14 +3,15 @@
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from score_lightning.config import Resolved, change
+from score_lightning.config import change
 from score_lightning.errors import UserError
-from score_lightning.experiment.build import build_model
+from score_lightning.experiment.build import Experiment
 from score_lightning.formats.native import WEIGHTS, load_weights, read
 from score_lightning.generation.generator import Generator
 from score_lightning.models import ScoreModel
@@ -36,33 +37,45 @@ def load(path: str | Path) -> ScoreModel:
     Raises:
         UserError: as `read`, and when the weights do not fit the configuration.
     """
-    return open_changed(path, [])[0]
+    return open_checkpoint(path, []).experiment.model
 
 
-def open_changed(path: str | Path, words: Sequence[str], weights: str = "ema") -> tuple[ScoreModel, Resolved, int]:
-    """(model as `load` gives it, configuration, training steps) of a checkpoint, changed by key=value words.
+@dataclass(frozen=True)
+class Opened:
+    """What a checkpoint holds.
+
+    Args:
+        experiment: with its weights in the model, in evaluation mode.
+        step: training steps.
+    """
+
+    experiment: Experiment
+    step: int
+
+
+def open_checkpoint(path: str | Path, overrides: Sequence[str], weights: str = "ema") -> Opened:
+    """A checkpoint's experiment, its configuration changed by key=value overrides, and its model with weights.
 
     Args:
         path: of the checkpoint.
-        words: that change its configuration.
+        overrides: that change its configuration.
         weights: `ema`, the averaged weights, or `raw`, those of the last step.
 
     Raises:
-        UserError: as `load`, and when a word is wrong.
+        UserError: as `load`, and when an override is wrong.
     """
     if weights not in WEIGHTS:
         raise UserError(f"weights must be one of {', '.join(WEIGHTS)}, got {weights!r}")
     contents = read(path)
-    resolved = change(contents["config"], str(path), words)
-    model = build_model(resolved)
-    load_weights(model, contents, path, weights)
-    model.config = resolved.plain()
-    return model, resolved, contents.get("global_step", 0)
+    experiment = Experiment(change(contents["config"], str(path), overrides))
+    load_weights(experiment.model, contents, path, weights)
+    experiment.model.config = experiment.resolved.plain()
+    return Opened(experiment, contents.get("global_step", 0))
 
 
-def image_key(model: ScoreModel, resolved: Resolved, generator: Generator, seed: int, device: torch.device) -> str:
+def image_key(experiment: Experiment, generator: Generator, seed: int, device: torch.device) -> str:
     """All that generated images are a function of to the bit, as text; but for the program itself."""
-    plain = resolved.plain()
+    plain = experiment.resolved.plain()
     parts = {name: plain[name] for name in IMAGE_PARTS}
     machine = f"{device_name(device)} {torch.get_num_threads()} {torch.__version__} {version('score_lightning')}"
     known = hashlib.sha256()
@@ -71,5 +84,8 @@ def image_key(model: ScoreModel, resolved: Resolved, generator: Generator, seed:
             torch.arange(1.0, 1 + math.prod(generator.shape)).view(1, *generator.shape)
         )
         known.update(generator.measurement.y.numpy().tobytes() + shown.numpy().tobytes())
-    weights = sha256_of_state(model.state_dict())
-    return f"{weights} {parts} {generator.label} {known.hexdigest()} {generator.batch_size} {seed} {machine}"
+    weights, images = (
+        sha256_of_state(experiment.model.state_dict()),
+        f"{generator.label} {known.hexdigest()} {generator.batch_size}",
+    )
+    return f"{weights} {parts} {images} {seed} {machine}"

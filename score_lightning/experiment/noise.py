@@ -6,7 +6,7 @@ import torch
 
 from score_lightning.config import Resolved
 from score_lightning.errors import UserError
-from score_lightning.experiment import build
+from score_lightning.experiment.build import Experiment
 from score_lightning.schedules import tuning
 
 
@@ -63,8 +63,8 @@ def suggest_noise(resolved: Resolved, sigma_min: float, steps: int, n: int | Non
     Raises:
         UserError: when the images cannot be read, or are all alike.
     """
-    pixels = build.build_pixels(resolved.config)
-    images, _ = build.build_images(resolved)
+    experiment = Experiment(resolved)
+    pixels, (images, _) = experiment.pixels, experiment.split
     n = min(n or len(images), len(images))
     x = torch.cat([pixels.encode(images[part]).flatten(1) for part in torch.arange(n).split(1000)])
     sigma_max = tuning.largest_distance(x, progress=True)

@@ -1,115 +1,123 @@
-"""Where a training begins: from nothing, from averaged weights, or from the newest checkpoint of its experiment."""
+"""Where a training starts: from scratch, from averaged weights, or from the newest checkpoint of its experiment."""
 
 import json
-from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from score_lightning import config
+from score_lightning.config import Resolved, to_yaml
+from score_lightning.config.registry import TABLES
 from score_lightning.errors import UserError
+from score_lightning.experiment.build import Experiment
+from score_lightning.formats import native
 from score_lightning.runtime.nested import flatten
 from score_lightning.runtime.startup import is_first
-
-if TYPE_CHECKING:
-    from score_lightning.config.schema import Config
+from score_lightning.training.module import ScoreModule
+from score_lightning.training.stopping import wait_for_others
 
 SHOWN = 30  # differing weights that are listed
+SAME_RUN = (
+    "seed", "points", "images", "labels", "data", "net", "schedule", "continuous", "prediction", "conditioning",
+    "sigma_data", "objective", "optimizer", "ema",
+)  # fmt: skip
+"""Sections that make another run where they differ, but for the keys of `ANY_RUN`."""
+ANY_RUN = ("data.path", "labels.guidance")
+"""Where the data are stored, and how samples are guided."""
 
 
-def find_newest(own: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """resume and folder of the newest checkpoint of an experiment that can be read; none where none can.
+@dataclass(frozen=True)
+class Start:
+    """Where a training starts.
+
+    Args:
+        checkpoint: to resume from; None for a new training.
+        folder: of the run; None for a new one.
+        contents: of the checkpoint.
+        done: whether all its steps are done.
+    """
+
+    checkpoint: Path | None = None
+    folder: Path | None = None
+    contents: dict[str, Any] | None = None
+    done: bool = False
+
+
+def resume_from(path: str) -> Start:
+    """The start from a named checkpoint, in a new run folder.
 
     Raises:
-        UserError: without an experiment.
+        UserError: when it cannot be read.
     """
-    if "exp" not in own:
-        raise UserError(f"resume=auto needs exp=NAME; experiments: {', '.join(config.experiments())}")
-    from score_lightning.formats import native as checkpoint
+    return Start(Path(path), None, native.read(path))
 
-    resolved = config.load(words, own["exp"])
+
+def find_newest(resolved: Resolved) -> Start:
+    """The start from the newest checkpoint of an experiment's runs with the same settings; a new training without one.
+
+    A run that was killed before its first checkpoint is started again in its own folder.
+    """
     c = resolved.config
-    for path in _newest_first(Path(c.out) / Path(c.exp).stem):
+    runs = Path(c.out) / Path(c.exp).stem
+    for path in _newest_first(runs):
         try:
-            contents = checkpoint.read(path)
+            contents = native.read(path)
         except UserError as error:
-            print(f"passed over: {error}")
+            print(f"skipped: {error}")
             continue
-        step, differing = contents["global_step"], _differing(contents["config"], resolved.plain())
-        if differing:
-            print(f"passed over: {path} has {differing}")
+        step, difference = contents["global_step"], _first_difference(contents["config"], resolved.plain())
+        if difference:
+            print(f"skipped: {path} has {difference}")
             continue
-        if step >= c.trainer.max_steps:
-            drawn = c.figure is None or (path.parent.parent / "figure.png").exists()
-            return {"done": path} if drawn else {"resume": None, "draw": path}
-        print(f"going on from {path}")
-        return {"resume": str(path), "folder": path.parent.parent}
-    # one that was killed before its first checkpoint begins again in its own folder
-    choose_precision(c)
-    text = config.to_yaml(resolved.plain())
-    begun = [path.parent for path in (Path(c.out) / Path(c.exp).stem).glob("*/config.yaml") if path.read_text() == text]
-    empty = [folder for folder in begun if not list(folder.glob("checkpoints/step_*.ckpt"))]
-    return {"resume": None, "folder": empty[0] if empty else None}
+        done = step >= c.trainer.max_steps
+        if not done:
+            print(f"resuming from {path}")
+        return Start(path, path.parent.parent, contents, done)
+    text = to_yaml(resolved.plain())
+    same = [path.parent for path in runs.glob("*/config.yaml") if path.read_text() == text]
+    empty = [folder for folder in same if not list(folder.glob("checkpoints/step_*.ckpt"))]
+    return Start(folder=empty[0] if empty else None)
 
 
 def _newest_first(folder: Path) -> list[Path]:
     """The checkpoints of an experiment's runs, after a training that still writes to the newest run has ended."""
-    from score_lightning.training.checkpointing import wait_for_others
-
-    for last in (False, True):
-        found = {}
-        for path in folder.glob("*/checkpoints/*.ckpt"):
-            with suppress(FileNotFoundError):  # another training keeps its last ones only
-                if path.name.startswith(("step_", "last")):
-                    found[path.stat().st_ino] = (path.stat().st_mtime_ns, path)
-        paths = [path for _, path in sorted(found.values(), reverse=True)]
-        if last or not paths:
-            break
-        if is_first():
-            wait_for_others(paths[0].parent.parent)
-    return paths
+    paths = _by_age(folder)
+    if paths and is_first():
+        wait_for_others(paths[0].parent.parent)
+    return _by_age(folder) if paths else []
 
 
-OF_A_RUN = (
-    "seed", "points", "images", "labels", "data", "net", "schedule", "continuous", "prediction", "conditioning",
-    "sigma_data", "objective", "optimizer", "ema",
-)  # fmt: skip
-"""Settings that make another run; where the data lie, and how labels are exaggerated in samples, are none of them."""
+def _by_age(folder: Path) -> list[Path]:
+    newest = {}
+    for path in folder.glob("*/checkpoints/*.ckpt"):
+        with suppress(FileNotFoundError):  # another training removes its older ones
+            if path.name.startswith(("step_", "last")):
+                newest[path.stat().st_ino] = (path.stat().st_mtime_ns, path)
+    return [path for _, path in sorted(newest.values(), reverse=True)]
 
 
-def _differing(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first setting in which a run differs from another one, in words; nothing where they are the same."""
-    sides = [flatten({key: plain.get(key) for key in OF_A_RUN}) for plain in (before, now)]
-    for key in sorted(sides[0].keys() | sides[1].keys(), key=lambda key: (key != "seed", key)):
-        theirs, ours = (side.get(key) for side in sides)
-        if theirs != ours and key not in ("data.path", "labels.guidance"):
-            return f"{key} {theirs}, not {ours}"
+def _first_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first setting in which one run differs from another, as text; empty where they are the same run."""
+    theirs, ours = (flatten({key: plain.get(key) for key in SAME_RUN}) for plain in (before, now))
+    for key in sorted(theirs.keys() | ours.keys(), key=lambda key: (key != "seed", key)):
+        if theirs.get(key) != ours.get(key) and key not in ANY_RUN:
+            return f"{key} {theirs.get(key)}, not {ours.get(key)}"
     return ""
 
 
-def read_checkpoint(path: str | None) -> dict[str, Any] | None:
-    """The contents of a checkpoint, if one is named."""
-    if path is None:
-        return None
-    from score_lightning.formats import native as checkpoint
-
-    return checkpoint.read(path)
-
-
-def start_from(resolved: config.Resolved, module: Any) -> None:
-    """Gives a module the averaged weights of the checkpoint `init`, as its own and as their average.
+def initialize(module: ScoreModule, resolved: Resolved) -> None:
+    """Gives a module the averaged weights of the checkpoint `init`, as its weights and as their average.
 
     Raises:
         UserError: listing the weights that differ in name or shape, or else the settings that would make another
             function of the same weights.
     """
-    from score_lightning.formats import native as checkpoint
-
     path = str(resolved.config.init)
-    contents, prefix = checkpoint.read(path), checkpoint.WEIGHTS["ema"]
+    contents, prefix = native.read(path), native.WEIGHTS["ema"]
     state = contents["state_dict"]
     have = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    differing = checkpoint.compare(have, module.model.state_dict())
+    differing = native.compare(have, module.model.state_dict())
     if differing:
         more = [] if len(differing) <= SHOWN else [f"and {len(differing) - SHOWN} more"]
         raise UserError(
@@ -117,19 +125,15 @@ def start_from(resolved: config.Resolved, module: Any) -> None:
             + "\n  ".join(differing[:SHOWN] + more)
         )
     theirs, ours = (_function(plain) for plain in (contents["config"], resolved.plain()))
-    words = [f"{key}={json.dumps(value)}" for key, value in theirs.items() if value != ours.get(key)]
-    if words:
-        raise UserError(f"init={path}: its weights were trained as another function of them: add {' '.join(words)}")
+    remedy = [f"{key}={json.dumps(value)}" for key, value in theirs.items() if value != ours.get(key)]
+    if remedy:
+        raise UserError(f"init={path}: its weights were trained as another function of them: add {' '.join(remedy)}")
     for model in (module.model, module.average.model):
         model.load_state_dict(have)
 
 
 def _function(plain: dict[str, Any]) -> dict[str, Any]:
-    """The settings that say which function weights are, by dotted name, those of the network that it has by default."""
-    from inspect import signature
-
-    from score_lightning.config.registry import TABLES
-
+    """The settings that say which function weights are, by dotted name, with the defaults of the network."""
     settings = {"prediction": plain.get("prediction"), "conditioning": plain.get("conditioning")}
     settings |= {"images.range": plain.get("images", {}).get("range")} if not plain.get("points") else {}
     if settings["prediction"] == "edm":
@@ -137,25 +141,30 @@ def _function(plain: dict[str, Any]) -> dict[str, Any]:
     net = dict(plain.get("net", {}))
     parameters = signature(TABLES["net"][net["name"]]).parameters if net.get("name") in TABLES["net"] else {}
     net = {name: p.default for name, p in parameters.items()} | net
-    told = ("name", "dropout", "image_size", "image_channels", "levels", "dim", "classes", "augmentation")
+    given = ("name", "dropout", "image_size", "image_channels", "levels", "dim", "classes", "augmentation")
     return settings | {
         f"net.{key}": list(value) if isinstance(value, tuple) else value
         for key, value in net.items()
-        if key not in told
+        if key not in given
     }
 
 
-def check_resumed(c: "Config", module: Any, path: str, resumed: dict[str, Any]) -> None:
-    """Refuses a checkpoint that the run cannot go on from."""
-    if "optimizer_states" not in resumed:
+def check_resumed(experiment: Experiment, path: Path, contents: dict[str, Any]) -> None:
+    """Refuses a checkpoint that a run cannot be resumed from.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    c, module = experiment.config, experiment.module
+    if "optimizer_states" not in contents:
         raise UserError(f"{path} holds weights without the state of their training: start from it with init={path}")
-    step = resumed.get("global_step", 0)
+    step = contents.get("global_step", 0)
     if step >= c.trainer.max_steps:
         raise UserError(f"{path} has done {step} steps: trainer.max_steps must be more, got {c.trainer.max_steps}")
-    before = resumed["config"].get("trainer", {}).get("accumulate", c.trainer.accumulate)
+    before = contents["config"].get("trainer", {}).get("accumulate", c.trainer.accumulate)
     if before != c.trainer.accumulate:
         raise UserError(f"{path} accumulates {before} batches: resume with trainer.accumulate={before}")
-    have = {name: value.shape for name, value in resumed["state_dict"].items()}
+    have = {name: value.shape for name, value in contents["state_dict"].items()}
     need = {name: value.shape for name, value in module.state_dict().items()}
     differing = sorted(name for name in have.keys() | need.keys() if have.get(name) != need.get(name))
     if differing:
@@ -163,17 +172,3 @@ def check_resumed(c: "Config", module: Any, path: str, resumed: dict[str, Any]) 
             f"{path} belongs to another network: {len(differing)} weights differ in name or shape, the first "
             f"{differing[0]}. Leave exp and net as they were, or leave out exp"
         )
-
-
-def choose_precision(c: "Config") -> None:
-    """In the place of `auto` puts bfloat16 where the hardware multiplies it, float32 elsewhere, and says so."""
-    if c.trainer.precision != "auto":
-        return
-    import torch
-
-    from score_lightning.runtime.processes import bf16_units, find_device
-
-    device = torch.device("cpu") if c.trainer.accelerator == "cpu" else find_device("auto")
-    unit = bf16_units(device)
-    c.trainer.precision = "bf16-mixed" if unit else "32-true"
-    print(f"precision: {c.trainer.precision} ({device.type} has {unit or 'no units for bfloat16'})")

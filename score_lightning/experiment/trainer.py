@@ -9,132 +9,133 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from score_lightning import config
-from score_lightning.config import Resolved
 from score_lightning.config.registry import part_of
-from score_lightning.data.sources import Split
 from score_lightning.errors import UserError
-from score_lightning.evaluation.evaluator import Evaluator
-from score_lightning.evaluation.reference import Reference
-from score_lightning.experiment.build_evaluation import build_evaluator, build_features
-from score_lightning.generation.generator import Generator
+from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.evaluation import Evaluation, NoFeaturesError
+from score_lightning.objectives import ImportanceSampled
 from score_lightning.runtime.files import write_text
 from score_lightning.runtime.startup import is_first
 from score_lightning.tracking.csv import MetricsLogger
 from score_lightning.tracking.dashboard import Dashboard
 from score_lightning.tracking.wandb import ResilientWandbLogger
-from score_lightning.training.callbacks import Evaluate, LearningRate, SampleGrid
-from score_lightning.training.checkpointing import AsyncCheckpointWriter, AtomicCheckpointIO, Checkpoints, KeepLog
-from score_lightning.training.module import SHOWN
+from score_lightning.training.callbacks import Evaluate, SampleGrid
+from score_lightning.training.checkpoint_io import AsyncCheckpointWriter, AtomicCheckpointIO
+from score_lightning.training.checkpointing import Checkpoints, CheckpointTimes, KeepLog
+from score_lightning.training.step_callbacks import SHOWN, CompileNetwork, LearningRate, ObserveLosses, TrainingLoss
 
 
-def build_callbacks(resolved: Resolved, split: Split, generator: Generator) -> list[L.Callback]:
-    """All callbacks of a run.
+def build_callbacks(experiment: Experiment) -> list[L.Callback]:
+    """All callbacks of a training run.
 
     Raises:
-        UserError: when the features of the evaluation cannot be had.
+        UserError: when the features of the evaluation are not available.
     """
-    c = resolved.config
+    c, t = experiment.config, experiment.config.trainer
+    times = CheckpointTimes(t.checkpoint_every, t.checkpoint_minutes, t.log_every)
     callbacks: list[L.Callback] = [
         # first: what the others do before a step belongs to the next checkpoint
-        Checkpoints(c.trainer.checkpoint_every, c.trainer.checkpoint_minutes, c.trainer.log_every),
+        Checkpoints(times),
         KeepLog(),
         LearningRate(),
-        Dashboard(c.trainer.log_every, c.logger.artifact),
+        TrainingLoss(),
+        Dashboard(t.log_every, c.logger.artifact),
     ]
+    if isinstance(experiment.objective, ImportanceSampled):
+        callbacks.append(ObserveLosses(experiment.objective))
+    if t.compile:
+        callbacks.append(CompileNetwork())
     if c.samples.n:
-        callbacks.append(SampleGrid(generator, c.samples.n, c.seed, c.samples.every))
-    evaluator = _evaluator(resolved, split)
-    if evaluator is not None:
-        settings = {
-            "sampler": part_of(c, "preview"),
-            "continuous": c.continuous,
-            "labels": resolved.plain()["labels"],
-            "weights": "ema",
-        }
-        callbacks.append(Evaluate(evaluator, generator, c.evaluation.n, c.seed, c.evaluation.every, settings))
+        callbacks.append(SampleGrid(experiment.preview, c.samples.n, c.seed, c.samples.every))
+    if c.evaluation.n and not c.points:
+        callbacks += _evaluation(experiment)
     best = ModelCheckpoint(
         filename="best", monitor="val/loss", enable_version_counter=False, save_on_train_epoch_end=False
     )
     callbacks.append(best)
-    return [*callbacks, TQDMProgressBar(SHOWN * c.trainer.accumulate)] if c.trainer.progress else callbacks
+    return [*callbacks, TQDMProgressBar(SHOWN * t.accumulate)] if t.progress else callbacks
 
 
-def _evaluator(resolved: Resolved, split: Split) -> Evaluator | None:
-    """The evaluation during training; None without one, or where `auto` finds no features, which is said."""
-    c = resolved.config
-    if c.evaluation.n == 0 or c.points:
-        return None
-    reference = Reference(str(c.data["name"]), *split)
+def _evaluation(experiment: Experiment) -> list[L.Callback]:
+    """The evaluation during training; none where `auto` finds no features, which is said."""
+    c = experiment.config
+    evaluation = Evaluation(experiment, n=c.evaluation.n)
     try:
-        features = build_features(resolved, reference)
-    except UserError as error:
+        evaluator = evaluation.evaluator
+    except NoFeaturesError as error:
         if c.features["name"] != "auto":
             raise
         print(f"No evaluation during training: the data have no labels for a classifier, and {error}")
-        return None
-    return build_evaluator(resolved, features, reference, c.evaluation.n)
+        return []
+    settings = {
+        "sampler": part_of(c, "preview"),
+        "continuous": c.continuous,
+        "labels": experiment.resolved.plain()["labels"],
+        "weights": "ema",
+    }
+    return [Evaluate(evaluator, experiment.preview, c.evaluation.n, c.seed, c.evaluation.every, settings)]
 
 
-def build_trainer(resolved: Resolved, callbacks: list[L.Callback], folder: Path | None = None) -> L.Trainer:
-    """Lightning's trainer, of a run that goes on in a folder or begins in the next one.
+def build_trainer(experiment: Experiment, callbacks: list[L.Callback], folder: Path | None = None) -> L.Trainer:
+    """Lightning's trainer, of a run that resumes in a folder or starts in the next one.
 
     Raises:
         UserError: when Lightning refuses the settings, processes do not divide the batch size, or another training
             writes to the folder.
     """
-    c, t = resolved.config, resolved.config.trainer
+    c, t = experiment.config, experiment.config.trainer
     _quiet()
     with nullcontext(folder) if folder else _new_folder(Path(c.out) / Path(c.exp).stem) as place:
         for callback in callbacks if is_first() else []:
             if isinstance(callback, Checkpoints):
-                callback.lock(place)
-        try:
-            trainer = L.Trainer(
-                accelerator=t.accelerator,
-                devices=int(t.devices) if t.devices.lstrip("-").isdigit() else t.devices,
-                num_nodes=t.num_nodes,
-                # gradients that are parts of the messages need not be copied into them
-                strategy=DDPStrategy(gradient_as_bucket_view=True) if t.strategy == "ddp" else t.strategy,
-                precision=t.precision,  # type: ignore[arg-type]
-                logger=_loggers(resolved, place),
-                callbacks=callbacks,
-                plugins=[AsyncCheckpointWriter(AtomicCheckpointIO(t.keep))],
-                max_steps=t.max_steps,
-                max_epochs=-1,
-                accumulate_grad_batches=t.accumulate,
-                gradient_clip_val=c.optimizer.clip,
-                val_check_interval=min(c.validation.every, t.max_steps) * t.accumulate,
-                check_val_every_n_epoch=None,
-                num_sanity_val_steps=0,
-                log_every_n_steps=min(t.log_every, t.max_steps),
-                enable_progress_bar=t.progress,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-            )
-        except (
-            ValueError,
-            TypeError,
-            RuntimeError,
-            ImportError,
-            L.fabric.utilities.exceptions.MisconfigurationException,
-        ) as e:
-            raise UserError(f"Lightning refuses the settings of trainer: {e}") from e
+                callback.lock.acquire(place)
+        trainer = _lightning_trainer(experiment, callbacks, place)
         ranks = trainer.world_size
         if t.batch_size % ranks:
             raise UserError(f"trainer.batch_size={t.batch_size} must be a multiple of the {ranks} processes")
         if c.validation.n < ranks:
             raise UserError(f"validation.n={c.validation.n} must be at least the number of processes, {ranks}")
-        if is_first():  # before anything else: what is killed from here on goes on in this folder, as this run
-            write_text(place / "config.yaml", config.to_yaml(resolved.plain()))
+        if is_first():  # before anything else: what is killed from here on resumes in this folder, as this run
+            write_text(place / "config.yaml", config.to_yaml(experiment.resolved.plain()))
             for logger in trainer.loggers:
                 if isinstance(logger, ResilientWandbLogger):
                     logger.keep_id()
         return trainer
+
+
+def _lightning_trainer(experiment: Experiment, callbacks: list[L.Callback], folder: Path) -> L.Trainer:
+    c, t = experiment.config, experiment.config.trainer
+    try:
+        return L.Trainer(
+            accelerator=t.accelerator,
+            devices=int(t.devices) if t.devices.lstrip("-").isdigit() else t.devices,
+            num_nodes=t.num_nodes,
+            # gradients that are views of DDP's buckets need not be copied into them
+            strategy=DDPStrategy(gradient_as_bucket_view=True) if t.strategy == "ddp" else t.strategy,
+            precision=t.precision,  # type: ignore[arg-type]
+            logger=_loggers(experiment, folder),
+            callbacks=callbacks,
+            plugins=[AsyncCheckpointWriter(AtomicCheckpointIO(t.keep))],
+            max_steps=t.max_steps,
+            max_epochs=-1,
+            accumulate_grad_batches=t.accumulate,
+            gradient_clip_val=c.optimizer.clip,
+            val_check_interval=min(c.validation.every, t.max_steps) * t.accumulate,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=min(t.log_every, t.max_steps),
+            enable_progress_bar=t.progress,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+        raise UserError(f"Lightning refuses the settings of trainer: {error}") from error
 
 
 @contextmanager
@@ -162,8 +163,8 @@ def _new_folder(parent: Path) -> Iterator[Path]:
         raise
 
 
-def _loggers(resolved: Resolved, folder: Path) -> list[Logger]:
-    c = resolved.config
+def _loggers(experiment: Experiment, folder: Path) -> list[Logger]:
+    c = experiment.config
     loggers: list[Logger] = [MetricsLogger(folder.parent.parent, folder.parent.name, folder.name)]
     mode = _wandb_mode(c.logger.wandb)
     if mode != "off":
@@ -173,7 +174,7 @@ def _loggers(resolved: Resolved, folder: Path) -> list[Logger]:
                 name=f"{folder.parent.name}/{folder.name}",
                 project=c.logger.project,
                 mode=mode,
-                config=resolved.plain(),
+                config=experiment.resolved.plain(),
             )
         )
     if c.logger.tensorboard:
@@ -204,12 +205,12 @@ def _in_netrc(host: str) -> bool:
 
 
 def _quiet() -> None:
-    """Keeps Lightning's advice and what does not concern this project's runs off the screen."""
+    """Silences Lightning's advice that does not apply to this project's runs."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
         ".*in eval mode at the start of training.*",  # the averaged weights
-        ".*your dataloader is not resumable.*",  # its order is: ImageData starts it at the right step
+        ".*your dataloader is not resumable.*",  # ImageData starts at the right step
         ".*The dirpath has changed.*",
         ".*when using `ckpt_path`, callbacks.*",  # another evaluation than before is no mistake
         ".*exists and is not empty.*",  # config.yaml is in the run folder before the first metric

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from score_lightning.config.schema import Config
+from score_lightning.config import Config
+from score_lightning.config import Figure as Spec
 from score_lightning.data.toy import MIXTURES
 from score_lightning.errors import UserError
 from score_lightning.figures.fields import langevin, manifold, objectives, rare, score_field
@@ -44,13 +45,13 @@ FIGURES = {
 }
 
 
-def check_figure(config: Config) -> None:
+def check_figure(figure: Spec, config: Config) -> None:
     """Refuses a figure that cannot be drawn of a configuration's points and variants.
 
     Raises:
         UserError: with what it needs.
     """
-    name, kind = config.figure, FIGURES.get(str(config.figure))
+    name, kind = figure.name, FIGURES.get(str(figure.name))
     if kind is None:
         raise UserError(f"figure must be one of {', '.join(FIGURES)}, or null; got {name}")
     if config.points != kind.points:
@@ -59,7 +60,7 @@ def check_figure(config: Config) -> None:
         raise UserError(
             f"figure {name} needs data.set to be one of {', '.join(MIXTURES)}; got {config.data.get('set')}"
         )
-    models = max(1, len(config.variants))
+    models = max(1, len(figure.variants))
     if kind.models not in (None, models):
         raise UserError(f"figure {name} compares {kind.models} models; got {models} in variants")
     if config.trainer.devices != "1":

@@ -1,6 +1,8 @@
 """metrics.csv, the log of a run, whose rows its checkpoints keep."""
 
+import csv
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
@@ -45,3 +47,10 @@ class MetricsLogger(CSVLogger):
         for row in rows:
             super().log_metrics({name: value for name, value in row.items() if name != "step"}, row["step"])
         self.save()
+
+
+def read_losses(path: Path) -> list[tuple[int, float]]:
+    """(step, training loss) of a run's metrics.csv."""
+    with path.open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
+    return [(int(row["step"]), float(row["train/loss"])) for row in rows]

@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor
 from torch import Tensor
 
 from score_lightning.evaluation.evaluator import Evaluator
@@ -59,18 +58,6 @@ class Periodic(L.Callback):
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
         """What happens."""
         raise NotImplementedError
-
-
-class LearningRate(LearningRateMonitor):
-    """Logs the learning rate once per optimizer step, however many batches it accumulates."""
-
-    def __init__(self) -> None:
-        super().__init__("step")
-
-    def on_train_batch_start(self, trainer: L.Trainer, *place: Any) -> None:
-        """Logs it before the first batch of a step."""
-        if place[-1] % trainer.accumulate_grad_batches == 0:  # the number of the batch
-            super().on_train_batch_start(trainer, *place)
 
 
 class SampleGrid(Periodic):

@@ -1,6 +1,6 @@
 """Adam, in one pass over memory, and its schedule of learning rates."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +10,22 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class AdamSettings:
-    """Adam with a linear warm-up over `warmup` steps and, with `decay_steps`, a linear fall to 0 at that step."""
+    """Adam with a linear warm-up over `warmup` steps and, with `decay_steps`, a linear decay to 0 at that step.
+
+    Raises:
+        ValueError: when lr is not positive, or betas are not two numbers in [0, 1).
+    """
 
     lr: float = 2e-4
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Sequence[float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
     warmup: int = 0
     decay_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0 or len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"needs lr > 0 and two betas in [0, 1), got {self.lr} and {list(self.betas)}")
 
     def factor(self, step: int) -> float:
         """What the learning rate is multiplied by in step 0, 1, ..."""
@@ -93,8 +101,12 @@ class Adam(torch.optim.Adam):
         weight_decay: float,
     ) -> None:
         super().__init__(parameters, lr, betas, eps, weight_decay, fused=True)
-        self.divisor: Tensor | None = None  # float32, of the next step's gradient
-        self._found: tuple[list[int], list[tuple[dict[str, Any], Alike]]] = [], []
+        self._divisor: Tensor | None = None
+        self._groups: tuple[list[int], list[tuple[dict[str, Any], Alike]]] = [], []
+
+    def divide_next_gradient(self, divisor: Tensor) -> None:
+        """Has the next step divide the gradient by a float32 number (), in its one pass over memory."""
+        self._divisor = divisor
 
     def state_dict(self) -> dict[str, Any]:
         """torch's: each parameter has a count of its own."""
@@ -105,7 +117,7 @@ class Adam(torch.optim.Adam):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Goes on as a copy, or with the moments of a checkpoint."""
         super().__setstate__(state)
-        self.divisor, self._found = None, ([], [])
+        self._divisor, self._groups = None, ([], [])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -114,7 +126,7 @@ class Adam(torch.optim.Adam):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group, alike in self._groups():
+        for group, alike in self._trained():
             alike.step += 1
             torch._fused_adam_(
                 alike.weights,
@@ -130,17 +142,17 @@ class Adam(torch.optim.Adam):
                 eps=group["eps"],
                 amsgrad=False,
                 maximize=False,
-                grad_scale=self.divisor,
+                grad_scale=self._divisor,
             )
-        self.divisor = None
+        self._divisor = None
         return loss
 
-    def _groups(self) -> list[tuple[dict[str, Any], Alike]]:
+    def _trained(self) -> list[tuple[dict[str, Any], Alike]]:
         """What has a gradient; found anew where that is something else than in the last step."""
         learning = [p.data_ptr() for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if learning != self._found[0]:
-            self._found = learning, [(group, alike) for group in self.param_groups for alike in self._alike(group)]
-        return self._found[1]
+        if learning != self._groups[0]:
+            self._groups = learning, [(group, alike) for group in self.param_groups for alike in self._alike(group)]
+        return self._groups[1]
 
     def _alike(self, group: dict[str, Any]) -> Iterable[Alike]:
         """Those of a group with a gradient."""

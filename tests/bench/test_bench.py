@@ -14,7 +14,8 @@ from score_lightning.bench import trainer as loop
 from score_lightning.bench.settings import Settings, sizes
 from score_lightning.bench.timing import Timing, alternate
 from score_lightning.data.images import ImageSet
-from score_lightning.experiment import build, trainer
+from score_lightning.experiment import trainer
+from score_lightning.experiment.build import Experiment
 from score_lightning.tracking.dashboard import training_flops
 
 
@@ -69,7 +70,7 @@ def test_a_table_is_the_same_after_json():
 @pytest.mark.parametrize("which", [0, 1])
 def test_the_step_is_that_of_train(which):
     size = sizes(Settings(quick=True))[which]
-    mine, theirs = ours.build_module(size), build.build_module(size.resolved)
+    mine, theirs = ours.build_module(size), Experiment(size.resolved, training=True).module
     assert [p.stride() for p in mine.parameters()] == [p.stride() for p in theirs.parameters()]
     assert mine._adam == theirs._adam
     assert mine._augmentation == theirs._augmentation
@@ -79,14 +80,15 @@ def test_the_step_is_that_of_train(which):
 
 def test_bare_steps_are_those_of_a_training(tmp_path):
     size = replace(sizes(Settings(quick=True))[1], batch=1)
-    mine, theirs = ours.build_module(size), build.build_module(size.resolved)
+    mine, theirs = ours.build_module(size), Experiment(size.resolved, training=True).module
     mine.load_state_dict(theirs.state_dict())
     step = ours.build_step(size, "32-true", "cpu", mine)
     for _ in range(4):
         step()
     resolved = loop.configure(size, 4, tmp_path)
     images = ImageSet(size.images()), ImageSet(size.images())
-    trainer.build_trainer(resolved, []).fit(theirs, build.build_data(resolved, images))
+    experiment = Experiment(resolved, training=True, split=images)
+    trainer.build_trainer(experiment, []).fit(theirs, experiment.data)
     torch.testing.assert_close(mine.state_dict(), theirs.state_dict(), rtol=0, atol=1e-6)
 
 
@@ -145,6 +147,6 @@ def test_costs_on_paper():
     assert cost.efficiency(64, 0.5) < 0.1
     assert cost.hours(0.5) == pytest.approx(64 * 1000 * 3e9 / 156e12 / 3600)
     measured = scaling.cost_of(config.load([], "ddpm_digits"))
-    counted = training_flops(build.build_model(config.load([], "ddpm_digits")), (1, 8, 8))
+    counted = training_flops(Experiment(config.load([], "ddpm_digits")).model, (1, 8, 8))
     assert (measured.flops, measured.batch, measured.steps) == (counted, 64, 2400)
     assert "| ddpm_cifar | 1.0 | 3.0 | 64 | 1,000 |" in scaling.page([cost], 0.3)

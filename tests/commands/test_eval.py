@@ -110,7 +110,7 @@ def test_settings_hold_for_every_sampler_of_a_list(ckpt, tmp_path):
 def test_raw_weights_are_evaluated_where_asked_for(ckpt, tmp_path):
     state = torch.load(ckpt, weights_only=True)["state_dict"]
     for weights, prefix in {"ema": "average.model", "raw": "model"}.items():
-        model = checkpoint.open_changed(ckpt, [], weights)[0]
+        model = checkpoint.open_checkpoint(ckpt, [], weights).experiment.model
         assert torch.equal(model.net.conv_out.weight, state[f"{prefix}.net.conv_out.weight"])
     evaluate.main([f"ckpt={ckpt}", "weights=raw", *FAST, "n=20", f"out={tmp_path}"])
     assert metrics(tmp_path)[1]["weights"] == "raw"

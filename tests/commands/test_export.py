@@ -73,7 +73,7 @@ def test_a_bare_file_is_of_the_recipes_network_and_averages_are_taken(tmp_path, 
     x, t = torch.randn(1, 3, 32, 32), torch.tensor([500])
     with torch.no_grad():
         assert torch.equal(bare(x, t).eps, averaged(x, t).eps)
-    raw, _, _ = checkpoint.open_changed(tmp_path / "b.ckpt", [], "raw")
+    raw = checkpoint.open_checkpoint(tmp_path / "b.ckpt", [], "raw").experiment.model
     assert not any(p.any() for p in raw.parameters())
 
 

@@ -10,7 +10,8 @@ import torch
 
 from score_lightning import cli, config, export, import_weights, sample, suggest_noise, train
 from score_lightning import eval as evaluate
-from score_lightning.experiment import build, catalog, sweeping
+from score_lightning.experiment import catalog, sweeping
+from score_lightning.experiment.build import Experiment
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -76,7 +77,7 @@ def test_commands_are_understood(words):
     exp = own.get("exp", "ddpm_digits_labels" if "labels" in " ".join(others) else "ddpm_digits")
     same, points = evaluate.split_sweep(others)
     for point in points:
-        assert build.build_generator(config.load([*same, *point], exp))
+        assert Experiment(config.load([*same, *point], exp)).generator()
 
 
 def test_table_lists_every_experiment_with_its_parameters():

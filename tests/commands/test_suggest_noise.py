@@ -8,7 +8,7 @@ from support import fails
 
 from score_lightning import config, suggest_noise
 from score_lightning.config import registry
-from score_lightning.experiment import build
+from score_lightning.experiment.build import Experiment
 
 
 def test_suggestions_can_be_pasted(capsys):
@@ -18,7 +18,7 @@ def test_suggestions_can_be_pasted(capsys):
     resolved = config.load(words, "ncsn_digits")
     schedule = registry.build_part(resolved, "schedule", {})
     assert schedule.levels == int(shown.split("L  ")[1].split()[0])
-    assert build.build_generator(resolved).sampler.corrector.steps == 3
+    assert Experiment(resolved).generator().sampler.corrector.steps == 3
     assert "300 images of 64 dimensions in [0, 1]" in shown
 
 

@@ -10,7 +10,7 @@ from score_lightning import config
 from score_lightning.data.pixels import Coordinates
 from score_lightning.data.toy import MIXTURES, SETS, draw
 from score_lightning.errors import UserError
-from score_lightning.experiment import build
+from score_lightning.experiment.build import Experiment
 
 
 def points(name, n=20_000):
@@ -71,11 +71,11 @@ def test_points_are_a_function_of_the_generator(name):
 
 def test_unknown_sets_and_dimensions_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match="got 'spiral'"):
-        build.build_images(config.load(["data.set=spiral"], "toy_rings"))
+        _ = Experiment(config.load(["data.set=spiral"], "toy_rings")).split
     with pytest.raises(UserError, match=r"data of shape \(2,\), the model takes \(1,\): set points"):
-        build.build_images(config.load(["points=1"], "toy_rings"))
+        _ = Experiment(config.load(["points=1"], "toy_rings")).split
     with pytest.raises(UserError, match=r"images\.size must be positive"):
-        build.build_model(config.load(["points=0"], "toy_rings"))
+        _ = Experiment(config.load(["points=0"], "toy_rings")).model
 
 
 def test_coordinates_are_left_as_they_are():

@@ -7,7 +7,7 @@ from score_lightning import config
 from score_lightning.config import registry
 from score_lightning.config.registry import keyword_types
 from score_lightning.errors import UserError
-from score_lightning.experiment import build
+from score_lightning.experiment.build import Experiment
 from score_lightning.samplers import Ancestral, AnnealedLangevin
 
 PARAMETERS = {"ddpm_cifar": 35_746_307, "ncsn_cifar": 30_117_635, "ncsn_celeba": 30_117_635}
@@ -20,14 +20,14 @@ def test_every_experiment_builds_and_takes_a_step_of_its_loss(name):
         resolved = config.load(
             ["net.channels=32" if resolved.config.net["name"] == "unet" else "net.channels=16"], name
         )
-    module = build.build_module(resolved)
-    c = resolved.config
+    experiment = Experiment(resolved, training=True)
+    module, c = experiment.module, resolved.config
     if name in PARAMETERS:
         assert sum(p.numel() for p in module.model.parameters()) == PARAMETERS[name]
-    x_0 = torch.rand(1, *build.shape_of(c))
+    x_0 = torch.rand(1, *experiment.shape)
     loss = module._objective(module.model, x_0, module._objective.draw_t(module.model.schedule, torch.rand(1)))
     assert torch.isfinite(loss).all()
-    generator = build.build_generator(resolved, "preview")
+    generator = experiment.preview
     assert generator.shape == x_0.shape[1:]
     if not c.points:
         assert (generator.sampler.clip is None) == name.startswith(("ncsn_", "ncsnv2", "edm"))
@@ -54,15 +54,15 @@ def test_every_part_is_built_from_its_file(kind):
 
 def test_experiments_are_the_methods_of_the_papers():
     ncsn, ddpm = (config.load([], f"{name}_cifar") for name in ("ncsn", "ddpm"))
-    sampler = build.build_generator(ncsn).sampler
+    sampler = Experiment(ncsn).generator().sampler
     assert isinstance(sampler.corrector, AnnealedLangevin)
     assert (sampler.corrector.step_size, sampler.corrector.steps, sampler.denoise) == (2e-5, 100, False)
-    model = build.build_model(ncsn)
+    model = Experiment(ncsn).model
     assert sampler.evaluations(model.schedule) == 1000
     assert model.schedule.start == "uniform"
-    sampler = build.build_generator(ddpm).sampler
+    sampler = Experiment(ddpm).generator().sampler
     assert isinstance(sampler.predictor, Ancestral)
-    assert (sampler.predictor.variance, sampler.clip, sampler.evaluations(build.build_model(ddpm).schedule)) == (
+    assert (sampler.predictor.variance, sampler.clip, sampler.evaluations(Experiment(ddpm).model.schedule)) == (
         "large",
         (-1.0, 1.0),
         1000,
@@ -70,14 +70,14 @@ def test_experiments_are_the_methods_of_the_papers():
 
 
 def test_initial_weights_are_a_function_of_the_seed():
-    one, same, other = (build.build_model(config.load([f"seed={s}"], "ddpm_digits")) for s in (1, 1, 2))
+    one, same, other = (Experiment(config.load([f"seed={s}"], "ddpm_digits")).model for s in (1, 1, 2))
     assert torch.equal(one.net.conv_in.weight, same.net.conv_in.weight)
     assert not torch.equal(one.net.conv_in.weight, other.net.conv_in.weight)
 
 
 def _build(words):
     resolved = config.load(words, "ddpm_digits")
-    return build.build_module(resolved), build.build_generator(resolved)
+    return Experiment(resolved, training=True).module, Experiment(resolved).generator()
 
 
 @pytest.mark.parametrize(
@@ -126,4 +126,4 @@ def test_mistakes_are_refused_when_the_run_is_built(words, message):
 
 def test_missing_values_of_a_part_are_named():
     with pytest.raises(UserError, match=r"data folder needs data\.path=…"):
-        build.build_images(config.load(["data=folder"], "ddpm_digits"))
+        _ = Experiment(config.load(["data=folder"], "ddpm_digits")).split

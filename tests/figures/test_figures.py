@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from score_lightning import config, sample, train
 from score_lightning import eval as evaluate
 from score_lightning.data.toy import draw
-from score_lightning.experiment import build
+from score_lightning.experiment.build import Experiment
 from score_lightning.figures import FIGURES, fields, processes
 from score_lightning.figures.trained import arrows, panels, seeded_noise
 from score_lightning.models import GaussianMixtureModel
@@ -23,13 +23,13 @@ QUICK = [
 
 
 def test_every_figure_has_an_experiment():
-    assert {config.load([], name).config.figure for name in TOYS} == set(FIGURES)
+    assert {config.load([], name).figure.name for name in TOYS} == set(FIGURES)
 
 
 @pytest.mark.parametrize("name", TOYS)
 def test_every_toy_trains_and_draws_its_figure(name, tmp_path, capsys):
-    own = config.load([], name).config
-    few = ["sampler.steps=3"] if own.sampler["name"] != "ancestral" else []
+    resolved = config.load([], name)
+    few = ["sampler.steps=3"] if resolved.config.sampler["name"] != "ancestral" else []
     train.main([f"exp={name}", *QUICK, *few, f"out={tmp_path}"])
     folder = tmp_path / name / "0"
     with Image.open(folder / "figure.png") as figure:
@@ -37,7 +37,7 @@ def test_every_toy_trains_and_draws_its_figure(name, tmp_path, capsys):
     assert (folder / "samples/step_0000006.png").is_file()
     assert (folder / "checkpoints/last.ckpt").is_file()
     assert f"Figure: {folder / 'figure.png'}" in capsys.readouterr().out
-    others = [label for label, words in own.variants.items() if words]
+    others = [label for label, words in resolved.figure.variants.items() if words]
     assert sorted(p.name for p in folder.glob("variants/*")) == sorted(label.replace(" ", "_") for label in others)
 
 
@@ -131,5 +131,5 @@ def test_distances_are_those_of_wasserstein():
 
 
 def test_a_model_of_points_has_their_dimensions():
-    model = build.build_model(config.load([], "toy_ddpm"))
+    model = Experiment(config.load([], "toy_ddpm")).model
     assert model(torch.zeros(3, 1), torch.tensor(5)).score.shape == (3, 1)

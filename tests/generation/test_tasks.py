@@ -13,7 +13,7 @@ from score_lightning import eval as evaluate
 from score_lightning.data.images import Shape
 from score_lightning.data.pixels import PixelRange
 from score_lightning.errors import UserError
-from score_lightning.experiment import build
+from score_lightning.experiment.build import Experiment
 from score_lightning.generation.tasks import interpolation, read_known
 
 
@@ -61,19 +61,19 @@ def test_labels_choose_what_is_drawn_and_guidance_exaggerates_it(labelled, tmp_p
 
 def test_without_a_label_image_i_has_label_i_modulo_their_number(labelled, tmp_path):
     sample.main([f"ckpt={labelled}", "n=12", f"out={tmp_path / 'all'}"])
-    model, resolved, _ = checkpoint.open_changed(labelled, [])
-    batch = build.build_generator(resolved, label=2).batch(model, [2], 0)
+    experiment = checkpoint.open_checkpoint(labelled, []).experiment
+    batch = experiment.generator(label=2).batch(experiment.model, [2], 0)
     found = torch.from_numpy(drawn(tmp_path / "all")[2]).permute(2, 0, 1).int()
     assert (found - batch.images[0].int()).abs().max() <= 1  # another batch size
 
 
 def test_guidance_counts_both_evaluations(labelled):
-    model, resolved, _ = checkpoint.open_changed(labelled, ["labels.guidance=1", "sampler.steps=5"])
-    assert build.build_generator(resolved).evaluations(model) == 10
+    experiment = checkpoint.open_checkpoint(labelled, ["labels.guidance=1", "sampler.steps=5"]).experiment
+    assert experiment.generator().evaluations(experiment.model) == 10
 
 
 def test_dropped_labels_are_a_share_and_the_rest_stays():
-    module = build.build_module(config.load(["labels.drop=0.25"], "ddpm_digits_labels"))
+    module = Experiment(config.load(["labels.drop=0.25"], "ddpm_digits_labels"), training=True).module
     from score_lightning.runtime.randomness import BatchNoise
 
     labels = torch.arange(10).repeat(2000)
@@ -85,8 +85,8 @@ def test_dropped_labels_are_a_share_and_the_rest_stays():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["labels.guidance=2"], "labels.guidance=2 needs a model that is told labels"),
-        (["label=3"], "label=K needs a model that is told labels"),
+        (["labels.guidance=2"], "labels.guidance=2 needs a model conditioned on labels"),
+        (["label=3"], "label=K needs a model conditioned on labels"),
         (["task=paint"], "task must be one of inpaint, colorize, upsample, interpolate"),
         (["image=x.png"], "image=… goes with task="),
         (["task=inpaint", "image=x.png"], "task=inpaint needs mask=FILE"),
@@ -124,9 +124,9 @@ def test_a_label_that_is_none_is_refused(labelled, tmp_path, capsys, monkeypatch
     ("words", "message"),
     [
         (["labels.classes=5"], "needs images with that many labels; these have 10"),
-        (["labels.classes=10", "net=mlp", "conditioning=log_sigma"], "net mlp cannot be told labels"),
-        (["labels.guidance=1"], "needs a model that is told labels"),
-        (["labels.classes=10", "labels.drop=0", "labels.guidance=1"], "trained without labels, too"),
+        (["labels.classes=10", "net=mlp", "conditioning=log_sigma"], "net mlp cannot take labels"),
+        (["labels.guidance=1"], "needs a model conditioned on labels"),
+        (["labels.classes=10", "labels.drop=0", "labels.guidance=1"], "also trained without labels"),
         (["labels.classes=10", "labels.drop=1"], "labels.drop must lie between 0 and 1"),
         (["labels.classes=10", "net.name=unett"], "did you mean unet?"),
         (["objective=hybrid"], "objective hybrid needs learned variances: train with net.learned_variance=true"),
@@ -189,7 +189,7 @@ def test_interpolation_starts_and_ends_with_the_pictures(ckpt, tmp_path):
 
 
 def test_networks_of_levels_have_no_latents():
-    model = build.build_model(config.load(["net.channels=8", "net.groups=4"], "ncsn_digits")).eval()
+    model = Experiment(config.load(["net.channels=8", "net.groups=4"], "ncsn_digits")).model.eval()
     with pytest.raises(UserError, match="visits the levels of a discrete schedule only"):
         interpolation(model, torch.zeros(2, 1, 8, 8, dtype=torch.uint8), 3, PixelRange(0, 1))
 
@@ -202,9 +202,10 @@ def test_a_discrete_model_is_sampled_between_its_levels(ckpt, tmp_path):
 
 
 def test_evaluations_of_adaptive_steps_are_counted(ckpt):
-    model, resolved, _ = checkpoint.open_changed(ckpt, ["sampler=probability_flow", "continuous=true"])
+    experiment = checkpoint.open_checkpoint(ckpt, ["sampler=probability_flow", "continuous=true"]).experiment
+    model, plain = experiment.model, experiment.resolved.plain()
     loose, strict = (
-        build.build_generator(config.change(resolved.plain(), "x", [f"sampler.{k}={tol}" for k in ("rtol", "atol")]))
+        Experiment(config.change(plain, "x", [f"sampler.{k}={tol}" for k in ("rtol", "atol")])).generator()
         for tol in (1e-2, 1e-4)
     )
     assert 8 < loose.evaluations(model) < strict.evaluations(model)

@@ -21,11 +21,11 @@ from support import QUICK, assert_same_state, fails, run, state
 from score_lightning import checkpoint, cli, train
 from score_lightning.data.images import ImageSet
 from score_lightning.errors import NonFiniteError, UserError
-from score_lightning.experiment import build
+from score_lightning.experiment import train as experiment_train
 from score_lightning.objectives import ImportanceSampled
 from score_lightning.runtime.startup import is_first
-from score_lightning.training import checkpointing
-from score_lightning.training.checkpointing import AsyncCheckpointWriter, AtomicCheckpointIO
+from score_lightning.training import stopping
+from score_lightning.training.checkpoint_io import AsyncCheckpointWriter, AtomicCheckpointIO
 from score_lightning.training.module import ScoreModule
 
 BARE = ["evaluation.n=0", "samples.n=0", "trainer.checkpoint_every=1"]
@@ -81,9 +81,9 @@ def test_a_truncated_checkpoint_is_named_and_passed_over(tmp_path, capsys):
     os.utime(newest)
     run(tmp_path / "b", *BARE, "trainer.max_steps=4", "resume=auto")
     printed = capsys.readouterr().out
-    assert f"passed over: {newest} is truncated" in printed
+    assert f"skipped: {newest} is truncated" in printed
     assert steps_in(folder) == [3, 4]
-    assert "going on from" in printed
+    assert "resuming from" in printed
     assert "step_0000002.ckpt" in printed
     assert_same_state(state(whole), state(folder))
 
@@ -204,10 +204,10 @@ def poisoned(monkeypatch, at, parameter=False):
         if parameter:
             self.model.net.conv_in.bias.register_hook(lambda g: g * float("nan"))
             return loss
-        t, losses = self._last
+        t, losses = self.last
         losses = losses.clone()
         losses[3] = float("nan")
-        self._last = (t, losses)
+        self.last = (t, losses)
         return loss * float("nan")
 
     monkeypatch.setattr(ScoreModule, "training_step", broken)
@@ -235,7 +235,7 @@ def test_a_set_number_of_bad_steps_is_skipped(tmp_path, monkeypatch, capsys):
     poisoned(monkeypatch, {2})
     # a skipped step counts as one: step 2 of the optimizer is tried once
     folder = run(tmp_path, *BARE, "trainer.max_steps=4", "trainer.skip_nonfinite=1", "trainer.keep=9")
-    assert "skipped, as 0 more may be" in capsys.readouterr().out
+    assert "skipped, 0 more may be" in capsys.readouterr().out
     before, after = (torch.load(folder / f"checkpoints/step_000000{i}.ckpt", weights_only=True) for i in (1, 2))
     for name, value in before["state_dict"].items():
         if name.startswith("model."):
@@ -296,7 +296,7 @@ def test_a_loss_that_is_not_finite_never_reaches_importance_sampling(tmp_path, m
 
 
 def test_signals_before_the_first_step_leave_with_75(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(build, "build_images", lambda *_: os.kill(os.getpid(), signal.SIGUSR1) or time.sleep(1))
+    monkeypatch.setattr(experiment_train, "fit", lambda *_: os.kill(os.getpid(), signal.SIGUSR1) or time.sleep(1))
     monkeypatch.setattr(sys, "argv", ["x", "exp=ddpm_digits", *QUICK, f"out={tmp_path}"])
     with pytest.raises(SystemExit) as stopped:
         cli.run(train.main, train.usage)
@@ -372,7 +372,7 @@ def test_one_training_writes_to_a_folder(tmp_path, monkeypatch, capsys):
     opened = os.open(folder, os.O_RDONLY)
     fcntl.flock(opened, fcntl.LOCK_EX)
     words = ["exp=ddpm_digits", *QUICK, *BARE, "trainer.max_steps=3", f"out={tmp_path}", "resume=auto"]
-    monkeypatch.setattr(checkpointing, "PATIENCE", 0.0)
+    monkeypatch.setattr(stopping, "PATIENCE", 0.0)
     log = (folder / "metrics.csv").read_bytes()
     assert f"another training is writing to {folder}" in fails(train, words, capsys, monkeypatch)
     assert (folder / "metrics.csv").read_bytes() == log

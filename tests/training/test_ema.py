@@ -4,12 +4,12 @@ import torch
 from torch.testing import assert_close
 
 from score_lightning import config
-from score_lightning.experiment import build
+from score_lightning.experiment.build import Experiment
 from score_lightning.training.ema import WeightAverage
 
 
 def test_average_equals_its_definition_with_and_without_warmup():
-    model = build.build_model(config.load([], "ddpm_digits"))
+    model = Experiment(config.load([], "ddpm_digits")).model
     for warmup in (True, False):
         average, weight = WeightAverage(model, 0.9, warmup), model.net.conv_in.weight
         expected = weight.detach().clone()
@@ -23,7 +23,7 @@ def test_average_equals_its_definition_with_and_without_warmup():
 
 
 def test_the_half_life_of_the_average_grows_with_the_steps_as_in_edm():
-    model = build.build_model(config.load([], "ddpm_digits"))
+    model = Experiment(config.load([], "ddpm_digits")).model
     average, weight = WeightAverage(model, 0.5 ** (1 / 3), warmup=False, ramp=0.05), model.net.conv_in.weight
     expected = weight.detach().clone()
     for step in range(1, 100):
@@ -39,7 +39,7 @@ def test_the_half_life_of_the_average_grows_with_the_steps_as_in_edm():
 
 
 def test_frozen_frequencies_are_copied_to_the_average():
-    model = build.build_model(config.load(["net.channels=16", "net.blocks=1"], "ncsnpp_ve_cifar_continuous"))
+    model = Experiment(config.load(["net.channels=16", "net.blocks=1"], "ncsnpp_ve_cifar_continuous")).model
     average = WeightAverage(model, 0.999)
     model.net.fourier.frequencies.data.mul_(2)
     average.update(model, 1)
@@ -47,7 +47,7 @@ def test_frozen_frequencies_are_copied_to_the_average():
 
 
 def test_a_decay_of_zero_keeps_the_weights_themselves():
-    model = build.build_model(config.load([], "ddpm_digits"))
+    model = Experiment(config.load([], "ddpm_digits")).model
     average = WeightAverage(model, 0.0)
     torch.nn.init.normal_(model.net.conv_in.weight)
     average.update(model, 1)
@@ -55,7 +55,7 @@ def test_a_decay_of_zero_keeps_the_weights_themselves():
 
 
 def test_the_average_stays_in_evaluation_mode():
-    average = WeightAverage(build.build_model(config.load(["net.dropout=0.5"], "ddpm_digits")), 0.9)
+    average = WeightAverage(Experiment(config.load(["net.dropout=0.5"], "ddpm_digits")).model, 0.9)
     average.train()
     assert not any(module.training for module in average.modules())
     assert not any(p.requires_grad for p in average.parameters())

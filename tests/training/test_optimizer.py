@@ -144,7 +144,7 @@ def test_the_count_of_steps_comes_to_the_weights_from_a_plain_checkpoint():
     for p in net.parameters():
         p.grad = torch.zeros_like(p)
     assert {state["step"].device.type for state in optimizer.state.values()} == {"cpu"}
-    optimizer._groups()
+    optimizer._trained()
     assert {state["step"].device.type for state in optimizer.state.values()} == {"meta"}
 
 
@@ -157,7 +157,7 @@ def test_the_divisor_divides_one_gradient(precision):
             optimizer.zero_grad()
             net(torch.ones(2, 3, 5, 5, dtype=precision) * number).square().sum().backward()
             if divisor and optimizer is mine:
-                mine.divisor = torch.tensor(divisor)
+                mine.divide_next_gradient(torch.tensor(divisor))
             elif divisor:
                 for p in net.parameters():
                     p.grad /= divisor

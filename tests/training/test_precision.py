@@ -5,8 +5,8 @@ import torch
 from support import run
 
 from score_lightning import config
-from score_lightning.runtime import processes
-from score_lightning.training.module import read_losses
+from score_lightning.experiment import train as experiment_train
+from score_lightning.tracking.csv import read_losses
 
 NCSNPP = ["net=ncsnpp", "net.channels=16", "net.multipliers=[1,2]", "net.blocks=1", "net.attention=[4]"]
 SMALL = {
@@ -41,7 +41,7 @@ def test_every_network_trains_in_mixed_precision(name, tmp_path):
 
 @pytest.mark.parametrize(("unit", "chosen"), [("amx_bf16", "bf16-mixed"), ("", "32-true")])
 def test_auto_is_what_the_hardware_has_and_is_recorded(unit, chosen, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(processes, "bf16_units", lambda device: unit)
+    monkeypatch.setattr(experiment_train, "bf16_units", lambda device: unit)
     words = ["trainer.precision=auto", "trainer.max_steps=1", "samples.n=0", "evaluation.n=0"]
     folder = run(tmp_path, *words)
     assert f"precision: {chosen}" in capsys.readouterr().out

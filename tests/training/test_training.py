@@ -10,9 +10,10 @@ from torch.testing import assert_close
 from score_lightning import config, train
 from score_lightning.data.pixels import PixelRange
 from score_lightning.evaluation.model_losses import LevelLosses
-from score_lightning.experiment import build
-from score_lightning.runtime.randomness import BatchNoise
-from score_lightning.training.module import Augmentation, read_losses
+from score_lightning.experiment.build import Experiment
+from score_lightning.runtime.randomness import BatchNoise, seed_dropout
+from score_lightning.tracking.csv import read_losses
+from score_lightning.training.module import Augmentation
 
 IMAGES = torch.arange(2 * 1 * 4 * 4, dtype=torch.uint8).view(2, 1, 4, 4).repeat(500, 1, 1, 1)
 
@@ -50,7 +51,7 @@ def validate(module, *batches):
 
 
 def test_validation_uses_the_same_times_and_noise_every_time_and_the_average():
-    module = build.build_module(config.load([], "ddpm_digits"))
+    module = Experiment(config.load([], "ddpm_digits"), training=True).module
     torch.nn.init.normal_(module.average.model.net.conv_out.weight, std=0.1)
     first = validate(module, [0, 1, 2], [11, 12, 13])
     assert module._level_losses.counts.tolist() == [1, 1, 2, 1, 1, 0, 0, 0, 0, 0]
@@ -62,7 +63,7 @@ def test_validation_uses_the_same_times_and_noise_every_time_and_the_average():
 
 
 def test_validation_shows_every_level_alike_and_images_at_changing_levels():
-    module = build.build_module(config.load([], "ddpm_digits"))
+    module = Experiment(config.load([], "ddpm_digits"), training=True).module
     levels = len(module._validation.times)
     numbers = torch.arange(1800)
     level = (numbers + numbers // levels) % levels
@@ -72,18 +73,17 @@ def test_validation_shows_every_level_alike_and_images_at_changing_levels():
 
 
 def test_seeding_dropout_repeats_it_and_does_nothing_for_devices_that_are_not_in_use():
-    module = build.build_module(config.load([], "ddpm_digits"))
     noted = torch.cuda._lazy_seed_tracker.manual_seed_all_cb
-    module._seed_dropout(1)
+    seed_dropout(1, torch.device("cpu"))
     first = torch.rand(3)
-    module._seed_dropout(1)
+    seed_dropout(1, torch.device("cpu"))
     assert torch.equal(torch.rand(3), first)
     assert torch.cuda._lazy_seed_tracker.manual_seed_all_cb is noted
 
 
 @pytest.mark.parametrize("clip", [3.0, 1e9])
 def test_a_gradient_is_clipped_to_its_norm_in_training(clip):
-    module = build.build_module(config.load(["net.channels=16", "net.groups=4"], "ddpm_digits"))
+    module = Experiment(config.load(["net.channels=16", "net.groups=4"], "ddpm_digits"), training=True).module
     module.trainer = L.Trainer(barebones=True, accelerator="cpu")
     optimizer = module.configure_optimizers()["optimizer"]
     other = copy.deepcopy(module.model)

@@ -1,0 +1,166 @@
+"""From a checkpoint, or pictures, to metrics.json, report.html and plots."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from score_lightning import config
+from score_lightning.errors import UserError
+from score_lightning.evaluation.evaluator import Evaluator, batches_of
+from score_lightning.evaluation.model_losses import level_losses, mean_bits
+from score_lightning.evaluation.outputs import Entry, Outputs, describe_run
+from score_lightning.evaluation.report import make_folder
+from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.evaluation import Evaluation, read_images
+from score_lightning.experiment.loading import Opened, image_key, open_checkpoint
+from score_lightning.formats.native import run_folder_of
+from score_lightning.generation.generator import BatchStore
+from score_lightning.models import ScoreModel
+from score_lightning.runtime.files import sha256_of_state
+from score_lightning.runtime.processes import Rank, find_device, launch
+
+
+def evaluate_checkpoint(
+    options: dict[str, Any], overrides: Sequence[str], sweep: Sequence[Sequence[str]], seeds: list[int]
+) -> None:
+    """Evaluates a checkpoint with each sampler of a sweep; see the command's usage for its options.
+
+    Raises:
+        UserError: for a mistake in the options or overrides.
+    """
+    opened = open_checkpoint(options["ckpt"], overrides, options.get("weights", "ema"))
+    experiment, c = opened.experiment, opened.experiment.config
+    if c.points:
+        raise UserError("this model draws points, which have no metrics of images: look at them with sample ckpt=PATH")
+    n = options.get("n", c.evaluation.n or 1000)
+    of_sampler = [override for override in overrides if override.startswith("sampler.")]  # for each sampler of a list
+    points = [_Point(experiment, [*of_sampler, *point], options["ckpt"], n) for point in sweep]
+    device = find_device(options.get("device", "auto"))
+    evaluation = Evaluation(experiment, options.get("reference"), n)
+    evaluator = evaluation.evaluator
+    _check_likelihood(options, evaluation)
+    folder = make_folder(Path(options.get("out", run_folder_of(options["ckpt"]))).expanduser())
+
+    rank, device = launch(device, options.get("devices", 1))
+    experiment.model.to(device)
+    evaluator.prepare(rank, rank.number == 0)
+    entries = [point.evaluate(evaluator, n, seeds, rank, folder) for point in points]
+    settings = {**_settings(options, opened), **describe_run(n, evaluator, rank, device, c.evaluation.batch_size)}
+    title = f"{Path(c.exp).stem}: {n:,} images against {evaluation.reference.name}"
+    outputs = Outputs(folder, title, evaluator, settings, entries, seeds)
+    _add_losses(outputs, options, evaluation, experiment, n, rank)
+    if rank.number == 0:
+        outputs.draw_trajectory(experiment.model, points[0].generator)
+        outputs.write()
+        for store in (store for point in points for store in point.stores):
+            store.clear()
+
+
+def _check_likelihood(options: dict[str, Any], evaluation: Evaluation) -> None:
+    held_out = evaluation.reference.held_out
+    if "likelihood" in options and (held_out is None or not 2 <= options["likelihood"] <= len(held_out)):
+        raise UserError(
+            "likelihood=N needs held-out images: leave out reference=…, or name a data set"
+            if held_out is None
+            else f"likelihood must lie between 2 and the {len(held_out)} held-out images, got {options['likelihood']}"
+        )
+
+
+def _settings(options: dict[str, Any], opened: Opened) -> dict[str, Any]:
+    """What metrics.json says of the model."""
+    experiment = opened.experiment
+    return {
+        "checkpoint": options["ckpt"],
+        "step": opened.step,
+        "weights": options.get("weights", "ema"),
+        "weights_sha256": sha256_of_state(experiment.model.state_dict()),
+        "continuous": experiment.config.continuous,
+        "labels": experiment.resolved.plain()["labels"],
+    }
+
+
+def _add_losses(
+    outputs: Outputs, options: dict[str, Any], evaluation: Evaluation, experiment: Experiment, n: int, rank: Rank
+) -> None:
+    """Adds the validation loss of each level and the likelihood, where held-out images allow them; every rank calls."""
+    c, held_out, size = experiment.config, evaluation.reference.held_out, experiment.config.evaluation.batch_size
+    if held_out is None:
+        return
+    if "reference" not in options:  # the images that training validates on
+        try:
+            loss = evaluation.validation
+        except UserError:  # an objective of discrete levels, of a model that was made continuous
+            if not c.continuous:
+                raise
+        else:
+            triples = max(min(c.validation.n, n), len(loss.times))
+            levels = level_losses(experiment.model, loss, held_out, triples, size, rank)
+            if rank.number == 0:
+                outputs.draw_levels(*levels)
+    if "likelihood" in options:
+        variance, pixels = evaluation.bound_variance, experiment.pixels
+        outputs.add(mean_bits(experiment.model, held_out, options["likelihood"], size, pixels, variance, rank))
+
+
+class _Point:
+    """One point of a sweep: a sampler, and where its images are kept until everything is written."""
+
+    def __init__(self, experiment: Experiment, overrides: Sequence[str], source: str, n: int) -> None:
+        resolved = config.change(experiment.resolved.plain(), source, overrides)
+        self._experiment = experiment.with_config(resolved)
+        self.generator = self._experiment.generator(n=n)
+        self.stores: list[BatchStore] = []
+
+    def evaluate(self, evaluator: Evaluator, n: int, seeds: list[int], rank: Rank, folder: Path) -> Entry:
+        """The results of each seed."""
+        model: ScoreModel = self._experiment.model
+        device, progress = next(model.parameters()).device, rank.number == 0
+        results, start = [], time.monotonic()
+        for seed in seeds:
+            store = BatchStore(folder, image_key(self._experiment, self.generator, seed, device))
+            self.stores.append(store)
+            batches = self.generator(model, n, seed, rank, progress, store)
+            try:
+                results.append(evaluator(batches, rank, shown=100, progress=progress))
+            except UserError:
+                store.clear()  # broken images are of no use
+                raise
+        speed = n * len(seeds) / (time.monotonic() - start)
+        sampler = self._experiment.resolved.plain()["sampler"]
+        return Entry(results, speed, sampler, self.generator.evaluations(model))
+
+
+def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Evaluates pictures that are there already.
+
+    Raises:
+        UserError: for a mistake in the options or overrides.
+    """
+    path = options["images"]
+    images = read_images(path)
+    n = options.get("n", len(images))
+    if not 1 <= n <= len(images):
+        raise UserError(f"{path} holds {len(images)} images; n must lie between 1 and that, got {n}")
+    channels, height, width = images.shape
+    if height != width:
+        raise UserError(f"{path} holds images of {width} x {height} pixels; expected squares")
+    plain = {"exp": "images", "images": {"size": height, "channels": channels}, "trainer": {"max_steps": 1}}
+    experiment = Experiment(config.change(plain, "images=" + path, overrides))
+    device = find_device(options.get("device", "auto"))
+    evaluation = Evaluation(experiment, options["reference"], n)
+    evaluator = evaluation.evaluator
+    folder = make_folder(Path(options.get("out", ".")).expanduser())
+    if folder.resolve() == Path(path).expanduser().resolve():
+        raise UserError(f"{folder} holds the images: results would be images of the next evaluation; set out=DIR")
+
+    rank, device = launch(device, options.get("devices", 1))
+    evaluator.prepare(rank, rank.number == 0)
+    size, start = experiment.config.evaluation.batch_size, time.monotonic()
+    result = evaluator(batches_of(images, n, size, rank, device, rank.number == 0), rank, shown=100)
+    entry = Entry([result], n / (time.monotonic() - start))
+    if rank.number == 0:
+        settings = {"images": path, "images_sha256": images.sha256}
+        settings |= describe_run(n, evaluator, rank, device, size, drawn=False)
+        title = f"{path}: {n:,} images against {evaluation.reference.name}"
+        Outputs(folder, title, evaluator, settings, [entry]).write()

@@ -1,0 +1,134 @@
+"""From an experiment to its evaluation: the reference, the feature network and the metrics."""
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from score_lightning.config.registry import TABLES, build_part
+from score_lightning.data import sources
+from score_lightning.data.files import class_labels, list_pictures, read_npz, shape_of
+from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape
+from score_lightning.data.sources import Split
+from score_lightning.errors import UserError
+from score_lightning.evaluation.evaluator import Evaluator
+from score_lightning.evaluation.features.base import Features
+from score_lightning.evaluation.features.weights import file_sha256
+from score_lightning.evaluation.metrics import MetricSettings
+from score_lightning.evaluation.model_losses import ValidationLoss
+from score_lightning.evaluation.reference import Reference, holds_statistics, read_statistics
+from score_lightning.experiment.build import Experiment
+from score_lightning.perturbation import Variance
+
+
+class NoFeaturesError(UserError):
+    """The feature network is not available."""
+
+
+class Evaluation:
+    """The evaluation of images, each object built once.
+
+    Args:
+        experiment: whose configuration has the images' shape and, without a reference, their source.
+        given: the reference: name of a data set; path of a folder, a zip, or an npz of images or of statistics; the
+            training images when None.
+        n: images that are evaluated.
+
+    Raises:
+        UserError: when the reference cannot be read or holds images of another shape, a metric is unknown, n is too
+            small for it, or the network does not fit the images; each when it is first asked for.
+    """
+
+    def __init__(self, experiment: Experiment, given: str | None = None, n: int = 2) -> None:
+        self._experiment, self._given, self._n = experiment, given, n
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What images are compared with."""
+        given, resolved = self._given, self._experiment.resolved
+        c = resolved.config
+        if given is None or given == c.data.get("name"):
+            return Reference(str(c.data["name"]), *self._experiment.split)
+        if given in TABLES["data"]:
+            # the path in a checkpoint is that of the data it was trained on
+            overridden = resolved.origins.get("data.path") == "command line"
+            data = {**({"path": c.data["path"]} if overridden else {}), "name": given}
+            other = Experiment(replace(resolved, config=replace(c, data=data)))
+            return Reference(given, *other.split)
+        path = Path(given).expanduser()
+        if path.suffix == ".npz" and path.is_file() and holds_statistics(path):
+            return Reference(given, statistics=read_statistics(path), sha256=file_sha256(path))
+        shape = Shape(c.images.size, c.images.channels)
+        # pictures are brought to a model's shape as its training images are; those to evaluate are taken as they are
+        compared = read_images(given, shape if c.data.get("name") else None)
+        if compared.shape != (shape.channels, shape.size, shape.size):
+            raise UserError(
+                f"{given} holds images of shape {compared.shape}; expected {(shape.channels, shape.size, shape.size)}, "
+                "as those to evaluate: resize one of them"
+            )
+        return Reference(given, compared)
+
+    @cached_property
+    def features(self) -> Features:
+        """The feature network; one that is fitted to labels uses those of the model's data, else of the reference."""
+        try:
+            features: Features = build_part(self._experiment.resolved, "features", {"split": self._labeled})
+        except UserError as error:
+            raise NoFeaturesError(str(error)) from error
+        return features
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """The evaluation of n images."""
+        c = self._experiment.config
+        e = c.evaluation
+        settings = MetricSettings(tuple(e.metrics), e.splits, e.kid_subsets, e.kid_subset_size)
+        shape = (c.images.channels, c.images.size, c.images.size)
+        evaluator = Evaluator(self.features, self.reference, shape, settings)
+        evaluator.check(self._n)
+        return evaluator
+
+    @cached_property
+    def validation(self) -> ValidationLoss:
+        """The loss of training's validation."""
+        x, c = self._experiment, self._experiment.config
+        return ValidationLoss(x.objective, x.model, x.pixels, c.validation.levels, c.seed)
+
+    @property
+    def bound_variance(self) -> Variance:
+        """The variance that DDPM's bound is evaluated with: that of an ancestral sampler, else learned or beta."""
+        c = self._experiment.config
+        if c.sampler.get("name") == "ancestral" and "variance" in c.sampler:
+            variance: Variance = c.sampler["variance"]
+            return variance
+        return "learned" if c.net.get("learned_variance") else "large"
+
+    def _labeled(self) -> Split:
+        """Images with labels, for a network that is fitted to them."""
+        name, reference = self._experiment.config.data.get("name"), self.reference
+        if reference.images is not None and reference.held_out is not None and reference.name in (name, None):
+            return reference.images, reference.held_out
+        if name:
+            return self._experiment.split
+        if reference.images is None:
+            raise UserError("features=classifier needs images with labels, the reference has statistics only")
+        if reference.held_out is not None:
+            return reference.images, reference.held_out
+        return sources.hold_out(reference.images, 0.05)
+
+
+def read_images(path: str, shape: Shape | None = None) -> ImageSet:
+    """All images of a folder, a zip or an npz; those of the first two are decoded when they are needed.
+
+    Args:
+        path: of the folder or the file.
+        shape: that pictures are brought to; without it they must all be of the first one's.
+
+    Raises:
+        UserError: when they cannot be read, or are of several sizes.
+    """
+    place = Path(path).expanduser()
+    if place.suffix == ".npz":
+        return ImageSet(*read_npz(place))
+    names = list_pictures(place)
+    files = ImageFiles(place, names, shape or shape_of(place, names))
+    return LazyImageSet(files, class_labels(names))

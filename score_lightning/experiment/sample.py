@@ -1,0 +1,90 @@
+"""From a checkpoint to samples.png and samples.npz."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from score_lightning.data.images import Shape
+from score_lightning.errors import UserError
+from score_lightning.evaluation.metrics import OrderedRows
+from score_lightning.evaluation.report import make_folder
+from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.loading import image_key, open_checkpoint
+from score_lightning.formats.native import run_folder_of
+from score_lightning.generation.generator import BatchStore, Generator, check_finite
+from score_lightning.generation.pictures import save_grid, save_samples
+from score_lightning.generation.tasks import interpolation, read_known, read_pair
+from score_lightning.runtime.processes import Rank, find_device, launch
+
+
+def sample(options: dict[str, Any], overrides: Sequence[str], n: int) -> None:
+    """Draws n images and writes them; see the command's usage for its options.
+
+    Raises:
+        UserError: for a mistake in the options or overrides.
+    """
+    ckpt, batch_size, task = options["ckpt"], options.get("batch_size", 256), options.get("task")
+    experiment = open_checkpoint(ckpt, overrides, options.get("weights", "ema")).experiment
+    generator = experiment.generator(batch_size, options.get("label"), n)
+    known, pair = None, None
+    if task == "interpolate":
+        pair = read_pair(options.get("image"), _image_shape(generator, task))
+    elif task is not None:
+        shape = _image_shape(generator, task)
+        knowledge = read_known(task, options.get("image"), options.get("mask"), shape, generator.pixels)
+        generator, known = replace(generator, measurement=knowledge.measurement), knowledge.picture
+    device = find_device(options.get("device", "auto"))
+    folder = make_folder(Path(options.get("out", run_folder_of(ckpt))).expanduser())
+    rank, device = launch(device, options.get("devices", 1))
+    experiment.model.to(device)
+    if pair is not None:
+        _write(interpolation(experiment.model, pair, n, generator.pixels, batch_size), None, folder)
+        return
+    images, store = _generate(experiment, generator, n, options.get("seed", 0), rank, folder)
+    if rank.number == 0:
+        _write(images, known, folder)
+        store.clear()
+
+
+def _image_shape(generator: Generator, task: str) -> Shape:
+    if len(generator.shape) < 3:
+        raise UserError(f"task={task} is of images; this model draws points")
+    channels, size, _ = generator.shape
+    return Shape(size, channels)
+
+
+def _generate(
+    experiment: Experiment, generator: Generator, n: int, seed: int, rank: Rank, folder: Path
+) -> tuple[Tensor, BatchStore]:
+    """uint8 (n, C, H, W) of all ranks, and where they are kept until they are written."""
+    model = experiment.model
+    store = BatchStore(folder, image_key(experiment, generator, seed, next(model.parameters()).device))
+    images, broken = OrderedRows(torch.empty(generator.shape, dtype=generator.pixels.dtype)).to(rank.device), []
+    for batch in generator(model, n, seed, rank, rank.number == 0, store):
+        images.update(batch.images, batch.indices)
+        broken += batch.indices[~batch.finite].tolist()
+    try:
+        check_finite([i for part in rank.gather(broken) for i in part], n)
+    except UserError:
+        store.clear()  # broken images are of no use
+        raise
+    return images.compute().cpu(), store
+
+
+def _write(images: Tensor, known: Tensor | None, folder: Path) -> None:
+    """Writes samples.npz and samples.png, which shows first what was known."""
+    picture, npz = folder / "samples.png", folder / "samples.npz"
+    if images.ndim == 2:
+        np.savez_compressed(npz, points=images.numpy())
+        print(f"Drew {len(images)} points: {save_samples(images, picture)} and {npz}")
+        return
+    np.savez_compressed(npz, images=images.permute(0, 2, 3, 1).numpy())
+    first = images[:100]
+    save_grid(first if known is None else torch.cat([known[None], first]), picture)
+    content = f"the first {len(first)}" if known is None else f"what is known, and the first {len(first)}"
+    print(f"Drew {len(images)} images: {picture} ({content}) and {npz} (all)")

@@ -1,0 +1,149 @@
+"""A training run from its configuration to its summary."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from score_lightning import config
+from score_lightning.config import Resolved
+from score_lightning.errors import UserError
+from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.resume import Start, check_resumed, find_newest, initialize, resume_from
+from score_lightning.experiment.trainer import build_callbacks, build_trainer
+from score_lightning.figures import FIGURES, Trained, check_figure
+from score_lightning.runtime.processes import bf16_units, find_device
+from score_lightning.tracking.csv import read_losses
+from score_lightning.training.callbacks import Evaluate, run_folder
+
+
+def train(options: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Trains what the options exp, resume and dry_run and key=value overrides of the configuration ask for.
+
+    Raises:
+        UserError: for a mistake in them, before anything is trained where it can be noticed then.
+    """
+    resolved, start = _resolve(options, overrides)
+    if start.done and (resolved.figure.name is None or (start.folder / "figure.png").exists()):  # type: ignore[operator]
+        print(f"{start.checkpoint} has done all its steps: trainer.max_steps=N adds more")
+        return
+    if resolved.figure.name is not None:
+        check_figure(resolved.figure, resolved.config)
+    experiment = _prepare(resolved, start)
+    variants = _plan_variants(resolved)
+    if options.get("dry_run"):
+        print(config.to_yaml(resolved.plain()))
+        print(f"parameters: {sum(p.numel() for p in experiment.model.parameters())}")
+        return
+    if start.done:  # stopped before its figure was drawn
+        experiment.module.load_state_dict((start.contents or {})["state_dict"])
+    folder = start.folder if start.done and start.folder else fit(experiment, start)
+    if resolved.figure.name is not None:
+        _draw(experiment, variants, folder)
+
+
+def _resolve(options: dict[str, Any], overrides: Sequence[str]) -> tuple[Resolved, Start]:
+    """The configuration of a run, and where it starts."""
+    exp, resume = options.get("exp"), options.get("resume")
+    if resume == "auto":
+        if exp is None:
+            raise UserError(f"resume=auto needs exp=NAME; experiments: {', '.join(config.experiments())}")
+        resolved = choose_precision(config.load(overrides, exp))
+        return resolved, find_newest(resolved)
+    start = Start() if resume is None else resume_from(resume)
+    if start.contents is not None and any(override.startswith("init=") for override in overrides):
+        raise UserError("resume continues with the weights of its training: leave out init")
+    if exp is not None:
+        return choose_precision(config.load(overrides, exp)), start
+    if start.contents is None:
+        raise UserError(f"exp=NAME is missing; experiments: {', '.join(config.experiments())} (--help lists all keys)")
+    resolved = config.change(start.contents["config"], str(resume), overrides)
+    if resolved.config.exp in config.experiments():
+        resolved = replace(resolved, figure=config.load([], resolved.config.exp).figure)
+    return choose_precision(resolved), start
+
+
+def _prepare(resolved: Resolved, start: Start) -> Experiment:
+    """The experiment of a training, all of it but its data checked."""
+    experiment = Experiment(resolved, training=True)
+    _ = experiment.module, experiment.preview
+    if start.contents is None and resolved.config.init is not None:
+        initialize(experiment.module, resolved)
+    if start.contents is not None and start.checkpoint is not None and not start.done:
+        check_resumed(experiment, start.checkpoint, start.contents)
+    return experiment
+
+
+def fit(experiment: Experiment, start: Start) -> Path:
+    """Trains, and returns the run folder."""
+    _ = experiment.split  # mistakes in the data before a folder is made
+    trainer = build_trainer(experiment, build_callbacks(experiment), start.folder)
+    checkpoint = None if start.checkpoint is None else str(start.checkpoint)
+    try:
+        trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stopped:
+        if isinstance(stopped.__context__, KeyboardInterrupt):  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from stopped
+        raise
+    finally:
+        trainer.fit_loop.teardown()  # Lightning leaves workers alive where a validation fails
+    folder = run_folder(trainer)
+    if trainer.is_global_zero:
+        print(_summary(trainer, folder, experiment.config.points > 0))
+    return folder
+
+
+def choose_precision(resolved: Resolved) -> Resolved:
+    """The configuration with bfloat16 in place of `auto` where the hardware multiplies it, else float32."""
+    t = resolved.config.trainer
+    if t.precision == "auto":
+        device = torch.device("cpu") if t.accelerator == "cpu" else find_device("auto")
+        unit = bf16_units(device)
+        t.precision = "bf16-mixed" if unit else "32-true"
+        print(f"precision: {t.precision} ({device.type} has {unit or 'no units for bfloat16'})")
+    return resolved
+
+
+def _plan_variants(resolved: Resolved) -> dict[str, Experiment]:
+    """Label -> the trainings that a figure compares besides the run itself."""
+    planned = {}
+    for label, overrides in resolved.figure.variants.items() if resolved.figure.name else ():
+        if overrides:
+            plain = {**resolved.plain(), "exp": label.replace(" ", "_")}
+            variant = config.change(plain, f"variants.{label}", [*overrides, "logger=off"])
+            planned[label] = _prepare(variant, Start())
+    return planned
+
+
+def _draw(experiment: Experiment, variants: dict[str, Experiment], folder: Path) -> None:
+    """Trains the variants and draws the figure of all of them."""
+    figure, trained = experiment.resolved.figure, []
+    for label in figure.variants or [Path(experiment.config.exp).stem]:
+        one, place = variants.get(label, experiment), folder
+        if label in variants:
+            print(f"\n{label}:")
+            one.config.out = str(folder / "variants")
+            place = fit(one, Start())
+        model = one.module.average.model.cpu()
+        losses = read_losses(place / "metrics.csv")
+        trained.append(Trained(label, model, one.generator(), str(experiment.config.data["set"]), losses))
+    FIGURES[str(figure.name)].draw(trained, experiment.split[0][:]).savefig(folder / "figure.png", dpi=150)
+    print(f"\nFigure: {folder / 'figure.png'}")
+
+
+def _summary(trainer: L.Trainer, folder: Path, points: bool) -> str:
+    lines = [f"\nTrained {trainer.global_step} steps. Everything is in {folder}"]
+    if "val/loss" in trainer.callback_metrics:
+        lines.append(f"  validation loss {trainer.callback_metrics['val/loss']:.4f}")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Evaluate):
+            lines += [f"  {name:28} {value:.4f}" for name, value in callback.named.items()]
+    pictures = sorted((folder / "samples").glob("step_*.png"))
+    lines += [f"  pictures: {pictures[-1]}"] if pictures else []
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    lines += [] if points else [f"Next: make eval CKPT={checkpoint}"]
+    lines.append(f"{'Next' if points else '  or'}: python -m score_lightning.sample ckpt={checkpoint} n=64 out=samples")
+    return "\n".join(lines)
