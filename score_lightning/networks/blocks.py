@@ -138,14 +138,14 @@ class Style:
     head_channels: int | None = None
 
     def norm(self, channels: int) -> GroupNorm:
-        """The group norm of so many channels."""
+        """The group norm of this number of channels."""
         groups = self.groups if self.group_size is None else min(self.groups, channels // self.group_size)
         if groups < 1 or channels % groups:
             raise ValueError(f"groups must divide channels, got {groups} and {channels}")
         return GroupNorm(groups, channels, eps=self.eps)
 
     def head_count(self, channels: int) -> int:
-        """How many heads attend over so many channels."""
+        """The number of heads that attend over this number of channels."""
         heads = self.heads if self.head_channels is None else channels // max(self.head_channels, 1)
         if heads < 1 or channels % heads:
             raise ValueError(f"heads must divide channels, got {heads} and {channels}")

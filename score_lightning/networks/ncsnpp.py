@@ -37,7 +37,7 @@ class NCSNpp(UShape):
         pyramid_out: whether every level adds to the result: none or skip.
         unit_range: whether images lie in [0, 1]; else in [-1, 1].
         classes: of labels, added to the embedded conditioning; None without labels.
-        augmentation: width of what the network is told of augmentations, added likewise; 0 for none.
+        augmentation: width of the description of augmentations, added likewise; 0 for none.
 
     Raises:
         ValueError: when the image size cannot be halved that often, or an option is unknown.
@@ -64,10 +64,23 @@ class NCSNpp(UShape):
     ) -> None:
         check_classes(classes)
         features = 2 * channels if embedding == "fourier" else channels
-        style = Style(4 * channels, dropout, group_size=4, rescale=True, fir=fir)
-        shape = (image_size, image_channels, image_channels, channels, multipliers, blocks, attention, style, features)
-        kinds = (pyramid_in, pyramid_out)
-        super().__init__(*shape, True, True, False, *kinds, unit_range)
+        super().__init__(
+            image_size=image_size,
+            image_channels=image_channels,
+            outputs=image_channels,
+            channels=channels,
+            multipliers=multipliers,
+            blocks=blocks,
+            attention=attention,
+            style=Style(embedding=4 * channels, dropout=dropout, group_size=4, rescale=True, fir=fir),
+            features=features,
+            attend_last=True,
+            by_blocks=True,
+            symmetric=False,
+            pyramid_in=pyramid_in,
+            pyramid_out=pyramid_out,
+            unit_range=unit_range,
+        )
         self.features, self.classes, self.augmentation = features, classes, augmentation
         self.fourier = Fourier(features, fourier_scale, fourier_counted) if embedding == "fourier" else None
         if classes is not None:
@@ -76,7 +89,7 @@ class NCSNpp(UShape):
             self.augment = init(nn.Linear(augmentation, features, bias=False))
 
     def forward(self, x: Tensor, c: Tensor, labels: Tensor | None = None, augmentation: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) from images and what they are told.
+        """(B, C, H, W) from images, the noise, and what else the network is conditioned on.
 
         Args:
             x: images (B, C, H, W).
@@ -90,8 +103,8 @@ class NCSNpp(UShape):
         e = sinusoidal(c, self.features) if self.fourier is None else self.fourier(c)
         e = e.to(self.time_1.weight.dtype)
         if self.classes is not None:
-            told = torch.full_like(c, -1, dtype=torch.int64) if labels is None else labels
-            one_hot = F.one_hot(told + 1, self.classes + 1)[:, 1:].to(e.dtype)
+            labels = torch.full_like(c, -1, dtype=torch.int64) if labels is None else labels
+            one_hot = F.one_hot(labels + 1, self.classes + 1)[:, 1:].to(e.dtype)
             e = e + self.label(one_hot * math.sqrt(self.classes))
         if self.augmentation and augmentation is not None:
             e = e + self.augment(augmentation.to(e.dtype))

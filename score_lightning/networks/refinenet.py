@@ -1,70 +1,18 @@
 """NCSN's and NCSNv2's networks: RefineNets with dilated convolutions and instance norm++.
 
 Stages of residual blocks, the last two dilated instead of shrunk, are merged from the deepest up by refine blocks (Lin
-et al. 2017). NCSN conditions every normalisation on the noise level (Song & Ermon 2019, App. A). NCSNv2 is told nothing
-of it: its norms have no levels, its refine blocks no norms, and its pooling takes the largest instead of the average
-(Song & Ermon 2020, App. A and its code).
+et al. 2017). NCSN conditions every normalization on the noise level (Song & Ermon 2019, App. A). NCSNv2 does not
+condition on it: its norms have no levels, its refine blocks no norms, and its pooling takes the largest instead of the
+average (Song & Ermon 2020, App. A and its code).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def instance_norm_plus(x: Tensor, gamma: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """gamma (instance_norm(x) + alpha m) + beta (B, C, H, W) of x (B, C, H, W), the others (C,) or (B, C).
-
-    Instance norm removes every channel's mean; m brings it back, standardised over channels (App. A, as in its code).
-    """
-    gamma, alpha, beta = (part[..., None, None] for part in (gamma, alpha, beta))
-    variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
-    spread, center = torch.var_mean(mean, 1, keepdim=True)
-    m = (mean - center) * torch.rsqrt(spread + 1e-5)
-    return gamma * ((x - mean) * torch.rsqrt(variance + 1e-5) + alpha * m) + beta
-
-
-class ConditionalInstanceNormPlus(nn.Module):
-    """Instance norm++ with a row of gamma, alpha and beta per noise level."""
-
-    def __init__(self, channels: int, levels: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(levels, 3 * channels)
-        nn.init.normal_(self.embedding.weight[:, : 2 * channels], 1, 0.02)
-        nn.init.zeros_(self.embedding.weight[:, 2 * channels :])
-
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        """(B, C, H, W) from x (B, C, H, W) and level (B,)."""
-        return instance_norm_plus(x, *self.embedding(level).chunk(3, 1))
-
-
-class InstanceNormPlus(nn.Module):
-    """Instance norm++ whatever the noise level."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.alpha, self.gamma = (nn.Parameter(1 + 0.02 * torch.randn(channels)) for _ in range(2))
-        self.beta = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:  # noqa: ARG002 - the signature of the conditional norm
-        """(B, C, H, W) from x (B, C, H, W)."""
-        return instance_norm_plus(x, self.gamma, self.alpha, self.beta)
-
-
-class NoNorm(nn.Module):
-    """x itself, whatever the noise level."""
-
-    def __init__(self, channels: int) -> None:  # noqa: ARG002 - the signature of the norms
-        super().__init__()
-
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:  # noqa: ARG002
-        """x."""
-        return x
-
-
-Norm = Callable[[int], nn.Module]
+from score_lightning.networks.norms import ConditionalInstanceNormPlus, InstanceNormPlus, NoNorm, Norm
 
 
 class ResidualBlock(nn.Module):

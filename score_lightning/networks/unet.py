@@ -61,10 +61,29 @@ class UNet(UShape):
     ) -> None:
         check_classes(classes)
         width = 4 * channels
-        style = Style(width, dropout, groups, eps=norm_eps, adaptive=adaptive, heads=heads, head_channels=head_channels)
-        outputs = image_channels * (1 + learned_variance)
-        shape = (image_size, image_channels, outputs, channels, multipliers, blocks, attention, style, channels)
-        super().__init__(*shape, attend_last=attend_last, symmetric=symmetric, unit_range=unit_range)
+        style = Style(
+            embedding=width,
+            dropout=dropout,
+            groups=groups,
+            eps=norm_eps,
+            adaptive=adaptive,
+            heads=heads,
+            head_channels=head_channels,
+        )
+        super().__init__(
+            image_size=image_size,
+            image_channels=image_channels,
+            outputs=image_channels * (1 + learned_variance),
+            channels=channels,
+            multipliers=multipliers,
+            blocks=blocks,
+            attention=attention,
+            style=style,
+            features=channels,
+            attend_last=attend_last,
+            symmetric=symmetric,
+            unit_range=unit_range,
+        )
         self.classes, self.endpoint = classes, endpoint
         if classes is not None:
             self.label = nn.Embedding(classes + 1, width)  # the first row is that of no label

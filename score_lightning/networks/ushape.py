@@ -81,48 +81,44 @@ class UShape(nn.Module):
         before, after = [channels, *widths[:-1]], [*widths[1:], widths[-1]]
         self.attend = attend = [image_size // 2**i in attention for i in range(len(widths))]
 
-        def level(inputs: Iterable[int], width: int, attends: Iterable[bool]) -> nn.ModuleList:
-            return nn.ModuleList(ResidualBlock(i, width, style, a) for i, a in zip(inputs, attends, strict=True))
-
-        def shrink(width: int) -> nn.Module:
-            if by_blocks:
-                return ResidualBlock(width, width, style, resample="halve")
-            return ShrinkConv(width, width, symmetric=symmetric)
-
-        def grow(width: int) -> nn.Module:
-            return ResidualBlock(width, width, style, resample="double") if by_blocks else GrowConv(width, width)
-
         self.time_1 = init(nn.Linear(features, style.embedding))
         self.time_2 = init(nn.Linear(style.embedding, style.embedding))
         self.conv_in = conv(image_channels, channels)
         self.down = nn.ModuleList(
-            level(chain([b], repeat(w, blocks - 1)), w, repeat(a, blocks))
+            _level(chain([b], repeat(w, blocks - 1)), w, repeat(a, blocks), style)
             for b, w, a in zip(before, widths, attend, strict=True)
         )
-        self.shrink = nn.ModuleList(shrink(width) for width in widths[:-1])
-        self.middle = level([widths[-1]] * 2, widths[-1], [True, False])
+        self.shrink = nn.ModuleList(_shrink(width, style, by_blocks, symmetric) for width in widths[:-1])
+        self.middle = _level([widths[-1]] * 2, widths[-1], [True, False], style)
         # a block on the way up takes what the way down left: the outputs of its level's blocks, then the level's input
         self.up = nn.ModuleList(
-            level(
-                chain([n + w], repeat(2 * w, blocks - 1), [w + b]), w, chain(repeat(a and not attend_last, blocks), [a])
+            _level(
+                chain([n + w], repeat(2 * w, blocks - 1), [w + b]),
+                w,
+                chain(repeat(a and not attend_last, blocks), [a]),
+                style,
             )
             for n, w, b, a in zip(after, widths, before, attend, strict=True)
         )
-        self.grow = nn.ModuleList(grow(width) for width in widths[1:])
+        self.grow = nn.ModuleList(_grow(width, style, by_blocks) for width in widths[1:])
+        self._build_pyramids(image_channels, outputs, widths)
+        self.norm_out = style.norm(widths[0])
+        self.conv_out = conv(widths[0], outputs, scale=0)
+        self._blocks = [module for module in self.modules() if isinstance(module, ResidualBlock)]
+
+    def _build_pyramids(self, image_channels: int, outputs: int, widths: Sequence[int]) -> None:
+        pyramid_in, pyramid_out = self.pyramid_kinds
         if pyramid_in == "residual":
             carried = [image_channels, *widths[:-1]][:-1]
             self.pyramid_in = nn.ModuleList(
-                ShrinkConv(c, w, style.fir) for c, w in zip(carried, widths[:-1], strict=True)
+                ShrinkConv(c, w, self.style.fir) for c, w in zip(carried, widths[:-1], strict=True)
             )
         elif pyramid_in == "skip":
             self.pyramid_in = nn.ModuleList(conv(image_channels, width, size=1) for width in widths[:-1])
         if pyramid_out == "skip":
             self.pyramid_out = nn.ModuleList(
-                nn.Sequential(style.norm(width), nn.SiLU(), conv(width, outputs, scale=0)) for width in widths[1:]
+                nn.Sequential(self.style.norm(width), nn.SiLU(), conv(width, outputs, scale=0)) for width in widths[1:]
             )
-        self.norm_out = style.norm(widths[0])
-        self.conv_out = conv(widths[0], outputs, scale=0)
-        self._blocks = [module for module in self.modules() if isinstance(module, ResidualBlock)]
 
     def body(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(B, outputs, H, W) from images x (B, C, H, W) and the activated embedding (B, style.embedding).
@@ -166,6 +162,21 @@ class UShape(nn.Module):
 
     def _gather(self, gathered: Tensor | None, result: Tensor) -> Tensor:
         return result if gathered is None else double(gathered, self.style.fir) + result
+
+
+def _level(inputs: Iterable[int], width: int, attends: Iterable[bool], style: Style) -> nn.ModuleList:
+    """Residual blocks from these numbers of channels to width, with self-attention where `attends`."""
+    return nn.ModuleList(ResidualBlock(i, width, style, a) for i, a in zip(inputs, attends, strict=True))
+
+
+def _shrink(width: int, style: Style, by_blocks: bool, symmetric: bool) -> nn.Module:
+    if by_blocks:
+        return ResidualBlock(width, width, style, resample="halve")
+    return ShrinkConv(width, width, symmetric=symmetric)
+
+
+def _grow(width: int, style: Style, by_blocks: bool) -> nn.Module:
+    return ResidualBlock(width, width, style, resample="double") if by_blocks else GrowConv(width, width)
 
 
 def _resize(module: nn.Module, h: Tensor, times: Times) -> Tensor:
