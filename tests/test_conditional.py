@@ -18,7 +18,7 @@ from score_lightning.conditional import (
 )
 from score_lightning.likelihood import continuous
 from score_lightning.models import Estimate, GaussianMixtureModel, ScoreModel
-from score_lightning.samplers import DDIM, Ancestral, AnnealedLangevin, sample
+from score_lightning.samplers import DDIM, Ancestral, AnnealedLangevin, sample, trajectory
 from score_lightning.schedules import VP, geometric, linear_beta
 
 DDPM = linear_beta(1e-4, 0.02, 1000)
@@ -96,8 +96,7 @@ def test_what_is_known_follows_its_exact_distribution_and_independent_rest_is_le
     observed, times = MeasurementConditioned(model, known), DDPM.times(200)
     alpha, sigma = DDPM(times[0])
     x = known.perturb(DDPM.prior((n, 2), dtype=torch.float64), alpha, sigma, torch.randn(n, 2, dtype=torch.float64))
-    states = []
-    result = sample(observed, x, times, predictor, observe=states.append)
+    *states, result = trajectory(observed, x, times, predictor)
     (alpha, sigma), middle = DDPM(times[100]), states[100][:, 0]
     assert middle.mean().item() == pytest.approx(0.9 * alpha.item(), abs=4 * sigma.item() / n**0.5)
     assert middle.std().item() == pytest.approx(sigma.item(), rel=0.05)

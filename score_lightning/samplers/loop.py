@@ -4,7 +4,8 @@ NCSN has a corrector only, DDPM a predictor only, the score SDEs both (Song et a
 denoising reads out E[x_0 | x] at the last time: DDPM's last step, which adds no noise, is just that.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,7 +52,6 @@ class Corrector(Protocol):
         """x, still at time t."""
 
 
-@torch.no_grad()
 def sample(
     model: Model,
     x: Tensor,
@@ -61,10 +61,8 @@ def sample(
     denoise: bool = True,
     randn_like: RandnLike = torch.randn_like,
     clip: tuple[float, float] | None = None,
-    progress: bool = False,
-    observe: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
-    """Data of x's shape from x at times[0], which `model.schedule.prior` draws.
+    """Data of x's shape from x at times[0], which `model.schedule.prior` draws: the end of the `trajectory`.
 
     Args:
         model: what estimates the score.
@@ -74,8 +72,25 @@ def sample(
         denoise: whether the result is E[x_0 | x] at the last time rather than x there.
         randn_like: draws every normal number.
         clip: range of the data, to which predictors and the final denoising clip the estimated x_0.
-        progress: whether to show a bar, where there is a terminal.
-        observe: called with x at every time and with the result, to record the trajectory.
+
+    Raises:
+        ValueError: when neither a predictor nor a corrector is given.
+    """
+    return deque(trajectory(model, x, times, predictor, corrector, denoise, randn_like, clip), maxlen=1).pop()
+
+
+@torch.no_grad()
+def trajectory(
+    model: Model,
+    x: Tensor,
+    times: Tensor | None = None,
+    predictor: Predictor | None = None,
+    corrector: Corrector | None = None,
+    denoise: bool = True,
+    randn_like: RandnLike = torch.randn_like,
+    clip: tuple[float, float] | None = None,
+) -> Iterator[Tensor]:
+    """x at each of the times, as it comes there, and last the result; arguments as of `sample`.
 
     Raises:
         ValueError: when neither a predictor nor a corrector is given.
@@ -85,19 +100,13 @@ def sample(
     times = model.schedule.times() if times is None else times.cpu()
     clipped = model if clip is None else Clipped(model, *clip)
     step = predictor.start(times) if predictor is not None else None
-    pairs = list(zip(times, [*times[1:], None], strict=True))  # no time follows the last
-    for t, s in tqdm(pairs, desc="sampling", disable=None if progress else True, leave=False):
-        if observe is not None:
-            observe(x)
+    for t, s in zip(times, [*times[1:], None], strict=True):  # no time follows the last
+        yield x
         if corrector is not None:
             x = corrector.step(model, x, t, randn_like)
         if step is not None and s is not None:
             x = step(clipped, x, t, s, randn_like)
-    if denoise:
-        x = clipped(x, times[-1]).x_0
-    if observe is not None:
-        observe(x)
-    return x
+    yield clipped(x, times[-1]).x_0 if denoise else x
 
 
 @dataclass(frozen=True)
@@ -124,10 +133,21 @@ class Sampler:
         progress: bool = False,
         observe: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
-        """Data of x's shape from noise x, which `model.schedule.prior` draws."""
+        """Data of x's shape from noise x, which `model.schedule.prior` draws.
+
+        Args:
+            model, x, randn_like: as of `sample`.
+            progress: whether to show a bar, where there is a terminal.
+            observe: called with each state of the `trajectory`.
+        """
         times = model.schedule.times(self.steps, self.spacing)
-        settings = (self.predictor, self.corrector, self.denoise, randn_like, self.clip, progress, observe)
-        return sample(model, x, times, *settings)
+        settings = (self.predictor, self.corrector, self.denoise, randn_like, self.clip)
+        states = trajectory(model, x, times, *settings)
+        hidden = None if progress else True  # with progress, shown where there is a terminal
+        for x in tqdm(states, desc="sampling", total=len(times) + 1, disable=hidden, leave=False):
+            if observe is not None:
+                observe(x)
+        return x
 
     def evaluations(self, schedule: Schedule) -> int | None:
         """Number of network evaluations per image; None where it depends on the image.

@@ -7,8 +7,7 @@ import torch
 from support import fails, run
 
 from score_lightning import checkpoint, eval, export, import_weights, sample, train
-from score_lightning.samplers import DDIM, Ancestral
-from score_lightning.samplers import sample as draw
+from score_lightning.samplers import DDIM, Ancestral, trajectory
 
 diffusers = pytest.importorskip("diffusers")
 diffusers.utils.logging.set_verbosity_error()
@@ -119,13 +118,11 @@ def test_fifty_steps_are_those_of_diffusers_schedulers(kind, tmp_path):
     unet = pipeline(NARROW, tmp_path / "pipeline")
     model = imported(tmp_path / "pipeline", tmp_path / "a.ckpt")
     noise, x = torch.randn(50, 1, 3, 32, 32), torch.randn(1, 3, 32, 32)
-    ours, theirs = [], [x]
+    theirs = [x]
     predictor = Ancestral("large") if kind == "ddpm" else DDIM(0.0)
     given = iter(noise)
-    draw(
-        model, x, model.schedule.times(50, "leading"), predictor, randn_like=lambda _: next(given), clip=(-1, 1),
-        observe=ours.append,
-    )  # fmt: skip
+    times = model.schedule.times(50, "leading")
+    ours = list(trajectory(model, x, times, predictor, randn_like=lambda _: next(given), clip=(-1, 1)))
     if kind == "ddpm":
         scheduler = diffusers.DDPMScheduler(variance_type="fixed_large")
         options = {}
