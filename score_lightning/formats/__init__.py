@@ -1,4 +1,4 @@
-"""The layouts in which weights were published: which networks they hold, and how they become ours."""
+"""The layouts of published weights: which networks they hold, and how their entries become ours."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ class Format:
         networks: the classes of our networks that it may hold.
         sources: from such a network to where its entries come from.
         mark: a regular expression that some name in every file of the layout matches, and in no other's.
-        ignored: a regular expression of names that hold nothing to be taken over.
+        ignored: a regular expression of names of entries to ignore.
     """
 
     networks: tuple[type[nn.Module], ...]
@@ -103,33 +103,39 @@ def _take(net: nn.Module, state: Mapping[str, Tensor], sources: Sources, name: s
     missing = [key for key in dict.fromkeys(source.name for source in sources.values()) if key not in state]
     taken: dict[str, Tensor] = {}
     shapes = []
-    for own, value in net.state_dict().items():
-        source = sources[own]
+    for ours, value in net.state_dict().items():
+        source = sources[ours]
         if source.name not in state:
             continue
-        found = state[source.name]
+        theirs = state[source.name]
         try:
-            numbers = source.take(found)
+            numbers = source.take(theirs)
         except (RuntimeError, IndexError) as error:
-            shapes.append(f"{source.name}, whose shape {tuple(found.shape)} does not fit ({error})")
+            shapes.append(f"{source.name}, whose shape {tuple(theirs.shape)} does not fit ({error})")
             continue
-        if not found.is_floating_point():
-            shapes.append(f"{source.name}, of {found.dtype}")
+        if not theirs.is_floating_point():
+            shapes.append(f"{source.name}, of {theirs.dtype}")
         elif numbers.shape != value.shape:
-            shapes.append(f"{source.name}, of shape {tuple(found.shape)}, for one of {tuple(value.shape)}")
-        taken[own] = numbers.to(torch.float32).contiguous()
+            shapes.append(f"{source.name}, of shape {tuple(theirs.shape)}, for one of {tuple(value.shape)}")
+        taken[ours] = numbers.to(torch.float32).contiguous()
     problems = [
         _some("missing", missing),
         _some("unexpected", unexpected),
         _some("of another shape", shapes),
     ]
     if any(problems):
-        found_name = detect(state)
-        hint = "" if found_name in (name, None) else f" The file looks like format={found_name}."
-        nearest = closest(state) if found_name is None else None
-        hint = f" The closest known format is {nearest}." if nearest else hint
+        hint = _hint(state, name)
         raise UserError(f"not the recipe's network in format={name}: {'; '.join(filter(None, problems))}.{hint}")
     return taken
+
+
+def _hint(state: Mapping[str, Tensor], name: str) -> str:
+    """A sentence on the layout that a file has, or is closest to, if that is not `name`."""
+    detected = detect(state)
+    if detected is not None:
+        return "" if detected == name else f" The file looks like format={detected}."
+    nearest = closest(state)
+    return f" The closest known format is {nearest}." if nearest else ""
 
 
 def _some(what: str, entries: Sequence[str]) -> str:

@@ -57,7 +57,7 @@ def read(path: Path) -> Published:
         if path.suffix == ".safetensors":
             return Published(_plain(load_file(path)))
         with torch.serialization.safe_globals(NUMBERS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other pickle protocols, whose failure is told below
+            warnings.simplefilter("ignore")  # about other pickle protocols, whose failure is reported below
             contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged and foreign files make the readers raise almost anything
         if holds_code(path, error):
@@ -83,7 +83,7 @@ def holds_code(path: Path, error: Exception) -> bool:
 
 
 def _unpack(contents: Any, path: Path) -> Published:
-    """By the shape of what was saved."""
+    """Weights, average and step, recognized by the structure of what was saved."""
     # NCSN, NCSNv2 and DDIM: [weights, optimizer, epoch, step, average], those of NCSN the first two only
     if isinstance(contents, Sequence) and contents and _is_state(contents[0]):
         step = _step(contents[3]) if len(contents) > 3 else 0
@@ -121,7 +121,7 @@ def _is_state(value: Any) -> bool:
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefixes that wrappers of the network leave."""
+    """The state dict without the prefixes that wrappers of the network add."""
     plain = {}
     for name, value in state.items():
         while name.startswith(PREFIXES):

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from score_lightning.errors import UserError
 from score_lightning.runtime.files import atomic_file
 
-WEIGHTS = {"ema": "average.model.", "raw": "model."}  # which weights, and how their names begin
+WEIGHTS = {"ema": "average.model.", "raw": "model."}  # which weights, and the prefix of their names
 EXPORTED = ("model.safetensors", "config.json")
-"""The files of a checkpoint that was exported: averaged weights, and the configuration."""
+"""The files of an exported checkpoint: averaged weights, and the configuration."""
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -45,14 +45,14 @@ def read(path: str | Path) -> dict[str, Any]:
 def write(
     path: Path, config: dict[str, Any], weights: Mapping[str, Mapping[str, Tensor]], step: int, imported: dict[str, str]
 ) -> None:
-    """Writes a checkpoint of weights that were trained elsewhere; all of it or nothing.
+    """Writes a checkpoint of weights that were trained elsewhere, whole or not at all.
 
     Args:
         path: of the checkpoint.
         config: the resolved configuration.
         weights: `ema` and `raw`, each the entries of a `ScoreModel`.
         step: of the training.
-        imported: what it was made of.
+        imported: the format, file and hash that they come from.
 
     Raises:
         UserError: when it cannot be written.
@@ -86,7 +86,7 @@ def _read_exported(folder: Path) -> dict[str, Any]:
 
 
 def run_folder_of(path: str | Path) -> Path:
-    """The run folder that a checkpoint lies in, or its own folder; of an exported one the folder itself."""
+    """The run folder that a checkpoint lies in, else its parent folder; for an exported one the folder itself."""
     if Path(path).expanduser().is_dir():
         return Path(path).expanduser()
     folder = Path(path).expanduser().parent
@@ -100,17 +100,17 @@ def load_weights(model: nn.Module, contents: dict[str, Any], path: str | Path, w
         UserError: when the weights do not fit.
     """
     prefix = WEIGHTS[weights]
-    found = {name.removeprefix(prefix): v for name, v in contents["state_dict"].items() if name.startswith(prefix)}
-    differing = compare(found, model.state_dict())
+    state = {name.removeprefix(prefix): v for name, v in contents["state_dict"].items() if name.startswith(prefix)}
+    differing = compare(state, model.state_dict())
     if differing:
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise UserError(f"the weights in {path} do not fit its network: {differing[0]}{more}")
-    model.load_state_dict(found)
+    model.load_state_dict(state)
     model.eval().requires_grad_(False)
 
 
 def compare(have: Mapping[str, Tensor], need: Mapping[str, Tensor]) -> list[str]:
-    """The weights, with their shapes, in which those of a file differ from those of a network."""
+    """The entries whose names or shapes differ between a file and a network, one line each."""
     file, network = ({name: tuple(value.shape) for name, value in state.items()} for state in (have, need))
     return [
         f"{name}: {file.get(name, 'none')} in the file, {network.get(name, 'none')} in the network"

@@ -1,6 +1,6 @@
 """The layouts whose modules are numbered in the order of their calls, or named by their resolution.
 
-Of each, `places` says where our modules are found, and `parts` what a part of a module is called.
+In each function `places` maps our modules to theirs, and `parts` the parts of a module.
 """
 
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ def score_sde(net: UShape) -> Sources:
 
 
 def _in_order(net: UShape) -> Iterator[str]:
-    """Our modules in the order in which score_sde_pytorch calls its own."""
+    """Our modules in the order in which score_sde_pytorch calls theirs."""
     if isinstance(net, NCSNpp) and net.fourier is not None:
         yield "fourier"
     yield from ("time_1", "time_2", "conv_in")
@@ -132,7 +132,7 @@ def edm(net: NCSNpp) -> Sources:
 
 
 def _split(name: str, places: dict[str, str]) -> tuple[str, str, str]:
-    """(module that has a place of its own, part of it, weight or bias) of an entry's name."""
+    """(module in `places`, part of it, weight or bias) of an entry's name."""
     module, kind = name.rsplit(".", 1)
     if module in places:
         return module, "", kind

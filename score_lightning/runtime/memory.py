@@ -6,19 +6,19 @@ import torch
 
 
 def host_bytes() -> int:
-    """Bytes of this machine's memory, without that of its GPUs."""
+    """Size of this machine's memory in bytes, GPUs excluded."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def check_bytes(needed: int, what: str) -> None:
-    """Refuses what needs more than this machine's memory and that of its GPUs together.
+    """Refuses what needs more memory than this machine and its GPUs have together.
 
     Raises:
-        MemoryError: with both.
+        MemoryError: with both sizes.
     """
-    if needed <= host_bytes():  # GPUs are asked where it matters only: that takes hold of them
+    if needed <= host_bytes():  # GPUs are asked only if it matters: that initializes them
         return
     gpus = (torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
-    there = host_bytes() + sum(gpus)
-    if needed > there:
-        raise MemoryError(f"{what} take {needed / 2**30:,.1f} GiB, this machine has {there / 2**30:,.1f}")
+    available = host_bytes() + sum(gpus)
+    if needed > available:
+        raise MemoryError(f"{what} take {needed / 2**30:,.1f} GiB, this machine has {available / 2**30:,.1f}")

@@ -1,4 +1,4 @@
-"""Processes that work on one task together: a rank's place among them, and how they are launched."""
+"""Processes that share a task: ranks, devices, and how they are launched."""
 
 import logging
 import os
@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import lightning as L
 import torch
+from lightning.fabric.strategies.ddp import DDPStrategy
 
 from score_lightning.errors import SharedUserError, UserError, explain
 from score_lightning.runtime.memory import check_bytes
-
-if TYPE_CHECKING:
-    import lightning as L
 
 PROCESS = 2**26  # bytes that a process takes at least
 
@@ -29,59 +28,59 @@ class Rank:
 
     @contextmanager
     def sharing_errors(self) -> Iterator[None]:
-        """Raises a mistake, or a failure to write, of any rank on every rank, where the others would wait for it.
+        """Raises a user's mistake or a failure to write of any rank on every rank: the others would wait for it.
 
         Every rank must enter, and nothing inside may wait for another rank.
         """
-        mine, own = None, None
+        message, unexpected = None, None
         try:
             yield
         except UserError as error:
-            mine = str(error)
+            message = str(error)
         except OSError as error:
-            mine = explain(error)
+            message = explain(error)
         except Exception as error:
-            mine, own = f"{type(error).__name__}: {error}", error
-        found = [message for message in self.gather(mine) if message is not None]
-        if own is not None:
-            raise own
-        if found:
-            raise SharedUserError(found[0])
+            message, unexpected = f"{type(error).__name__}: {error}", error
+        messages = [other for other in self.gather(message) if other is not None]
+        if unexpected is not None:
+            raise unexpected
+        if messages:
+            raise SharedUserError(messages[0])
 
-    def gather(self, mine: Any) -> list[Any]:
-        """What every rank has, by rank; every rank must ask."""
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks, in their order; every rank must call it."""
         if self.count == 1:
-            return [mine]
-        everyones = [None] * self.count
-        torch.distributed.all_gather_object(everyones, mine)
-        return everyones
+            return [value]
+        values = [None] * self.count
+        torch.distributed.all_gather_object(values, value)
+        return values
 
-    def broadcast(self, mine: Any) -> Any:
-        """What rank 0 has; every rank must ask."""
+    def broadcast(self, value: Any) -> Any:
+        """The value of rank 0; every rank must call it."""
         if self.count == 1:
-            return mine
-        box = [mine]
+            return value
+        box = [value]
         torch.distributed.broadcast_object_list(box, device=torch.device(self.device))
         return box[0]
 
 
-def rank_of(trainer: "L.Trainer") -> Rank:
-    """This process among those of the trainer."""
+def rank_of(trainer: L.Trainer) -> Rank:
+    """This process's rank in the trainer."""
     return Rank(trainer.global_rank, trainer.world_size, metric_device(trainer.strategy.root_device))
 
 
 def metric_device(device: torch.device) -> torch.device:
-    """Where metrics are gathered for a model on this device: there, but on the CPU where it has no float64."""
+    """Where metrics are gathered for a model on this device: there, or on the CPU if the device has no float64."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def device_name(device: torch.device) -> str:
-    """What a device is called."""
+    """A GPU's name, or the kind of device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name; `auto` is a GPU where there is one.
+    """The device of that name; `auto` is a GPU if there is one.
 
     Raises:
         UserError: when there is no such device.
@@ -97,7 +96,7 @@ def find_device(name: str) -> torch.device:
 
 
 def bf16_units(device: torch.device) -> str:
-    """What multiplies matrices of bfloat16 in a device's hardware; empty where nothing does."""
+    """The hardware units that multiply bfloat16 matrices on a device; empty without any."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return f"compute capability {major}.{minor}" if major >= 8 else ""
@@ -106,9 +105,9 @@ def bf16_units(device: torch.device) -> str:
 
 
 def launch(device: torch.device, processes: int = 1) -> tuple[Rank, torch.device]:
-    """This rank and its device, after as many processes were started with the very command of this one.
+    """This rank and its device, after starting the other processes with the command of this one.
 
-    Under torchrun the processes are there already. One process is not launched at all.
+    Under torchrun the processes exist already. A single process needs no launch.
 
     Raises:
         UserError: when the processes cannot be started on that device.
@@ -117,15 +116,12 @@ def launch(device: torch.device, processes: int = 1) -> tuple[Rank, torch.device
     everywhere = int(os.environ.get("WORLD_SIZE", here))
     if everywhere == 1:
         return Rank(device=metric_device(device)), device
-    import lightning as L
-    from lightning.fabric.strategies.ddp import DDPStrategy
-
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     try:
         check_bytes(here * PROCESS, f"{here} processes")
     except MemoryError as error:
         raise UserError(f"devices={processes} cannot be used: {error}") from error
-    # the last formulas are rank 0's alone, and of many images they take a while
+    # rank 0 alone computes the final metrics, which takes a while for many images
     strategy = DDPStrategy(timeout=timedelta(days=1))
     try:
         fabric = L.Fabric(accelerator=device.type, devices=here, num_nodes=everywhere // here, strategy=strategy)

@@ -1,4 +1,4 @@
-"""Random numbers with an owner: functions of a seed and a place, never of the process or the order of execution."""
+"""Random numbers as functions of a seed and a place, never of the process or the order of execution."""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Gene
 class BatchNoise:
     """Noise of one rank's share of a global batch, the same for every number of ranks.
 
-    Every rank draws the numbers of the whole global batch and keeps its own rows.
+    Every rank draws the numbers of the whole global batch and keeps its rows.
 
     Args:
         key: what the numbers are a function of, such as (seed, "train", step).

@@ -1,4 +1,4 @@
-"""The signals with which a machine asks a run to save its state and stop."""
+"""Signals that ask a run to save its state and stop."""
 
 import signal
 from collections.abc import Iterator
@@ -30,6 +30,6 @@ def stop_at_signals() -> Iterator[None]:
 
 
 def ignore_signals(worker: int = 0) -> None:  # noqa: ARG001
-    """Leaves signals that are sent to all processes of a run to the one that saves it."""
+    """Ignores signals that are sent to all processes of a run: the one that saves its state handles them."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning_utilities.core.imports import lazy_import
+
+protocol: Any = lazy_import("wandb.proto.wandb_internal_pb2")  # 1.2 s, for which runs without wandb do not wait
+
 HEADER, BLOCK = 7, 2**15
 WHOLE, MIDDLE, LAST = 1, 3, 4
 
 
 def read_records(path: Path) -> Iterator[Any]:
     """The records of a .wandb file, as protocol buffers; after a kill it ends with its last whole one."""
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # a second, see ResilientWandbLogger
-
     data, place, parts = path.read_bytes(), HEADER, b""
     while place + HEADER <= len(data):
         if BLOCK - place % BLOCK < HEADER:
@@ -31,7 +33,7 @@ def read_records(path: Path) -> Iterator[Any]:
         parts = (parts if kind in (MIDDLE, LAST) else b"") + data[place + HEADER : end]
         place = end
         if kind in (WHOLE, LAST):
-            record = Record()
+            record = protocol.Record()
             record.ParseFromString(parts)
             yield record
 

@@ -9,9 +9,12 @@ from uuid import uuid4
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning_utilities.core.imports import lazy_import
 
 from score_lightning.runtime.files import write_text
 from score_lightning.tracking.offline import read_line, read_records
+
+wandb: Any = lazy_import("wandb")  # 1.2 s, for which runs without it do not wait
 
 STEP = "trainer/global_step"
 IDENTITY = "wandb_id.txt"
@@ -34,16 +37,12 @@ class ResilientWandbLogger(WandbLogger):
     with a message and the training continues. What W&B has of a step is not logged again, and what it lost is
     (`restore`). Losses by noise level are also a chart, evaluations a table.
 
-    Importing wandb takes 1.2 s, so it is imported where it is used: runs without it do not wait for it.
-
     Args:
         folder: of the run. The id at W&B is the one that it holds (see `keep_id`), else a new one.
         options: of Lightning's WandbLogger.
     """
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        import wandb
-
         settings = wandb.Settings(x_transaction_log_flush_interval=FLUSH)
         if "finish_timeout" in wandb.Settings.model_fields:  # not in older versions
             settings.finish_timeout = UPLOAD
@@ -63,8 +62,6 @@ class ResilientWandbLogger(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The run."""
-        import wandb
-
         if self._experiment is None:
             for mode, consequence in FALLBACKS.items():
                 try:
@@ -82,8 +79,6 @@ class ResilientWandbLogger(WandbLogger):
 
     def _look_back(self, run: Any) -> None:
         """Learns what W&B already has of this run."""
-        import wandb
-
         lines: Iterable[Mapping[str, Any]] = []
         if run.offline:
             paths = sorted(Path(str(self._save_dir)).glob(f"wandb/*run-*/run-{run.id}.wandb"))
@@ -117,8 +112,6 @@ class ResilientWandbLogger(WandbLogger):
 
     def _media(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """A chart of the losses by noise level and a table of the evaluations, where the metrics have some."""
-        import wandb
-
         media: dict[str, Any] = {}
         levels = [
             [float(key.split("/")[1]), float(value)] for key, value in metrics.items() if key.startswith("val_level/")

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from score_lightning import config
 from score_lightning.errors import StopRequested
 from score_lightning.experiment import build
+from score_lightning.tracking import wandb as tracking
 from score_lightning.tracking.dashboard import training_flops
 from score_lightning.tracking.offline import read_line, read_records
 from score_lightning.tracking.wandb import FLUSH, IDENTITY, ResilientWandbLogger
@@ -213,8 +214,6 @@ def test_a_service_that_does_not_start_never_stops_a_run(tmp_path, monkeypatch, 
 
 
 def test_a_run_that_goes_on_online_asks_what_is_there(tmp_path, monkeypatch):
-    import wandb
-
     class Server:
         def run(self, path):
             assert path == "entity/project/run"
@@ -225,7 +224,7 @@ def test_a_run_that_goes_on_online_asks_what_is_there(tmp_path, monkeypatch):
             yield {"_step": 1, "trainer/global_step": 1, "train/loss": 2.0}
 
     logged = []
-    monkeypatch.setattr(wandb, "Api", Server)
+    monkeypatch.setattr(tracking.wandb, "Api", Server)
     monkeypatch.setattr(ResilientWandbLogger, "_log", lambda self, values, step: logged.append((step, dict(values))))
     logger = ResilientWandbLogger(tmp_path, project="project", mode="online")
     logger._look_back(SimpleNamespace(offline=False, resumed=True, path="entity/project/run", id="run"))
