@@ -127,8 +127,8 @@ class MeasurementConditioned(Wrapper[Model]):
 
     The estimate of x_0 has the part that is known put in. So P x_t has its exact score given y, that of
     N(alpha y, sigma^2 I), and any sampler draws it from its exact distribution; the rest has the model's score of the
-    whole x_t. It is Song et al. 2021a, App. I.2-3 (there the part is drawn anew at each step) without a word in the
-    sampler. The rest is exact where a corrector mixes at each level; a predictor alone sees x_t on the way only.
+    whole x_t. It is Song et al. 2021a, App. I.2-3 (there the sampler draws that part anew at each step). The rest is
+    exact where a corrector mixes at each level; a predictor alone sees x_t on the way only.
 
     Args:
         model: unconditional, or conditioned on labels.

@@ -12,8 +12,8 @@ class ImportanceSampled(nn.Module):
     """An objective at times t of probability p_t, proportional to sqrt(E[L_t^2]) (Eq. 18), its losses over T p_t.
 
     E[L_t^2] is over the last losses at each level; times are uniform until every level has them. So that no level is
-    forgotten, a share of the probability is uniform. The losses seen are part of the state: a resumed run goes on with
-    them. In evaluation mode losses are those of the objective itself.
+    forgotten, a share of the probability is uniform. The losses seen are part of the state: a resumed run continues
+    with them. In evaluation mode losses are those of the objective itself.
 
     Args:
         objective: with discrete levels.

@@ -14,7 +14,7 @@ from score_lightning.objectives.denoising import Weighted, weigh
 from score_lightning.perturbation import expand
 from score_lightning.schedules import RandnLike, Schedule
 
-LIMIT = 256  # dimensions up to which an exact trace is taken without a word: each costs a backward pass
+LIMIT = 256  # dimensions up to which implicit matching needs no permission: each costs a backward pass
 
 
 class _Matching(Weighted):
@@ -102,5 +102,5 @@ class Sliced(_Matching):
             v = randn_like(x.detach())
             square = 0 if self._reduced else (v * score).flatten(1).sum(1) ** 2
             total = total + 2 * along(v, score, x, training) + square
-        found = total / self._projections
-        return found + score.flatten(1).square().sum(1) if self._reduced else found
+        loss = total / self._projections
+        return loss + score.flatten(1).square().sum(1) if self._reduced else loss
