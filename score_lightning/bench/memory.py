@@ -87,5 +87,5 @@ if __name__ == "__main__":
     if options["project"] == OURS:
         keep_memory()  # as train does
     first = sizes(Settings(options["device"], options["quick"]))[0]
-    measured = Size(first.title, first.exp, first.words, options["batch"])
+    measured = Size(first.title, first.exp, first.overrides, options["batch"])
     print(json.dumps(measure(options["project"], measured, options["device"])))

@@ -56,7 +56,7 @@ def _ask(processes: int, settings: Settings) -> float:
 def measure(processes: int, quick: bool) -> float:
     """Seconds per step, from the third on: in the second, DDP arranges its messages once."""
     first = sizes(Settings(quick=quick))[0]
-    size = Size(first.title, first.exp, first.words, processes * (2 if quick else BATCH))
+    size = Size(first.title, first.exp, first.overrides, processes * (2 if quick else BATCH))
     overrides = [f"trainer.devices={processes}", "trainer.accelerator=cpu"]
     overrides += ["trainer.strategy=ddp"] if processes > 1 else []
     with tempfile.TemporaryDirectory() as out:

@@ -56,19 +56,19 @@ class Size:
     Args:
         title: of its tables.
         exp: name of the experiment.
-        words: overrides of the experiment.
+        overrides: of its configuration, key=value.
         batch: images in a batch.
     """
 
     title: str
     exp: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     batch: int
 
     @property
     def resolved(self) -> Resolved:
         """The experiment's configuration."""
-        return config.load(self.words, self.exp)
+        return config.load(self.overrides, self.exp)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -56,7 +56,7 @@ def configure(size: Size, steps: int, out: Path, *overrides: str) -> Resolved:
     """The configuration of a short run, without samples and evaluation."""
     return load(
         [
-            *size.words, f"trainer.max_steps={steps}", f"trainer.batch_size={size.batch}", "trainer.progress=false",
+            *size.overrides, f"trainer.max_steps={steps}", f"trainer.batch_size={size.batch}", "trainer.progress=false",
             "trainer.precision=32-true", "samples.n=0", "evaluation.n=0", "validation.n=10", "logger=off",
             f"out={out}", *overrides,
         ],

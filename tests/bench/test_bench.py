@@ -30,10 +30,10 @@ def in_process(monkeypatch):
 
 def test_alternatives_take_turns_and_may_measure_themselves():
     calls = []
-    found = alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b") or 2.0}, repeats=3, warmup=1)
+    timings = alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b") or 2.0}, repeats=3, warmup=1)
     assert calls == ["a", "b"] * 4
-    assert found["b"] == Timing((2.0, 2.0, 2.0))
-    assert len(found["a"].seconds) == 3
+    assert timings["b"] == Timing((2.0, 2.0, 2.0))
+    assert len(timings["a"].seconds) == 3
 
 
 def test_quartiles_of_a_timing():
@@ -107,9 +107,9 @@ def test_all_suites_run(tmp_path, ckpt, in_process, capsys):  # noqa: ARG001
 
 
 def test_a_suite_that_is_left_out_says_why_and_keeps_the_others(tmp_path, capsys):
-    words = ["quick=true", f"out={tmp_path}"]
-    bench.main([*words, "only=trace"])
-    bench.main([*words, "only=quality"])
+    arguments = ["quick=true", f"out={tmp_path}"]
+    bench.main([*arguments, "only=trace"])
+    bench.main([*arguments, "only=quality"])
     page = (tmp_path / "benchmarks.md").read_text()
     assert "make train EXP=ddpm_digits" in page
     assert "### Trace of the Jacobian" in page

@@ -27,14 +27,14 @@ def test_metrics_of_real_images_are_good_and_of_noise_bad(digits):
     evaluator = Evaluator(
         extractors.classifier(lambda: digits), Reference("digits", train, validation), SHAPE, MetricSettings(splits=1)
     )
-    found = evaluator(batches(train.images), Rank(), shown=70)
-    same = found.metrics
+    result = evaluator(batches(train.images), Rank(), shown=70)
+    same = result.metrics
     assert same["fid_classifier"] == pytest.approx(0, abs=1e-9)
     assert same["is_classifier"] > 9
     assert same["precision_classifier"] == same["recall_classifier"] == same["coverage_classifier"] == 1
     assert same["memorization_classifier"] == pytest.approx(1)
-    assert torch.equal(found.shown, train.images[:70])
-    assert found.neighbors[:, 0].tolist() == list(range(70))
+    assert torch.equal(result.shown, train.images[:70])
+    assert result.neighbors[:, 0].tolist() == list(range(70))
     noise = evaluator(batches(torch.randint(0, 256, (300, 1, 8, 8)).byte()), Rank()).metrics
     assert noise["fid_classifier"] > 10
     assert abs(same["kid_classifier"]) < 0.01 * noise["kid_classifier"]
@@ -102,9 +102,9 @@ def test_what_a_network_or_a_reference_lacks_is_reported_not_guessed():
     assert set(statistics.unavailable) == {
         "is_pixels", "kid_pixels", "precision_recall_pixels", "density_coverage_pixels", "memorization_pixels",
     }  # fmt: skip
-    found = statistics(batches(reals()), Rank(), shown=5)
-    assert set(found.metrics) == {"fid_pixels"}
-    assert found.neighbors is None
+    result = statistics(batches(reals()), Rank(), shown=5)
+    assert set(result.metrics) == {"fid_pixels"}
+    assert result.neighbors is None
     settings = statistics.settings(50)
     assert settings["reference_sha256"] == "x"
     assert settings["reference_images"] is None
@@ -157,7 +157,7 @@ def test_features_that_are_not_finite_are_refused():
         evaluator(batches(images), Rank())
 
 
-def test_the_reference_is_looked_at_once(monkeypatch):
+def test_statistics_of_the_reference_are_computed_once(monkeypatch):
     evaluator = make()
     first = evaluator(batches(reals(30)), Rank()).metrics
     monkeypatch.setattr("score_lightning.evaluation.evaluator.reference_statistics", None)

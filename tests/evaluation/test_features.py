@@ -24,8 +24,8 @@ from score_lightning.evaluation.features.dinov2 import DINOv2
 def test_any_module_makes_features():
     features = Features("mine", nn.Sequential(nn.Flatten(), Halved()))
     images = torch.randint(0, 256, (70, 3, 4, 4)).byte()
-    found, logits = features(images)  # more than one pass
-    assert torch.equal(found, images.flatten(1) / 2)
+    vectors, logits = features(images)  # more than one pass
+    assert torch.equal(vectors, images.flatten(1) / 2)
     assert logits is None
     probe = features.probe((3, 4, 4))
     assert probe.origin.tolist() == [64.0] * 48
@@ -183,8 +183,8 @@ def dinov2_state():
 def test_dinov2_equals_the_published_implementation():
     golden = np.load(GOLDEN / "dinov2.npz")
     with torch.no_grad():
-        found = DINOv2(dinov2_state())(torch.from_numpy(golden["x"]))
-    assert_close(found, torch.from_numpy(golden["y"]), rtol=1e-5, atol=1e-5)
+        token = DINOv2(dinov2_state())(torch.from_numpy(golden["x"]))
+    assert_close(token, torch.from_numpy(golden["y"]), rtol=1e-5, atol=1e-5)
 
 
 def test_files_with_code_are_refused_and_nothing_runs(tmp_path):

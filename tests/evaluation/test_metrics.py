@@ -100,8 +100,8 @@ def sides(fake, real, held_out=None, logits=None, **settings):
 
 def test_inception_score_of_balanced_certain_classes_is_their_number():
     logits = 100 * torch.eye(7).repeat(20, 1)
-    found = METRICS["is"].formula(sides(torch.randn(140, 2), torch.randn(9, 2), logits=logits, splits=1))
-    assert found == {"is": pytest.approx(7, abs=1e-12), "is_std": 0}
+    score = METRICS["is"].formula(sides(torch.randn(140, 2), torch.randn(9, 2), logits=logits, splits=1))
+    assert score == {"is": pytest.approx(7, abs=1e-12), "is_std": 0}
 
 
 def test_scores_are_torch_fidelitys():
@@ -123,14 +123,14 @@ def test_scores_are_torch_fidelitys():
 def test_precision_and_recall_of_one_mode_of_two():
     modes = torch.randn(400, 2) + torch.tensor([[50.0, 0.0]])
     real = torch.cat([modes[:100], torch.randn(100, 2)])
-    found = METRICS["precision_recall"].formula(sides(modes[200:], real))
-    assert found["precision"] > 0.9
-    assert found["recall"] == pytest.approx(0.5, abs=0.05)
+    values = METRICS["precision_recall"].formula(sides(modes[200:], real))
+    assert values["precision"] > 0.9
+    assert values["recall"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_kid_subsets_are_at_most_all_images():
-    found = METRICS["kid"].formula(sides(torch.randn(30, 4), torch.randn(20, 4), kid_subsets=3))
-    assert abs(found["kid"]) < 1
+    values = METRICS["kid"].formula(sides(torch.randn(30, 4), torch.randn(20, 4), kid_subsets=3))
+    assert abs(values["kid"]) < 1
 
 
 def test_density_and_coverage_equal_brute_force():
@@ -146,10 +146,10 @@ def test_density_and_coverage_equal_brute_force():
 
 def test_density_and_coverage_of_the_same_distribution_are_as_naeem_et_al_expect():
     """E[density] = 1, and E[coverage] = 1 - (M - 1)...(M - k) / ((2M - 1)...(2M - k)) for M = N (their Lemma 1-2)."""
-    found = torch.tensor([density_and_coverage(torch.randn(500, 8), torch.randn(500, 8)) for _ in range(10)]).mean(0)
+    means = torch.tensor([density_and_coverage(torch.randn(500, 8), torch.randn(500, 8)) for _ in range(10)]).mean(0)
     expected = 1 - torch.tensor([(500 - i) / (1000 - i) for i in range(1, 6)]).prod().item()
-    assert found[0] == pytest.approx(1, abs=0.05)
-    assert found[1] == pytest.approx(expected, abs=0.02)
+    assert means[0] == pytest.approx(1, abs=0.05)
+    assert means[1] == pytest.approx(expected, abs=0.02)
 
 
 def test_nearest_finds_what_sorting_finds(monkeypatch):

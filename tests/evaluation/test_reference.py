@@ -30,11 +30,11 @@ def compute(images, cache, keep=True, sha256="network", **settings):
 
 
 def test_statistics_equal_numpys(images, tmp_path):
-    found = compute(images, tmp_path)
+    statistics = compute(images, tmp_path)
     rows = images.images.flatten(1).double().numpy() / 255
-    assert_close(found.mean, torch.from_numpy(rows.mean(0)), rtol=1e-6, atol=0)
-    assert_close(found.cov, torch.from_numpy(np.cov(rows, rowvar=False)), rtol=1e-5, atol=1e-9)
-    assert_close(found.features, torch.from_numpy(rows).float())
+    assert_close(statistics.mean, torch.from_numpy(rows.mean(0)), rtol=1e-6, atol=0)
+    assert_close(statistics.cov, torch.from_numpy(np.cov(rows, rowvar=False)), rtol=1e-5, atol=1e-9)
+    assert_close(statistics.features, torch.from_numpy(rows).float())
 
 
 def test_statistics_are_computed_once(images, tmp_path, monkeypatch):
@@ -113,9 +113,9 @@ def test_pictures_are_hashed_by_their_files(pictures):
 def test_statistics_files_are_read_and_damaged_ones_refused(tmp_path):
     mu, sigma = np.arange(3.0), np.eye(3, dtype=np.float32)
     np.savez(tmp_path / "good.npz", mu=mu, sigma=sigma)
-    found = read_statistics(tmp_path / "good.npz")
-    assert found.mean.tolist() == [0, 1, 2]
-    assert found.cov.dtype == torch.float64
+    statistics = read_statistics(tmp_path / "good.npz")
+    assert statistics.mean.tolist() == [0, 1, 2]
+    assert statistics.cov.dtype == torch.float64
     assert holds_statistics(tmp_path / "good.npz")
     np.savez(tmp_path / "images.npz", images=np.zeros((2, 8, 8), np.uint8))
     assert not holds_statistics(tmp_path / "images.npz")

@@ -1,4 +1,4 @@
-"""Pictures hold every pixel, plots and pages what was found."""
+"""Pictures hold every pixel; plots and pages hold the results."""
 
 import json
 
@@ -46,19 +46,19 @@ def test_rows_and_neighbors_stand_where_they_belong(tmp_path):
 
 def test_summaries_are_means_with_their_spread():
     assert summarize([{"fid_x": 2.0}]) == {"fid_x": 2.0}
-    found = summarize([{"fid_x": 1.0}, {"fid_x": 2.0}, {"fid_x": 6.0}])
-    assert found["fid_x"] == 3
-    assert found["spread"]["fid_x"] == {"mean": 3, "std": pytest.approx(7**0.5), "values": [1.0, 2.0, 6.0]}
+    summary = summarize([{"fid_x": 1.0}, {"fid_x": 2.0}, {"fid_x": 6.0}])
+    assert summary["fid_x"] == 3
+    assert summary["spread"]["fid_x"] == {"mean": 3, "std": pytest.approx(7**0.5), "values": [1.0, 2.0, 6.0]}
 
 
 def test_reports_hold_metrics_settings_and_pictures(tmp_path):
     save_grid(torch.zeros(4, 1, 8, 8).byte(), tmp_path / "samples.png")
     settings = {"n": 4, "sampler": {"name": "ddim"}, "checkpoint": "<b>.ckpt", "commit": None}
-    found = {"fid_x": 1.25, "spread": {"fid_x": {"std": 0.5}}, "unavailable": {"is_x": "no <classes>"}}
-    written = json.loads(write_metrics(tmp_path, found, settings).read_text())
-    assert written == {**found, "settings": settings}
+    metrics = {"fid_x": 1.25, "spread": {"fid_x": {"std": 0.5}}, "unavailable": {"is_x": "no <classes>"}}
+    written = json.loads(write_metrics(tmp_path, metrics, settings).read_text())
+    assert written == {**metrics, "settings": settings}
     pictures = {"samples.png": "Samples: the <first>"}
-    page = write_report(tmp_path, "<b>.ckpt", found, settings, pictures).read_text()
+    page = write_report(tmp_path, "<b>.ckpt", metrics, settings, pictures).read_text()
     for part in (
         "1.2500 ± 0.5000",
         "sampler.<wbr>name",

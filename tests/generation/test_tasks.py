@@ -83,7 +83,7 @@ def test_dropped_labels_are_a_share_and_the_rest_stays():
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["labels.guidance=2"], "labels.guidance=2 needs a model conditioned on labels"),
         (["label=3"], "label=K needs a model conditioned on labels"),
@@ -104,24 +104,24 @@ def test_dropped_labels_are_a_share_and_the_rest_stays():
         (["task=inpaint", "image=PICTURE", "mask=NOTES"], "NOTES cannot be read: not a picture"),
     ],
 )
-def test_mistakes_get_one_message(words, message, ckpt, tmp_path, capsys, monkeypatch):
+def test_mistakes_get_one_message(arguments, message, ckpt, tmp_path, capsys, monkeypatch):
     names = {"PICTURE": picture(tmp_path / "a.png", (20, 12)), "MASK": picture(tmp_path / "b.png", (20, 13))}
     names["NOTES"] = tmp_path / "notes.txt"
     names["NOTES"].write_text("not a picture")
     for key, path in names.items():
-        words = [word.replace(key, str(path)) for word in words]
+        arguments = [word.replace(key, str(path)) for word in arguments]
         message = message.replace(key, str(path))
-    assert message in fails(sample, [f"ckpt={ckpt}", *words, f"out={tmp_path / 'out'}"], capsys, monkeypatch)
+    assert message in fails(sample, [f"ckpt={ckpt}", *arguments, f"out={tmp_path / 'out'}"], capsys, monkeypatch)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_label_that_is_none_is_refused(labelled, tmp_path, capsys, monkeypatch):
-    words = [f"ckpt={labelled}", "label=10", f"out={tmp_path / 'out'}"]
-    assert "label must lie between 0 and 9, got 10" in fails(sample, words, capsys, monkeypatch)
+    arguments = [f"ckpt={labelled}", "label=10", f"out={tmp_path / 'out'}"]
+    assert "label must lie between 0 and 9, got 10" in fails(sample, arguments, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["labels.classes=5"], "needs images with that many labels; these have 10"),
         (["labels.classes=10", "net=mlp", "conditioning=log_sigma"], "net mlp cannot take labels"),
@@ -136,8 +136,8 @@ def test_a_label_that_is_none_is_refused(labelled, tmp_path, capsys, monkeypatch
         (["continuous=true", "schedule=geometric", "conditioning=level"], "visits the levels of a discrete schedule"),
     ],
 )  # fmt: skip
-def test_mistakes_in_training_leave_nothing_behind(words, message, tmp_path, capsys, monkeypatch):
-    given = ["exp=ddpm_digits", *words, "logger=off", f"out={tmp_path}/runs"]
+def test_mistakes_in_training_leave_nothing_behind(arguments, message, tmp_path, capsys, monkeypatch):
+    given = ["exp=ddpm_digits", *arguments, "logger=off", f"out={tmp_path}/runs"]
     assert message in fails(train, given, capsys, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
@@ -147,13 +147,20 @@ def test_inpainting_keeps_what_is_known_to_the_bit(ckpt, tmp_path, sampler):
     image, mask = picture(tmp_path / "a.png", (8, 8)), np.zeros((8, 8), np.uint8)
     mask[2:6, 3:7] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    words = [f"ckpt={ckpt}", "task=inpaint", f"image={image}", f"mask={tmp_path}/mask.png", "n=3", f"out={tmp_path}"]
-    sample.main([*words, *sampler, "sampler.steps=5"])
-    found, given = drawn(tmp_path)[..., 0], np.asarray(Image.open(image).convert("L"))
-    assert found.shape == (3, 8, 8)
-    for one in found:
+    arguments = [
+        f"ckpt={ckpt}",
+        "task=inpaint",
+        f"image={image}",
+        f"mask={tmp_path}/mask.png",
+        "n=3",
+        f"out={tmp_path}",
+    ]
+    sample.main([*arguments, *sampler, "sampler.steps=5"])
+    images, given = drawn(tmp_path)[..., 0], np.asarray(Image.open(image).convert("L"))
+    assert images.shape == (3, 8, 8)
+    for one in images:
         assert np.array_equal(one[mask == 0], given[mask == 0])
-    assert found[:, mask > 0].std(axis=0).max() > 0
+    assert images[:, mask > 0].std(axis=0).max() > 0
     with Image.open(tmp_path / "samples.png") as shown:
         assert shown.width >= 512
 
@@ -172,20 +179,20 @@ def test_upsampling_keeps_the_means_of_squares(ckpt, tmp_path):
     image = picture(tmp_path / "small.png", (4, 4))
     sample.main([f"ckpt={ckpt}", "task=upsample", f"image={image}", "n=2", f"out={tmp_path}", "sampler.steps=5"])
     small = np.asarray(Image.open(image).convert("L")).astype(float)
-    found = drawn(tmp_path)[..., 0].astype(float).reshape(2, 4, 2, 4, 2)
-    inside = ((found > 0) & (found < 255)).all(axis=(2, 4))
+    blocks = drawn(tmp_path)[..., 0].astype(float).reshape(2, 4, 2, 4, 2)
+    inside = ((blocks > 0) & (blocks < 255)).all(axis=(2, 4))
     assert inside.any()
-    assert np.abs(found.mean(axis=(2, 4)) - small)[inside].max() <= 1
+    assert np.abs(blocks.mean(axis=(2, 4)) - small)[inside].max() <= 1
 
 
 def test_interpolation_starts_and_ends_with_the_pictures(ckpt, tmp_path):
     images = [picture(tmp_path / f"{i}.png", (8, 8), i) for i in range(2)]
     sample.main([f"ckpt={ckpt}", "task=interpolate", f"image=[{images[0]},{images[1]}]", "n=4", f"out={tmp_path}"])
-    found = drawn(tmp_path)[..., 0].astype(int)
-    assert found.shape == (4, 8, 8)
-    for one, path in zip(found[[0, -1]], images, strict=True):
+    between = drawn(tmp_path)[..., 0].astype(int)
+    assert between.shape == (4, 8, 8)
+    for one, path in zip(between[[0, -1]], images, strict=True):
         assert np.abs(one - np.asarray(Image.open(path).convert("L")).astype(int)).max() <= 1
-    assert np.abs(found[1] - found[0]).max() > 1
+    assert np.abs(between[1] - between[0]).max() > 1
 
 
 def test_networks_of_levels_have_no_latents():
@@ -212,12 +219,12 @@ def test_evaluations_of_adaptive_steps_are_counted(ckpt):
 
 
 def test_likelihoods_are_part_of_an_evaluation(ckpt, tmp_path, capsys):
-    words = ["n=30", "sampler.steps=3", "likelihood=4", "schedule.levels=1000", f"out={tmp_path}"]
-    evaluate.main([f"ckpt={ckpt}", *words, "evaluation.metrics=[fid]"])
-    found = json.loads((tmp_path / "metrics.json").read_text())
-    flow, bound = found["bits_per_dim_flow"], found["bits_per_dim_bound"]
+    arguments = ["n=30", "sampler.steps=3", "likelihood=4", "schedule.levels=1000", f"out={tmp_path}"]
+    evaluate.main([f"ckpt={ckpt}", *arguments, "evaluation.metrics=[fid]"])
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    flow, bound = metrics["bits_per_dim_flow"], metrics["bits_per_dim_bound"]
     assert 7 < flow < bound  # hardly trained
-    settings = found["settings"]["likelihood"]
+    settings = metrics["settings"]["likelihood"]
     assert settings["n"] == 4
     assert settings["standard_error"]["bits_per_dim_flow"] > 0
     assert f"{flow:.4f} ±" in capsys.readouterr().out
@@ -225,5 +232,5 @@ def test_likelihoods_are_part_of_an_evaluation(ckpt, tmp_path, capsys):
 
 
 def test_more_likelihoods_than_images_are_refused(ckpt, tmp_path, capsys, monkeypatch):
-    words = [f"ckpt={ckpt}", "n=30", "sampler.steps=3", "likelihood=9999", f"out={tmp_path}"]
-    assert "between 2 and the 180 held-out images" in fails(evaluate, words, capsys, monkeypatch)
+    arguments = [f"ckpt={ckpt}", "n=30", "sampler.steps=3", "likelihood=9999", f"out={tmp_path}"]
+    assert "between 2 and the 180 held-out images" in fails(evaluate, arguments, capsys, monkeypatch)
