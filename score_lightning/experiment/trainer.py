@@ -1,8 +1,6 @@
 """A training run: its callbacks, loggers and Lightning trainer."""
 
 import logging
-import netrc
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -24,6 +22,7 @@ from score_lightning.runtime.files import write_text
 from score_lightning.runtime.startup import is_first
 from score_lightning.tracking.csv import MetricsLogger
 from score_lightning.tracking.dashboard import Dashboard
+from score_lightning.tracking.modes import wandb_mode
 from score_lightning.tracking.wandb import ResilientWandbLogger
 from score_lightning.training.callbacks import Evaluate, SampleGrid
 from score_lightning.training.checkpoint_io import AsyncCheckpointWriter, AtomicCheckpointIO
@@ -45,8 +44,9 @@ def build_callbacks(experiment: Experiment) -> list[L.Callback]:
         KeepLog(),
         LearningRate(),
         TrainingLoss(),
-        Dashboard(t.log_every, c.logger.artifact),
     ]
+    if wandb_mode(c.logger.wandb) != "off" or c.logger.tensorboard:
+        callbacks.append(Dashboard(t.log_every, c.logger.artifact))
     if isinstance(experiment.objective, ImportanceSampled):
         callbacks.append(ObserveLosses(experiment.objective))
     if t.compile:
@@ -166,7 +166,7 @@ def _new_folder(parent: Path) -> Iterator[Path]:
 def _loggers(experiment: Experiment, folder: Path) -> list[Logger]:
     c = experiment.config
     loggers: list[Logger] = [MetricsLogger(folder.parent.parent, folder.parent.name, folder.name)]
-    mode = _wandb_mode(c.logger.wandb)
+    mode = wandb_mode(c.logger.wandb)
     if mode != "off":
         loggers.append(
             ResilientWandbLogger(
@@ -183,25 +183,6 @@ def _loggers(experiment: Experiment, folder: Path) -> list[Logger]:
         except ModuleNotFoundError as error:
             raise UserError("logger.tensorboard needs one more package: pip install tensorboard") from error
     return loggers
-
-
-def _wandb_mode(setting: str) -> str:
-    keyed = bool(os.environ.get("WANDB_API_KEY")) or _in_netrc("api.wandb.ai")
-    if setting == "online" and not keyed:
-        raise UserError("logger.wandb=online needs a key: run `wandb login`, or take logger.wandb=auto or offline")
-    if setting != "auto":
-        return setting
-    mode = os.environ.get("WANDB_MODE")
-    if mode:
-        return {"disabled": "off", "dryrun": "offline"}.get(mode, mode)
-    return "online" if keyed else "offline"
-
-
-def _in_netrc(host: str) -> bool:
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def _quiet() -> None:
