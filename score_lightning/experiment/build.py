@@ -4,21 +4,20 @@
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 
 import torch
 from torch import nn
 
 from score_lightning.config import Resolved
-from score_lightning.config.registry import TABLES, build_part, keyword_types, part_of
+from score_lightning.config.registry import build_part
 from score_lightning.data import augment
 from score_lightning.data.images import Shape
 from score_lightning.data.module import ImageData
 from score_lightning.data.pixels import Coordinates, PixelRange, Range
 from score_lightning.data.sources import Split
 from score_lightning.errors import UserError
+from score_lightning.experiment.checks import check_accepts, check_labels, check_variances, mistakes_in
 from score_lightning.experiment.memory import build_within_memory, check_forward
 from score_lightning.generation.generator import Generator
 from score_lightning.models import ScoreModel
@@ -77,7 +76,7 @@ class Experiment:
         """The range of pixels in the model; data other than images are taken as they are."""
         if self.config.points:
             return Coordinates()
-        with _mistakes("images.range"):
+        with mistakes_in("images.range"):
             return PixelRange(*self.config.images.range)
 
     @cached_property
@@ -89,7 +88,7 @@ class Experiment:
     @cached_property
     def schedule(self) -> Schedule:
         """The noise schedule; with `continuous` the limit of a discrete one."""
-        with _mistakes("continuous"):
+        with mistakes_in("continuous"):
             return self._levels.continuous() if self.config.continuous else self._levels
 
     @cached_property
@@ -130,7 +129,7 @@ class Experiment:
         ]:
             if value is not None:
                 given[keyword] = value
-                _check_accepts(c.net.get("name"), keyword, f"{key}: net {c.net.get('name')} cannot take {what}")
+                check_accepts(c.net.get("name"), keyword, f"{key}: net {c.net.get('name')} cannot take {what}")
         with torch.device(device):
             net: nn.Module = build_part(self.resolved, "net", given)
         return net
@@ -138,10 +137,10 @@ class Experiment:
     @cached_property
     def objective(self) -> Objective:
         """The loss."""
-        self._check_variances("objective")
+        check_variances(self.config, "objective")
         given = {"low": self.pixels.low, "high": self.pixels.high, "levels": self.schedule.levels}
         objective: Objective = build_part(self.resolved, "objective", given)
-        with _mistakes("objective"):
+        with mistakes_in("objective"):
             objective.check(self.schedule, math.prod(self.shape))
         return objective
 
@@ -173,7 +172,7 @@ class Experiment:
             n: images that must fit into memory.
             section: sampler, or preview, whose name messages give.
         """
-        self._check_labels(label)
+        check_labels(self.config, label)
         try:
             check_bytes(n * math.prod(self.shape), f"{n} images")
         except MemoryError as error:
@@ -183,38 +182,13 @@ class Experiment:
         return Generator(sampler, self.shape, self.pixels, size, label, self.config.labels.guidance)
 
     def _build_sampler(self, section: str) -> Sampler:
-        self._check_variances(section)
+        check_variances(self.config, section)
         sampler: Sampler = build_part(self.resolved, section, {"pixels": (self.pixels.low, self.pixels.high)})
-        with _mistakes(section, TypeError):
+        with mistakes_in(section, TypeError):
             evaluations = sampler.evaluations(self.schedule)
         if evaluations is not None and evaluations > EVALUATIONS:
             raise UserError(f"{section}: {evaluations:,} evaluations of the network per image; at most {EVALUATIONS:,}")
         return sampler
-
-    def _check_labels(self, label: int | None) -> None:
-        """Refuses a label or guidance that the model cannot be conditioned on."""
-        labels = self.config.labels
-        remedy = "needs a model conditioned on labels; this one is not: train one with labels.classes=N"
-        if labels.guidance != 0 and labels.classes is None:
-            raise UserError(f"labels.guidance={labels.guidance:g} {remedy}, or leave guidance at 0")
-        if labels.guidance != 0 and labels.drop == 0:
-            raise UserError(
-                "labels.guidance needs a model that was also trained without labels: train with labels.drop=0.1"
-            )
-        if label is not None and not labels.classes:
-            raise UserError(f"label=K {remedy}")
-        if label is not None and not 0 <= label < (labels.classes or 0):
-            raise UserError(f"label must lie between 0 and {(labels.classes or 0) - 1}, got {label}")
-
-    def _check_variances(self, section: str) -> None:
-        """Refuses what needs learned variances of a network that does not learn them."""
-        part = part_of(self.config, section)
-        needed = part.get("variance") == "learned" or part.get("name") == "hybrid"
-        if needed and not self.config.net.get("learned_variance"):
-            raise UserError(
-                f"{section} {part.get('name')} needs learned variances: train with net.learned_variance=true, as unet "
-                "can" + ("" if section == "objective" else f", or take {section}.variance=small or large")
-            )
 
     @cached_property
     def split(self) -> Split:
@@ -257,11 +231,11 @@ class Experiment:
             raise UserError(f"validation.n must be at least {c.validation.levels}, got {c.validation.n}")
         if c.evaluation.n == 1:
             raise UserError("evaluation.n must be 0 (none) or at least 2, got 1")
-        with _mistakes("optimizer"):
+        with mistakes_in("optimizer"):
             decay_steps = c.trainer.max_steps if o.decay else None
             adam = AdamSettings(o.lr, tuple(o.betas), o.eps, o.weight_decay, o.warmup, decay_steps)
         flip = c.images.flip and not c.points
-        return ScoreModule(
+        module = ScoreModule(
             self.model,
             self.objective,
             Augmentation(self.pixels, flip, c.images.dequantize, c.labels.drop, c.images.augment),
@@ -269,24 +243,7 @@ class Experiment:
             WeightAverage(self.model, c.ema.decay, c.ema.warmup, c.ema.ramp),
             c.seed,
             c.validation.levels,
-            self.resolved.plain(),
             Clipping(c.trainer.skip_nonfinite),
         )
-
-
-def _check_accepts(net: object, keyword: str, reason: str) -> None:
-    """Refuses a network without a keyword."""
-    accepting = [name for name, constructor in TABLES["net"].items() if keyword in keyword_types(constructor)]
-    if net in TABLES["net"] and net not in accepting:
-        raise UserError(f"{reason}; {' and '.join(accepting)} can")
-
-
-@contextmanager
-def _mistakes(section: str, *more: type[Exception]) -> Iterator[None]:
-    """Turns what an object says of its arguments into a message that names their section."""
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, (ValueError, *more)):
-            raise
-        raise UserError(f"{section}: {error}") from error
+        module.config = self.resolved.plain()
+        return module

@@ -62,14 +62,15 @@ class ScoreModule(L.LightningModule):
         average: the averaged weights.
         seed: of times, noise and augmentation.
         validation_levels: noise levels at which the validation loss is reported, spread over the schedule.
-        config: plain data that goes into every checkpoint.
         clipping: of gradients, and what to do about those that are not finite.
 
     Attributes:
         last: (times (B,), losses (B,)) of the last batch.
+        config: plain data that goes into every checkpoint.
     """
 
     last: tuple[Tensor, Tensor]
+    config: dict[str, Any]
 
     def __init__(
         self,
@@ -80,13 +81,12 @@ class ScoreModule(L.LightningModule):
         average: WeightAverage,
         seed: int = 0,
         validation_levels: int = 10,
-        config: dict[str, Any] | None = None,
         clipping: Clipping | None = None,
     ) -> None:
         super().__init__()
         self.model, self.average = model, average
         self._objective, self._augmentation, self._adam = objective, augmentation, adam
-        self._seed, self._config, self._clipping = seed, config or {}, clipping or Clipping()
+        self._seed, self._clipping, self.config = seed, clipping or Clipping(), {}
         self._validation = ValidationLoss(objective, model, augmentation.pixels, validation_levels, seed)
         self._level_losses = LevelLosses(len(self._validation.times))
 
@@ -144,7 +144,7 @@ class ScoreModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration, as plain data, and the number of skipped steps."""
-        checkpoint["config"] = self._config
+        checkpoint["config"] = self.config
         checkpoint["skipped"] = self._clipping.skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -244,7 +244,7 @@ def test_two_nodes_equal_one_process(tmp_path):
         (["exp=ddpm_digits", "resume=/nowhere.ckpt"], "there is no checkpoint /nowhere.ckpt"),
         (["exp=ddpm_digits", "optimizer.betas=[0.9]"], "two betas"),
         (["exp=ddpm_digits", "optimizer.betas=[0.9,1.5]"], "two betas"),
-        (["exp=ddpm_digits", "evaluation.every=0"], "evaluation.every must be at least 1, got 0"),
+        (["exp=ddpm_digits", "evaluation.every=0"], "evaluation.every must be at least 1, or null, got 0"),
         (["exp=ddpm_digits", "validation.n=3"], "validation.n must be at least 10, got 3"),
         (["exp=ddpm_digits", "evaluation.metrics=[fid,swd]"], "must name some of fid, is, kid"),
         (["exp=ddpm_digits", "evaluation.n=3"], "precision_recall needs at least 4 images"),
