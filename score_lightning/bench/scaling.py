@@ -11,6 +11,9 @@ from pathlib import Path
 from score_lightning import cli, config
 from score_lightning.config import Resolved
 from score_lightning.errors import UserError
+from score_lightning.experiment.build import Experiment
+from score_lightning.models import ScoreModel
+from score_lightning.tracking.dashboard import training_flops
 
 PEAK = 312e12
 """Operations per second of an A100 in bfloat16 (its data sheet)."""
@@ -62,10 +65,6 @@ class Cost:
 
 def cost_of(resolved: Resolved) -> Cost:
     """Of an experiment of images, by its file alone; nothing is computed and no memory taken."""
-    from score_lightning.experiment.build import Experiment
-    from score_lightning.models import ScoreModel
-    from score_lightning.tracking.dashboard import training_flops
-
     c, experiment = resolved.config, Experiment(resolved)
     net = experiment.build_net("meta")
     model = ScoreModel(net, experiment.schedule, c.prediction, c.conditioning, c.sigma_data)
