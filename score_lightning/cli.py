@@ -1,4 +1,4 @@
-"""What the entry points share: key=value words, --help, and one message with exit code 2 for a user's mistake."""
+"""What commands share: key=value arguments, --help, and one message with exit code 2 for a user's mistake."""
 
 import errno
 import sys
@@ -11,18 +11,18 @@ from score_lightning.runtime.startup import is_first, keep_memory
 
 
 def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None:
-    """Runs an entry point with the words of the command line and exits.
+    """Runs a command with the arguments of the command line and exits.
 
-    With 0; 2 after a user's mistake; 75 where a signal stopped a run that can go on; 130 after Ctrl-C. Of several
-    processes the first has the last word, since its launcher takes another one's code for a crash.
+    The exit code is 0; 2 after a user's mistake; 75 where a signal stopped a run that can be resumed; 130 after Ctrl-C.
+    Of several processes only the first one's code counts, since its launcher takes that of another for a crash.
     """
-    words = sys.argv[1:]
-    if any(word in ("--help", "-h", "help") for word in words):
+    arguments = sys.argv[1:]
+    if any(argument in ("--help", "-h", "help") for argument in arguments):
         print(usage())
         sys.exit(0)
     keep_memory()
     try:
-        main(words)
+        main(arguments)
     except UserError as error:
         if isinstance(error, SharedUserError) and not is_first():
             sys.exit(0)
@@ -37,7 +37,7 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
     except StopRequested as stopped:
         if not is_first():
             sys.exit(0)
-        print(f"stopped: {stopped}. The same command with resume=auto goes on", file=sys.stderr)
+        print(f"stopped: {stopped}. Resume with the same command and resume=auto", file=sys.stderr)
         sys.exit(RESUMABLE)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -59,31 +59,31 @@ def _leave_processes() -> None:
 
 
 def split_arguments(
-    words: Sequence[str], keys: Mapping[str, type], required: Sequence[str] = ()
+    arguments: Sequence[str], keys: Mapping[str, type], required: Sequence[str] = ()
 ) -> tuple[dict[str, Any], list[str]]:
-    """The values of a command's own keys, and the other words, which change the configuration.
+    """(options of a command, overrides of the configuration) among key=value arguments.
 
     Args:
-        words: key=value words.
-        keys: the command's own keys with the types of their values.
-        required: those of them that must be there.
+        arguments: key=value.
+        keys: of the command's options, with the types of their values.
+        required: those that must be given.
 
     Raises:
-        UserError: when a word is no key=value, a value is of another type, or a required key is missing.
+        UserError: when an argument is not key=value, a value is of another type, or a required key is missing.
     """
-    own: dict[str, Any] = {}
-    rest = []
-    for word in words:
-        key, value = parse_override(word)
+    options: dict[str, Any] = {}
+    overrides = []
+    for argument in arguments:
+        key, value = parse_override(argument)
         if key not in keys:
-            rest.append(word)
+            overrides.append(argument)
         elif keys[key] is str:
-            own[key] = word.partition("=")[2]
+            options[key] = argument.partition("=")[2]
         elif type(value) is not keys[key]:
             raise UserError(f"{key} takes a value of type {keys[key].__name__}, got {value!r}")
         else:
-            own[key] = value
-    missing = [key for key in required if key not in own]
+            options[key] = value
+    missing = [key for key in required if key not in options]
     if missing:
         raise UserError(f"{missing[0]}=… is missing (--help lists the keys)")
-    return own, rest
+    return options, overrides

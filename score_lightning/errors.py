@@ -11,20 +11,20 @@ class UserError(Exception):
 
 
 class StopRequested(Exception):  # noqa: N818 - no error
-    """A run that was asked to stop, has saved its state and can go on: one message, exit code 75 (try again)."""
+    """A run that was asked to stop and has saved its state: one message, exit code 75 (it can be resumed)."""
 
 
 class SharedUserError(UserError):
-    """One that every process raises; the first one tells it."""
+    """A mistake that every process raises; only the first one reports it."""
 
 
 class NonFiniteError(SharedUserError):
-    """A loss or a gradient that is infinite or not a number."""
+    """A loss or gradient that is infinite or not a number."""
 
 
 def explain(error: OSError) -> str:
-    """What went wrong with a file, in words."""
+    """What went wrong with a file, as text."""
     what = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full{what}: nothing that was whole is lost"
+        return f"the disk is full{what}: complete files are not lost"
     return f"{error.strerror or error}{what}"

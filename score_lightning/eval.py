@@ -18,7 +18,7 @@ def usage() -> str:
 python -m score_lightning.eval images=DIR|NPZ reference=NAME|DIR|NPZ [key=value …]
 
 Compares images with a reference by all metrics of one feature network; writes metrics.json, report.html and pictures.
-If it is stopped, the same command goes on with the images that were drawn.
+If it is interrupted, the same command continues with the images that were drawn.
   ckpt=PATH                    draw images from this checkpoint
   images=DIR|NPZ               or take these: a folder or zip of pictures, or images uint8 N x H x W x C in an npz
   reference=…                  a data set by name, a folder or zip of pictures, an npz of images, or one of statistics
@@ -32,7 +32,7 @@ If it is stopped, the same command goes on with the images that were drawn.
   out=DIR                      where to write [the run folder of the checkpoint, or the current folder]
   device=auto                  auto, cpu, cuda, cuda:1, mps …
   devices=1                    processes on this machine; or use torchrun. The results are the same, and on a CPU
-                               the same to the bit with as many threads in each (OMP_NUM_THREADS=1)
+                               the same to the bit with equal numbers of threads (OMP_NUM_THREADS=1)
 A list sweeps: sampler.steps=[5,10,20,50], sampler=[ddim,ancestral], or any other key of the sampler.
 
 Every key of training changes the configuration inside the checkpoint; evaluation.* and features.* are also there for

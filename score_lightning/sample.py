@@ -19,7 +19,7 @@ def usage() -> str:
     return f"""python -m score_lightning.sample ckpt=PATH [n=64] [out=DIR] [key=value …]
 python -m score_lightning.sample ckpt=PATH task=inpaint|colorize|upsample|interpolate image=… [mask=…] [key=value …]
 
-Writes samples.png and samples.npz (images uint8 N x H x W x C). If it is stopped, the same command goes on.
+Writes samples.png and samples.npz (images uint8 N x H x W x C). If it is interrupted, the same command continues.
   ckpt=PATH                    the checkpoint
   n=64                         number of images
   out=DIR                      where to write [the run folder of the checkpoint]
@@ -28,13 +28,13 @@ Writes samples.png and samples.npz (images uint8 N x H x W x C). If it is stoppe
   weights=ema                  ema (the averaged weights) or raw
   device=auto                  auto, cpu, cuda, cuda:1, mps …
   devices=1                    processes on this machine; or use torchrun
-  label=K                      class of all images, of a model that is told labels [i modulo their number]
-  task=inpaint                 paint anew the white pixels of mask=FILE, a picture of the size of image=FILE
+  label=K                      class of all images, of a model conditioned on labels [i modulo their number]
+  task=inpaint                 inpaint the white pixels of mask=FILE, a picture of the size of image=FILE
   task=colorize                color image=FILE; what is kept is the mean of red, green and blue
   task=upsample                enlarge image=FILE, a small square, to the size of the model's images
   task=interpolate             go from one picture to another, image=[FILE,FILE], in n steps by the probability-flow ODE
-                               Without n, a task draws 15 images. They are by a model that knows of no task; a sampler
-                               that mixes, such as predictor_corrector, fits new parts best to what is there.
+                               Without n, a task draws 15 images. The model was not trained for tasks; a sampler with a
+                               corrector, such as predictor_corrector, fits new parts best to the rest.
 
 Every key of training changes the configuration inside the checkpoint, such as sampler=ddim sampler.steps=50:
 {config.describe()}"""

@@ -96,14 +96,14 @@ def _points(
 
 
 def _point(
-    model: ScoreModel, resolved: Resolved, evaluator: Evaluator, solver: str, words: Sequence[str], n: int
+    model: ScoreModel, resolved: Resolved, evaluator: Evaluator, solver: str, overrides: Sequence[str], n: int
 ) -> Point:
-    changed = change(resolved.plain(), "checkpoint", words)
+    changed = change(resolved.plain(), "checkpoint", overrides)
     generator = Experiment(changed).generator()
-    own = _with_schedule(model, changed)
+    scheduled = _with_schedule(model, changed)
     rank = Rank(device=next(model.parameters()).device)
-    result = evaluator(generator(own, n, seed=0), rank)
-    point = Point(solver, generator.evaluations(own), result.metrics)
+    result = evaluator(generator(scheduled, n, seed=0), rank)
+    point = Point(solver, generator.evaluations(scheduled), result.metrics)
     print(
         f"  {solver}, {point.evaluations} evaluations: inception score {point.metrics['is_classifier']:.3f}", flush=True
     )

@@ -55,7 +55,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
 
 
 def part_of(config: Config, section: str) -> dict[str, Any]:
-    """The values of a section; those of `preview` without a name of its own stand over those of `sampler`."""
+    """The values of a section; `preview` without a name changes those of `sampler`."""
     part: dict[str, Any] = getattr(config, section)
     return part if section != "preview" or "name" in part else {**config.sampler, **part}
 
@@ -75,11 +75,13 @@ def build_part(resolved: Resolved, section: str, given: Mapping[str, Any]) -> An
             f"unknown {section} {name!r} ({place}){suggest(str(name), table)}; there are {', '.join(table)}"
         )
     hints = keyword_types(table[name])
-    own = [key for key in hints if key not in given]
+    accepted = [key for key in hints if key not in given]
     for key, value in part.items():
         place = resolved.origins.get(f"{section}.{key}", "the configuration")
-        if key not in own:
-            raise UserError(f"{section} {name} has no {key!r} ({place}){suggest(key, own)}; it has {', '.join(own)}")
+        if key not in accepted:
+            raise UserError(
+                f"{section} {name} has no {key!r} ({place}){suggest(key, accepted)}; it has {', '.join(accepted)}"
+            )
         if value is not None and not fits(value, hints[key][0]):
             raise UserError(f"{section}.{key} must be {hint_name(hints[key][0])}, got {value!r} ({place})")
     values = {**{key: value for key, value in given.items() if key in hints}, **part}
@@ -116,7 +118,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def hint_name(hint: Any) -> str:
-    """A type in words."""
+    """A type as text."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
@@ -124,5 +126,5 @@ def hint_name(hint: Any) -> str:
         return " or ".join(hint_name(argument) for argument in arguments)
     if origin is Sequence:
         return f"a list of {hint_name(arguments[0])}"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    return words.get(hint, str(hint))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    return names.get(hint, str(hint))

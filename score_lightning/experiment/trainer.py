@@ -63,7 +63,7 @@ def build_callbacks(experiment: Experiment) -> list[L.Callback]:
 
 
 def _evaluation(experiment: Experiment) -> list[L.Callback]:
-    """The evaluation during training; none where `auto` finds no features, which is said."""
+    """The evaluation during training; none, with a message, where `auto` has no features."""
     c = experiment.config
     evaluation = Evaluation(experiment, n=c.evaluation.n)
     try:
@@ -140,25 +140,25 @@ def _lightning_trainer(experiment: Experiment, callbacks: list[L.Callback], fold
 
 @contextmanager
 def _new_folder(parent: Path) -> Iterator[Path]:
-    """The next version folder below a parent, made by the first process; gone again where what follows fails."""
+    """The next version folder below a parent, made by the first process; removed where what follows fails."""
     if any(p.exists() and not p.is_dir() for p in (parent, *parent.parents)):
         raise UserError(f"{parent} cannot be a folder of runs: a file is in the way (out=…)")
     version = max((int(p.name) for p in parent.glob("*") if p.name.isdigit()), default=-1) + 1
     if not is_first():
-        yield parent / str(version)  # the first one tells the others which it is
+        yield parent / str(version)  # the first one broadcasts which it is
         return
     missing = [path for path in (parent, *parent.parents) if not path.exists()]
     while True:
         try:
             (parent / str(version)).mkdir(parents=True)
             break
-        except FileExistsError:  # of another training that begins now
+        except FileExistsError:  # another training starts now
             version += 1
     try:
         yield parent / str(version)
     except UserError:
         for path in (parent / str(version), *missing):
-            with suppress(OSError):  # others may have begun there
+            with suppress(OSError):  # another training may have started there
                 path.rmdir()
         raise
 

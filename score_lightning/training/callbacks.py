@@ -22,13 +22,13 @@ WAYS = 6  # images that are drawn on their way from noise
 
 
 def run_folder(trainer: L.Trainer) -> Path:
-    """The folder of the run, the same on every rank; every rank must ask for it, as rank 0 tells the others."""
+    """The folder of the run; every rank must call, since rank 0 broadcasts it."""
     assert trainer.log_dir is not None
     return Path(trainer.log_dir)
 
 
 class Periodic(L.Callback):
-    """Something that happens every so many optimizer steps and after the last one.
+    """An action every few optimizer steps and after the last one.
 
     Args:
         every: steps; only after the last one when None.
@@ -43,7 +43,7 @@ class Periodic(L.Callback):
         self.folder = run_folder(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Learns the step that a run goes on from, whose turn it was before."""
+        """Notes the step that a run is resumed from, whose action is done."""
         self._done = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: ScoreModule, *_: Any) -> None:  # type: ignore[override]
@@ -151,7 +151,7 @@ class Evaluate(Periodic):
         return {self._monitor: self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from it."""
+        """Restores it."""
         self._best = state_dict.get(self._monitor, math.inf)
 
 

@@ -42,7 +42,7 @@ class Pairs:
 class WeightAverage(nn.Module):
     """An exponential moving average of a model's weights, with warm-up.
 
-    Kept beside the raw weights and never swapped with them: who wants averaged weights uses `model` here.
+    Kept beside the raw weights and never swapped with them: `model` here has the averaged ones.
 
     Args:
         model: what to average; copied.

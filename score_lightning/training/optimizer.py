@@ -38,7 +38,7 @@ DIVIDING = ("cpu", "cuda")  # devices whose kernel divides the gradient; that of
 
 @dataclass
 class Alike:
-    """Parameters of one device and type that have had as many steps, and their moments, each in order of memory."""
+    """Parameters with the same device, dtype and number of steps, and their moments, each in order of memory."""
 
     step: Tensor
     parameters: list[nn.Parameter] = field(default_factory=list)
@@ -62,15 +62,15 @@ class Alike:
 
     def gradients(self) -> list[Tensor]:
         """Those of the parameters, in the same order of memory."""
-        found = []
+        gradients = []
         for p, order in zip(self.parameters, self.orders, strict=True):
             assert p.grad is not None
             gradient = _permuted(p.grad, order)
             if not gradient.is_contiguous():  # torch's kernel takes the memory of all four to be in one order
                 p.grad = torch.empty_like(p).copy_(p.grad)
                 gradient = _permuted(p.grad, order)
-            found.append(gradient)
-        return found
+            gradients.append(gradient)
+        return gradients
 
 
 def _permuted(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:
@@ -81,7 +81,7 @@ class Adam(torch.optim.Adam):
     """torch's Adam (Kingma & Ba 2015, Alg. 1) and its fused kernel, with the same results and checkpoints.
 
     It finds tensors once rather than at every step, counts steps once rather than for each parameter, shows the kernel
-    parameters with channels last as it wants to see them, in order of memory (else it copies them), and clips the
+    parameters with channels last as views in order of memory (otherwise it copies them), and clips the
     gradient in that same pass.
 
     Args:
@@ -109,13 +109,13 @@ class Adam(torch.optim.Adam):
         self._divisor = divisor
 
     def state_dict(self) -> dict[str, Any]:
-        """torch's: each parameter has a count of its own."""
-        found = super().state_dict()
-        states = {key: {**state, "step": state["step"].clone()} for key, state in found["state"].items()}
-        return {**found, "state": states}
+        """As torch's: each parameter has a count of steps."""
+        state_dict = super().state_dict()
+        states = {key: {**state, "step": state["step"].clone()} for key, state in state_dict["state"].items()}
+        return {**state_dict, "state": states}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Goes on as a copy, or with the moments of a checkpoint."""
+        """Restores a copy, or the moments of a checkpoint."""
         super().__setstate__(state)
         self._divisor, self._groups = None, ([], [])
 
