@@ -5,13 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help setup train eval sample experiments test chaos lint bench bench-gpu scaling clean
+.PHONY: help setup train eval sample experiments test test-slow chaos lint bench bench-gpu scaling clean
 
 help:
 	@echo "make train EXP=ddpm_digits [ARGS='key=value ...']   trains; ends with samples and metrics"
 	@echo "make eval CKPT=runs/.../last.ckpt [ARGS='n=1000']    metrics.json, samples.png, report.html"
 	@echo "make sample CKPT=runs/.../last.ckpt [ARGS='n=64']    samples.png, samples.npz"
-	@echo "make test | make lint | make chaos                  the tests; ruff and mypy; kills trainings and compares"
+	@echo "make test | make test-slow                          the tests of every change; the lengthy rest of them"
+	@echo "make lint | make chaos                              ruff and mypy; kills trainings and compares them"
 	@echo "make bench | make bench-gpu [ARGS='only=steps']    compares it with other projects: docs/benchmarks.md"
 	@echo "make scaling                                        estimates what recipes cost on GPUs: docs/scaling.md"
 	@echo "make experiments                                    lists all experiments: data, parameters, method, result"
@@ -38,7 +39,10 @@ experiments: setup
 	@$(BIN)/python -m score_lightning.experiments
 
 test: setup
-	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
+
+test-slow: setup
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m slow $(ARGS)
 
 chaos: setup
 	@$(BIN)/python tests/chaos.py $(ARGS)

@@ -26,6 +26,11 @@ def run(out, *words, exp="ddpm_digits"):
     return max((Path(out) / exp).iterdir(), key=lambda p: int(p.name))
 
 
+def slow_but(fast, values):
+    """Parameters of which all but the fast ones belong to `make test-slow`."""
+    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 def finish_wandb():
     """Waits until all is written."""
     import wandb

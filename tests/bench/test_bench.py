@@ -92,6 +92,7 @@ def test_bare_steps_are_those_of_a_training(tmp_path):
     torch.testing.assert_close(mine.state_dict(), theirs.state_dict(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_all_suites_run(tmp_path, ckpt, in_process, capsys):  # noqa: ARG001
     bench.main(["quick=true", f"out={tmp_path}", f"digits={ckpt}"])
     page = (tmp_path / "benchmarks.md").read_text()

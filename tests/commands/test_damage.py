@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import GOLDEN, QUICK, SMALL, answer, golden_state
+from support import GOLDEN, QUICK, SMALL, answer, golden_state, slow_but
 
 from score_lightning import eval as evaluate
 from score_lightning import export, import_weights, sample, train
@@ -168,7 +168,7 @@ def tree(folder):
     return {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", slow_but({"weights.ckpt", "pictures/1.png", "published.pth"}, COMMANDS))
 def test_damaged_files_are_read_all_the_same_or_refused(name, whole, tmp_path, monkeypatch):
     folder = tmp_path / "files"
     shutil.copytree(whole, folder)

@@ -141,6 +141,7 @@ def test_an_interrupted_evaluation_goes_on(ckpt, tmp_path, monkeypatch):
     assert metrics(tmp_path / "part")[0] == metrics(tmp_path / "whole")[0]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_images_and_metrics(ckpt, tmp_path):
     """n divisible by nothing, three batches on two ranks; one thread each."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -229,6 +230,7 @@ def test_results_do_not_go_among_the_images(given, capsys, monkeypatch):
     assert "set out=DIR" in fails(evaluate, words, capsys, monkeypatch)
 
 
+@pytest.mark.slow
 def test_few_pictures_have_no_held_out_ones_to_compare_with(given):
     few = np.load(given / "mine.npz")["images"][:8]
     np.savez(given / "few.npz", images=few, labels=np.arange(8) % 2)
@@ -249,6 +251,7 @@ def test_eval_compares_pictures_with_pictures_by_any_weights(given, inception_we
     assert values["unavailable"].keys() == {"memorization_random"}
 
 
+@pytest.mark.slow
 def test_statistics_as_reference_give_the_same_fid_and_nothing_else(given, inception_weights):
     features = extractors.random(weights=str(inception_weights))
     images = torch.from_numpy(np.load(given / "mine.npz")["images"])[:, None]

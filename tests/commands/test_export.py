@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from support import fails, run
+from support import fails, run, slow_but
 
 from score_lightning import checkpoint, eval, export, import_weights, sample, train
 from score_lightning.samplers import DDIM, Ancestral, trajectory
@@ -113,7 +113,7 @@ def test_files_from_before_version_0_18_are_read(tmp_path):
         assert model.config["net"]["dropout"] == 0.1  # the recipe's, where config.json is silent
 
 
-@pytest.mark.parametrize("kind", ["ddpm", "ddim"])
+@pytest.mark.parametrize("kind", slow_but({"ddim"}, ["ddpm", "ddim"]))
 def test_fifty_steps_are_those_of_diffusers_schedulers(kind, tmp_path):
     unet = pipeline(NARROW, tmp_path / "pipeline")
     model = imported(tmp_path / "pipeline", tmp_path / "a.ckpt")

@@ -136,6 +136,11 @@ def obeys(call, words):
         return message is None or (0 < len(message) < 5000 and not files)
 
 
+def obeys_with_files(command, ckpt, reference):
+    call, words = command
+    assert obeys(call, [word.replace("CKPT", str(ckpt)).replace("REFERENCE", str(reference)) for word in words])
+
+
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory):
     """A file of a few digits."""
@@ -146,9 +151,15 @@ def reference(tmp_path_factory):
 
 @settings(max_examples=1000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.one_of(TRAINING, TRAINING, TRAINING, OTHER_COMMANDS))
+@pytest.mark.slow
 def test_a_generated_command_is_carried_out_or_refused_in_words(ckpt, reference, command):
-    call, words = command
-    assert obeys(call, [word.replace("CKPT", str(ckpt)).replace("REFERENCE", str(reference)) for word in words])
+    obeys_with_files(command, ckpt, reference)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.one_of(TRAINING, OTHER_COMMANDS))
+def test_a_few_generated_commands_are_carried_out_or_refused_in_words(ckpt, reference, command):
+    obeys_with_files(command, ckpt, reference)
 
 
 QUIET = [*QUICK, "trainer.max_steps=1", "samples.n=0", "evaluation.n=0", "validation.n=10", "out=runs"]
@@ -160,5 +171,6 @@ LATE_KEYS = [key for key in KEYS["ddpm_digits"] if re.match(LATE, key, re.VERBOS
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.builds("{}={}".format, st.sampled_from(LATE_KEYS), VALUES), min_size=1, max_size=2))
+@pytest.mark.slow
 def test_a_generated_training_trains_or_is_refused_before_it_begins(words):
     assert obeys(train.main, ["exp=ddpm_digits", *QUIET, *words])

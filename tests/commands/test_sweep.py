@@ -26,7 +26,7 @@ def test_lists_are_multiplied_and_each_has_its_folder():
     assert config.load(points[-1].overrides, "ncsn_digits").config.optimizer.betas == [0.9, 0.999]
 
 
-def test_trainings_run_one_after_another_and_go_on(tmp_path, capfd):
+def test_trainings_run_one_after_another_and_are_compared(tmp_path):
     quick = [word for word in QUICK if "evaluation" not in word]
     words = ["exp=ddpm_digits", "seed=[0,1]", *quick, "evaluation.n=12", f"out={tmp_path}"]
     sweep.main(words)
@@ -36,11 +36,19 @@ def test_trainings_run_one_after_another_and_go_on(tmp_path, capfd):
         metrics = json.loads((tmp_path / row["training"] / "ddpm_digits/0/metrics.json").read_text())
         assert float(row["fid_classifier"]) == pytest.approx(metrics["fid_classifier"], rel=1e-3)
     assert rows[0]["fid_classifier"] != rows[1]["fid_classifier"]
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_done_trains_nothing_again(tmp_path, capfd):
+    words = ["exp=ddpm_digits", "seed=[0,1]", *QUICK, "evaluation.n=0", "samples.n=0", f"out={tmp_path}"]
+    words = list({word.split("=")[0]: word for word in words}.values())
+    sweep.main(words)
     capfd.readouterr()
     sweep.main(words)
     assert capfd.readouterr().out.count("has done all its steps") == 2
 
 
+@pytest.mark.slow
 def test_a_signal_reaches_the_training_and_the_sweep_goes_on_later(tmp_path):
     quick = [word for word in QUICK if not word.startswith(("trainer.max_steps", "evaluation", "samples"))]
     words = ["exp=ddpm_digits", "seed=[0,1]", *quick, "trainer.max_steps=100000", "samples.n=0", "evaluation.n=0"]

@@ -48,6 +48,7 @@ def test_metrics_of_real_images_are_good_and_of_noise_bad(digits):
     assert unseen["memorization_classifier"] == pytest.approx(0.5, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_metrics_equal_torch_fidelitys_on_the_same_pictures_and_weights(inception_weights, tmp_path):
     import torch_fidelity
 

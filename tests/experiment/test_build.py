@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support import slow_but
 
 from score_lightning import config
 from score_lightning.config import registry
@@ -13,7 +14,14 @@ from score_lightning.samplers import Ancestral, AnnealedLangevin
 PARAMETERS = {"ddpm_cifar": 35_746_307, "ncsn_cifar": 30_117_635, "ncsn_celeba": 30_117_635}
 
 
-@pytest.mark.parametrize("name", config.experiments())
+REPRESENTATIVE = {  # of every network, kind of schedule and kind of data
+    "ddpm_cifar", "ddpm_digits", "ddpm_digits_labels", "ddpmpp_subvp_cifar_continuous", "edm_cifar_labels",
+    "iddpm_cifar_vlb", "ncsn_cifar", "ncsn_digits", "ncsnpp_ve_cifar", "ncsnv2_cifar", "ncsn_celeba",
+    *(name for name in config.experiments() if name.startswith("toy_")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", slow_but(REPRESENTATIVE, config.experiments()))
 def test_every_experiment_builds_and_takes_a_step_of_its_loss(name):
     resolved = config.load([], name)
     if resolved.config.images.size > 32:  # the network narrower, to save time

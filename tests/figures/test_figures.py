@@ -3,7 +3,7 @@
 import pytest
 import torch
 from PIL import Image
-from support import fails
+from support import fails, slow_but
 from torch.testing import assert_close
 
 from score_lightning import config, sample, train
@@ -26,7 +26,7 @@ def test_every_figure_has_an_experiment():
     assert {config.load([], name).figure.name for name in TOYS} == set(FIGURES)
 
 
-@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize("name", slow_but({"toy_ddpm"}, TOYS))
 def test_every_toy_trains_and_draws_its_figure(name, tmp_path, capsys):
     resolved = config.load([], name)
     few = ["sampler.steps=3"] if resolved.config.sampler["name"] != "ancestral" else []

@@ -218,6 +218,7 @@ def test_evaluations_of_adaptive_steps_are_counted(ckpt):
     assert 8 < loose.evaluations(model) < strict.evaluations(model)
 
 
+@pytest.mark.slow
 def test_likelihoods_are_part_of_an_evaluation(ckpt, tmp_path, capsys):
     arguments = ["n=30", "sampler.steps=3", "likelihood=4", "schedule.levels=1000", f"out={tmp_path}"]
     evaluate.main([f"ckpt={ckpt}", *arguments, "evaluation.metrics=[fid]"])

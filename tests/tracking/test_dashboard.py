@@ -87,6 +87,7 @@ def test_a_stopped_run_is_one_run_whose_steps_grow(offline, tmp_path, monkeypatc
     assert defined["eval/is_*"].summary.max
 
 
+@pytest.mark.slow
 def test_no_connection_and_a_wrong_key_never_stop_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -117,6 +118,7 @@ def logged(folder):
     return sorted((int(row["step"]), k, float(v)) for row in rows for k, v in row.items() if v and k != "step")
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_killed_twice_leave_one_whole_record(tmp_path):
     words = ["logger.wandb=offline", "trainer.max_steps=120", "trainer.checkpoint_every=10"]
     for _ in range(2):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from chaos import chaos, differences
-from support import QUICK, assert_same_state, fails, run, state
+from support import QUICK, assert_same_state, fails, run, slow_but, state
 
 from score_lightning import checkpoint, cli, train
 from score_lightning.data.images import ImageSet
@@ -42,6 +42,7 @@ def test_the_last_checkpoints_are_kept_and_last_is_the_newest(tmp_path):
     assert not list(folder.rglob(".*"))
 
 
+@pytest.mark.slow
 def test_auto_begins_goes_on_and_knows_its_end(tmp_path, capsys):
     words = ["net.dropout=0.2", "evaluation.n=12", "samples.n=2", "samples.every=1", "evaluation.every=1"]
     words += ["trainer.checkpoint_every=1", "validation.every=1"]
@@ -88,7 +89,7 @@ def test_a_truncated_checkpoint_is_named_and_passed_over(tmp_path, capsys):
     assert_same_state(state(whole), state(folder))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", slow_but({signal.SIGTERM}, [signal.SIGTERM, signal.SIGUSR1]))
 def test_signals_save_before_the_next_step_and_leave_with_75(number, tmp_path, monkeypatch, capsys):
     # an evaluation was due at the step that it goes on from, and the batch after that is no step yet
     words = ["trainer.checkpoint_every=100", "trainer.max_steps=5", "trainer.accumulate=2"]
@@ -180,6 +181,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_the_first_of_two_processes_is_said_once(tmp_path):
     script = tmp_path / "full.py"
     script.write_text(FULL_DISK)
@@ -247,6 +249,25 @@ def test_a_set_number_of_bad_steps_is_skipped(tmp_path, monkeypatch, capsys):
         run(tmp_path / "b", *BARE, "trainer.max_steps=4", "trainer.skip_nonfinite=1", "resume=auto")
 
 
+def test_a_killed_training_resumes_bit_for_bit(tmp_path):
+    words = [*QUICK, *BARE, "trainer.max_steps=60", "net.channels=16", "net.groups=4", "net.dropout=0.1"]
+    command = [sys.executable, "-m", "score_lightning.train", "exp=ddpm_digits", *words, "resume=auto"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    folders = {}
+    for name in ("whole", "killed"):
+        process = subprocess.Popen([*command, f"out={tmp_path / name}"], env=environment, start_new_session=True)
+        folders[name] = tmp_path / name / "ddpm_digits/0"
+        checkpoint = folders[name] / "checkpoints/step_0000002.ckpt"
+        while name == "killed" and process.poll() is None and not checkpoint.exists():
+            time.sleep(0.01)
+        if name == "killed" and process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(600)
+    subprocess.run([*command, f"out={tmp_path / 'killed'}"], env=environment, check=True, timeout=600)
+    assert differences(folders["whole"], folders["killed"]) == []
+
+
+@pytest.mark.slow
 def test_kills_at_random_moments_change_nothing(tmp_path):
     hits, different = chaos(kills=1, processes=1, steps=50, base=tmp_path)
     assert different == []
@@ -261,6 +282,7 @@ def test_the_log_is_whole_after_a_resume_in_another_folder(tmp_path):
     assert rows == ["0", "1", "2", "3", "4"]
 
 
+@pytest.mark.slow
 def test_auto_needs_an_experiment_and_checkpoints_need_no_link(tmp_path, capsys, monkeypatch):
     assert "resume=auto needs exp=NAME" in fails(train, ["resume=auto"], capsys, monkeypatch)
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
@@ -346,6 +368,7 @@ def test_one_process_is_the_first(environment, first, monkeypatch):
     assert is_first() == first
 
 
+@pytest.mark.slow
 def test_workers_leave_signals_to_the_run(tmp_path):
     words = [*QUICK, *BARE, "trainer.max_steps=100000", "trainer.workers=2", f"out={tmp_path}"]
     program = [

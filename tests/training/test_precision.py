@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support import run
+from support import run, slow_but
 
 from score_lightning import config
 from score_lightning.experiment import train as experiment_train
@@ -23,7 +23,7 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow_but({"ddpm", "ncsnpp", "mlp"}, SMALL))
 def test_every_network_trains_in_mixed_precision(name, tmp_path):
     exp, words = SMALL[name]
     words = [*words, "trainer.max_steps=6", "samples.n=0", "evaluation.n=0", "trainer.log_every=1"]
