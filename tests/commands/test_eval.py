@@ -175,6 +175,7 @@ def test_two_processes_give_the_same_images_and_metrics(ckpt, tmp_path):
         assert pictures[0] == pictures[1], name
 
 
+@pytest.mark.slow
 def test_two_processes_draw_the_same_images(ckpt, tmp_path):
     words = [f"ckpt={ckpt}", "n=7", "batch_size=2", *FAST]
     for devices in (1, 2):
@@ -241,6 +242,7 @@ def test_few_pictures_have_no_held_out_ones_to_compare_with(given):
     assert values["fid_classifier"] > 0
 
 
+@pytest.mark.slow
 def test_eval_compares_pictures_with_pictures_by_any_weights(given, inception_weights):
     words = [f"images={given / 'mine.npz'}", f"reference={given / 'folder'}", "features=random", f"out={given / 'o'}"]
     evaluate.main([*words, f"features.weights={inception_weights}", "n=12"])
@@ -291,7 +293,7 @@ def test_statistics_as_reference_give_the_same_fid_and_nothing_else(given, incep
         (evaluate, ["ckpt=CKPT", "net.channels=[5,6]"], "net.channels must be a whole number"),
         (evaluate, ["ckpt=CKPT", "features=resnet"], "unknown features 'resnet'"),
         (evaluate, ["ckpt=CKPT", "features=inception", "features.weights=FEW/8.png"], "not the published file"),
-        (evaluate, ["ckpt=CKPT", "features=random", "features.weights=FEW/8.png"], "no file of plain weights"),
+        (evaluate, ["ckpt=CKPT", "features=random", "features.weights=FEW/8.png"], "is not a file of plain weights"),
         (evaluate, ["ckpt=CKPT", "evaluation.metrics=[fid,fd]"], "must name some of fid, is, kid"),
         (evaluate, ["ckpt=CKPT", "evaluation.kid_subset_size=1"], "kid_subset_size must be at least 2"),
         (evaluate, ["images=/nowhere", "reference=digits"], "/nowhere does not exist"),
