@@ -41,7 +41,10 @@ def test_every_experiment_builds_and_takes_a_step_of_its_loss(name):
         assert (generator.sampler.clip is None) == name.startswith(("ncsn_", "ncsnv2", "edm"))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in config.PART_KINDS if kind != "preview"])
+KINDS = [kind for kind in config.PART_KINDS if kind != "preview"]
+
+
+@pytest.mark.parametrize("kind", slow_but({*KINDS} - {"net"}, KINDS))
 def test_every_part_is_built_from_its_file(kind):
     for name in config.parts(kind):
         part = config.read_yaml(config.ROOT / "configs" / kind / f"{name}.yaml")
