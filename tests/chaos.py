@@ -28,7 +28,7 @@ WORDS = [
 
 
 def command(out, words, processes=1):
-    """A training that goes on where it was killed."""
+    """A training that resumes where it was killed."""
     program = [sys.executable, str(HERE / "recorded_training.py")]
     return [*program, f"exp={EXPERIMENT}", *WORDS, f"trainer.devices={processes}", f"out={out}", "resume=auto", *words]
 
@@ -59,7 +59,7 @@ def kill(process, out, rng):
     log, begun = Path(out).with_suffix(".log"), time.monotonic()
     seen = log.stat().st_size
     while process.poll() is None and time.monotonic() - begun < 120:
-        # a line in the log says that it goes on; the first training has a folder of checkpoints in the end
+        # a line in the log says that it resumes; the first training has a folder of checkpoints in the end
         if log.stat().st_size > seen or (seen == 0 and checkpoints.is_dir()):
             break
         time.sleep(0.05)

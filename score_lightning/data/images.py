@@ -124,7 +124,7 @@ def open_picture(path: Path, source: Callable[[], Path | BytesIO] | None = None)
 
     Args:
         path: of it.
-        source: reads it where it is no file of its own, but a member of an archive.
+        source: reads it where it is a member of an archive rather than a file.
 
     Raises:
         UserError: naming the picture if it cannot be read.

@@ -5,7 +5,7 @@ With y = x / alpha and n = sigma / alpha the ODE of every schedule is dy / dn = 
     dy / du = n eps(alpha y, t(n)),    d ln p(y) / du = -n div_y eps
 
 (Song et al. 2021a, Eq. 13 and 39), which changes at every noise level alike. The integrator is torchode's
-Dormand-Prince 5(4) (Lienen & Günnemann 2022), which gives every image error norms and steps of its own.
+Dormand-Prince 5(4) (Lienen & Günnemann 2022), which gives every image separate error norms and steps.
 """
 
 from collections.abc import Callable

@@ -23,7 +23,7 @@ FALLBACKS = {
     "offline": "the run is logged offline; `wandb sync` sends it later",
     "disabled": "nothing is logged there",
 }
-"""Modes to try where a run cannot start, and what the user is told."""
+"""Modes to try where a run cannot start, and the message to the user."""
 FLUSH = 2.0
 """Seconds after which what was logged is in the offline record."""
 UPLOAD = 120.0

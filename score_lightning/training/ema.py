@@ -13,7 +13,7 @@ from score_lightning.models import ScoreModel
 
 @dataclass(frozen=True)
 class Pairs:
-    """The tensors of a model and of its average, found once: to look for them takes longer than to average them.
+    """The tensors of a model and of its average, listed once: listing them takes longer than averaging them.
 
     Args:
         source: the model; a weak reference, or it would be a part of its average.

@@ -148,7 +148,7 @@ class Adam(torch.optim.Adam):
         return loss
 
     def _trained(self) -> list[tuple[dict[str, Any], Alike]]:
-        """What has a gradient; found anew where that is something else than in the last step."""
+        """The parameters with a gradient, grouped anew where they are others than in the last step."""
         learning = [p.data_ptr() for group in self.param_groups for p in group["params"] if p.grad is not None]
         if learning != self._groups[0]:
             self._groups = learning, [(group, alike) for group in self.param_groups for alike in self._alike(group)]
@@ -156,7 +156,7 @@ class Adam(torch.optim.Adam):
 
     def _alike(self, group: dict[str, Any]) -> Iterable[Alike]:
         """Those of a group with a gradient."""
-        found: dict[Any, Alike] = {}
+        groups: dict[Any, Alike] = {}
         for p in group["params"]:
             if p.grad is None:
                 continue
@@ -165,8 +165,8 @@ class Adam(torch.optim.Adam):
                 state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
             key = p.device, p.dtype, state["step"].item()
-            if key not in found:
+            if key not in groups:
                 # a plain Adam's checkpoint leaves it on the CPU
-                found[key] = Alike(state["step"].to(p.device, torch.float32, copy=True))
-            found[key].add(p, state)
-        return found.values()
+                groups[key] = Alike(state["step"].to(p.device, torch.float32, copy=True))
+            groups[key].add(p, state)
+        return groups.values()

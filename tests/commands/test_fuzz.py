@@ -104,7 +104,7 @@ def trainings(*words):
 
 
 def commands(call, own, *words):
-    """A command with keys of its own, changed."""
+    """A command with its options, changed."""
     keys = [*own, *own, *KEYS["ddpm_digits"]]
     return st.lists(changes(keys), min_size=1, max_size=2).map(lambda more: (call, [*words, *more]))
 

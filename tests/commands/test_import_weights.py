@@ -187,7 +187,7 @@ def test_edm_is_preconditioned_and_told_labels(tmp_path):
     torch.testing.assert_close(x_0, expected, rtol=1e-4, atol=1e-5)
     assert train.main([f"init={out}", "exp=edm_cifar_labels", *small, "dry_run=true"]) is None
     words = [f"init={out}", "exp=edm_cifar_labels", *small, "dry_run=true", "images.augment=0", "net.augmentation=9"]
-    train.main(words)  # the same network, no longer told anything
+    train.main(words)  # the same network, no longer conditioned on augmentation
 
 
 def test_noise_levels_in_the_file_are_compared(tmp_path, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""The two conversions between grey levels and the model's range."""
+"""The two conversions between gray levels and the model's range."""
 
 import pytest
 import torch
@@ -6,14 +6,14 @@ from torch.testing import assert_close
 
 from score_lightning.data.pixels import PixelRange
 
-GREY = torch.arange(256, dtype=torch.uint8)
+GRAY = torch.arange(256, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("pixels", [PixelRange(), PixelRange(0.0, 1.0)])
 def test_every_grey_level_survives_the_round_trip(pixels):
-    x = pixels.encode(GREY)
+    x = pixels.encode(GRAY)
     assert (x[0], x[-1]) == (pixels.low, pixels.high)
-    assert torch.equal(pixels.decode(x), GREY)
+    assert torch.equal(pixels.decode(x), GRAY)
 
 
 def test_values_outside_are_clamped_and_others_rounded_to_the_nearest():
@@ -22,7 +22,7 @@ def test_values_outside_are_clamped_and_others_rounded_to_the_nearest():
 
 def test_dequantization_equals_ncsn():
     u = torch.rand(256)
-    assert_close(PixelRange(0.0, 1.0).encode(GREY, u), GREY / 255 * 255 / 256 + u / 256)
+    assert_close(PixelRange(0.0, 1.0).encode(GRAY, u), GRAY / 255 * 255 / 256 + u / 256)
 
 
 def test_an_empty_range_is_refused():

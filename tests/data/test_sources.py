@@ -38,8 +38,8 @@ def test_a_folder_is_decoded_cropped_and_labelled(pictures):
     assert np.array_equal(images[4], exact)
     wide = np.asarray(Image.open(pictures / "cat/a.png"))[:, 2:10].transpose(2, 0, 1)  # 12 x 8: the central square
     assert np.array_equal(images[0], wide)
-    grey = np.asarray(Image.open(pictures / "dog/f.png"))
-    assert np.array_equal(images[5], np.stack([grey] * 3))
+    gray = np.asarray(Image.open(pictures / "dog/f.png"))
+    assert np.array_equal(images[5], np.stack([gray] * 3))
 
 
 def test_a_zip_holds_the_same_images_as_its_folder(pictures, tmp_path):
@@ -174,7 +174,7 @@ def test_celeba_is_cropped_to_its_central_140_pixels(tmp_path, monkeypatch):
         (lambda p: sources.npz(Shape(8, 1), str(p / "other.npz")), "array `images`"),
         (lambda p: sources.npz(Shape(8, 1), str(p / "labels.npz")), "numbers from 0 for the 3 images"),
         (
-            lambda p: sources.npz(Shape(9, 1), str(p / "labelled.npz")),
+            lambda p: sources.npz(Shape(9, 1), str(p / "labeled.npz")),
             r"8 x 8 pixels with 1 channels, the network takes 9",
         ),
         (lambda p: sources.folder(Shape(8, 3), str(p / "flipped.zip")), "cannot be read"),
@@ -203,7 +203,7 @@ def test_what_cannot_be_read_is_named_with_the_remedy(tmp_path, monkeypatch, sou
     np.savez(tmp_path / "float.npz", images=images.astype(float))
     np.savez(tmp_path / "other.npz", pictures=images)
     np.savez(tmp_path / "labels.npz", images=images, labels=np.arange(2))
-    np.savez(tmp_path / "labelled.npz", images=images, labels=np.arange(3))
+    np.savez(tmp_path / "labeled.npz", images=images, labels=np.arange(3))
     np.savez(tmp_path / "words.npz", images=images, labels=np.array(["a", "b", "c"]))
     with zipfile.ZipFile(tmp_path / "flipped.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(2000))

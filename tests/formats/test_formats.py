@@ -51,9 +51,9 @@ def test_network_equals_the_published_implementation(case):
     divided = name == "ncsnv2" or "sde_ncsnpp" in case  # by sigma, as predictions are here
     if "sde_ncsnpp" in case and c.is_floating_point():
         c = c.log()
-    told = {key: golden[key] for key in ("labels", "augmentation") if key in golden}
+    conditions = {key: golden[key] for key in ("labels", "augmentation") if key in golden}
     with torch.no_grad():
-        y = net.eval()(golden["x"], c, **told) / (sigma.view(-1, 1, 1, 1) if divided else 1)
+        y = net.eval()(golden["x"], c, **conditions) / (sigma.view(-1, 1, 1, 1) if divided else 1)
     assert (y - golden["y"]).norm() / golden["y"].norm() < 1e-5
 
 

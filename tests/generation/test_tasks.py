@@ -18,12 +18,12 @@ from score_lightning.generation.tasks import interpolation, read_known
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory):
+def labeled(tmp_path_factory):
     """A checkpoint of a model conditioned on labels."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCORE_LIGHTNING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setenv("WANDB_MODE", "disabled")
-        return run(tmp_path_factory.mktemp("labelled"), exp="ddpm_digits_labels") / "checkpoints/last.ckpt"
+        return run(tmp_path_factory.mktemp("labeled"), exp="ddpm_digits_labels") / "checkpoints/last.ckpt"
 
 
 @pytest.fixture(scope="module")
@@ -47,28 +47,28 @@ def drawn(folder):
     return np.load(folder / "samples.npz")["images"]
 
 
-def test_labels_choose_what_is_drawn_and_guidance_exaggerates_it(labelled, tmp_path):
+def test_labels_choose_what_is_drawn_and_guidance_exaggerates_it(labeled, tmp_path):
     results = []
     for i, words in enumerate(
         [["label=3"], ["label=4"], ["label=3", "labels.guidance=5"], ["label=3", "labels.guidance=0"]]
     ):
-        sample.main([f"ckpt={labelled}", "n=3", f"out={tmp_path / str(i)}", *words])
+        sample.main([f"ckpt={labeled}", "n=3", f"out={tmp_path / str(i)}", *words])
         results.append(drawn(tmp_path / str(i)).astype(int))
     assert np.array_equal(results[0], results[3])
     assert not np.array_equal(results[0], results[1])
     assert not np.array_equal(results[0], results[2])
 
 
-def test_without_a_label_image_i_has_label_i_modulo_their_number(labelled, tmp_path):
-    sample.main([f"ckpt={labelled}", "n=12", f"out={tmp_path / 'all'}"])
-    experiment = checkpoint.open_checkpoint(labelled, []).experiment
+def test_without_a_label_image_i_has_label_i_modulo_their_number(labeled, tmp_path):
+    sample.main([f"ckpt={labeled}", "n=12", f"out={tmp_path / 'all'}"])
+    experiment = checkpoint.open_checkpoint(labeled, []).experiment
     batch = experiment.generator(label=2).batch(experiment.model, [2], 0)
     found = torch.from_numpy(drawn(tmp_path / "all")[2]).permute(2, 0, 1).int()
     assert (found - batch.images[0].int()).abs().max() <= 1  # another batch size
 
 
-def test_guidance_counts_both_evaluations(labelled):
-    experiment = checkpoint.open_checkpoint(labelled, ["labels.guidance=1", "sampler.steps=5"]).experiment
+def test_guidance_counts_both_evaluations(labeled):
+    experiment = checkpoint.open_checkpoint(labeled, ["labels.guidance=1", "sampler.steps=5"]).experiment
     assert experiment.generator().evaluations(experiment.model) == 10
 
 
@@ -77,9 +77,9 @@ def test_dropped_labels_are_a_share_and_the_rest_stays():
     from score_lightning.runtime.randomness import BatchNoise
 
     labels = torch.arange(10).repeat(2000)
-    told = module._augmentation.labels(labels, BatchNoise(0))
-    assert (told == -1).float().mean().item() == pytest.approx(0.25, abs=0.02)
-    assert torch.equal(told[told >= 0], labels[told >= 0])
+    labels_after = module._augmentation.labels(labels, BatchNoise(0))
+    assert (labels_after == -1).float().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert torch.equal(labels_after[labels_after >= 0], labels[labels_after >= 0])
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_mistakes_get_one_message(arguments, message, ckpt, tmp_path, capsys, mo
     assert not (tmp_path / "out").exists()
 
 
-def test_a_label_that_is_none_is_refused(labelled, tmp_path, capsys, monkeypatch):
-    arguments = [f"ckpt={labelled}", "label=10", f"out={tmp_path / 'out'}"]
+def test_a_label_that_is_none_is_refused(labeled, tmp_path, capsys, monkeypatch):
+    arguments = [f"ckpt={labeled}", "label=10", f"out={tmp_path / 'out'}"]
     assert "label must lie between 0 and 9, got 10" in fails(sample, arguments, capsys, monkeypatch)
 
 
@@ -168,11 +168,11 @@ def test_inpainting_keeps_what_is_known_to_the_bit(ckpt, tmp_path, sampler):
 def test_colorization_keeps_the_mean_of_the_channels(colored, tmp_path):
     image = picture(tmp_path / "a.png", (16, 16), mode="L")
     sample.main([f"ckpt={colored}", "task=colorize", f"image={image}", "n=2", f"out={tmp_path}", "sampler.steps=5"])
-    grey = read_known("colorize", str(image), None, Shape(8, 3), PixelRange()).picture[0]
+    gray = read_known("colorize", str(image), None, Shape(8, 3), PixelRange()).picture[0]
     means = drawn(tmp_path).astype(float).mean(3)
     inside = (drawn(tmp_path) > 0).all(3) & (drawn(tmp_path) < 255).all(3)  # not clamped
     assert inside.any()
-    assert np.abs(means - grey.numpy())[inside].max() <= 1
+    assert np.abs(means - gray.numpy())[inside].max() <= 1
 
 
 def test_upsampling_keeps_the_means_of_squares(ckpt, tmp_path):

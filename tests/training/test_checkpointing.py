@@ -91,7 +91,7 @@ def test_a_truncated_checkpoint_is_named_and_passed_over(tmp_path, capsys):
 
 @pytest.mark.parametrize("number", slow_but({signal.SIGTERM}, [signal.SIGTERM, signal.SIGUSR1]))
 def test_signals_save_before_the_next_step_and_leave_with_75(number, tmp_path, monkeypatch, capsys):
-    # an evaluation was due at the step that it goes on from, and the batch after that is no step yet
+    # an evaluation was due at the step that it is resumed from, and the batch after that is no step yet
     words = ["trainer.checkpoint_every=100", "trainer.max_steps=5", "trainer.accumulate=2"]
     words += ["evaluation.n=12", "evaluation.every=3", "samples.n=0", "net.dropout=0.1"]
     whole = run(tmp_path / "a", *words)

@@ -19,8 +19,8 @@ IMAGES = torch.arange(2 * 1 * 4 * 4, dtype=torch.uint8).view(2, 1, 4, 4).repeat(
 
 
 def test_half_of_the_images_are_flipped_and_none_otherwise_changed():
-    augmented, told = Augmentation(PixelRange(), flip=True)(IMAGES, BatchNoise(0))
-    assert told is None
+    augmented, parameters = Augmentation(PixelRange(), flip=True)(IMAGES, BatchNoise(0))
+    assert parameters is None
     plain, mirrored = PixelRange().encode(IMAGES), PixelRange().encode(IMAGES.flip(3))
     flipped = (augmented == mirrored).flatten(1).all(1)
     assert torch.equal(flipped, ~(augmented == plain).flatten(1).all(1))
@@ -129,10 +129,10 @@ def compile_points(out, monkeypatch, capfd, *words, backend):
 
 def test_a_compiled_network_learns_the_same(tmp_path, monkeypatch, capfd):
     plain = train_points(tmp_path / "plain", "trainer.max_steps=5", "trainer.log_every=1")
-    compiled, told = compile_points(tmp_path / "compiled", monkeypatch, capfd, backend="aot_eager")
+    compiled, printed = compile_points(tmp_path / "compiled", monkeypatch, capfd, backend="aot_eager")
     assert [loss for _, loss in compiled] == pytest.approx([loss for _, loss in plain], rel=1e-5)
-    assert "compiling the network" in told
-    assert "trains without" not in told
+    assert "compiling the network" in printed
+    assert "trains without" not in printed
 
 
 def test_what_cannot_be_compiled_trains_without(tmp_path, monkeypatch, capfd):
@@ -140,8 +140,8 @@ def test_what_cannot_be_compiled_trains_without(tmp_path, monkeypatch, capfd):
         raise RuntimeError("no compiler here")
 
     plain = train_points(tmp_path / "plain", "trainer.max_steps=5", "trainer.log_every=1")
-    rows, told = compile_points(tmp_path / "broken", monkeypatch, capfd, backend=broken)
+    rows, printed = compile_points(tmp_path / "broken", monkeypatch, capfd, backend=broken)
     assert rows == plain
-    assert "trains without: " in told
-    _, told = compile_points(tmp_path / "implicit", monkeypatch, capfd, "objective=implicit", backend="aot_eager")
-    assert "trains without: " in told
+    assert "trains without: " in printed
+    _, printed = compile_points(tmp_path / "implicit", monkeypatch, capfd, "objective=implicit", backend="aot_eager")
+    assert "trains without: " in printed
