@@ -83,7 +83,8 @@ class Evaluation:
         e = c.evaluation
         settings = MetricSettings(tuple(e.metrics), e.splits, e.kid_subsets, e.kid_subset_size)
         shape = (c.images.channels, c.images.size, c.images.size)
-        evaluator = Evaluator(self.features, self.reference, shape, settings)
+        reference, features = self.reference, self.features  # what was given is checked before weights are loaded
+        evaluator = Evaluator(features, reference, shape, settings)
         evaluator.check(self._n)
         return evaluator
 

@@ -23,7 +23,10 @@ def labeled(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCORE_LIGHTNING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setenv("WANDB_MODE", "disabled")
-        return run(tmp_path_factory.mktemp("labeled"), exp="ddpm_digits_labels") / "checkpoints/last.ckpt"
+        return (
+            run(tmp_path_factory.mktemp("labeled"), "optimizer.lr=0.02", "ema.decay=0", exp="ddpm_digits_labels")
+            / "checkpoints/last.ckpt"
+        )
 
 
 @pytest.fixture(scope="module")

@@ -264,13 +264,11 @@ def test_a_killed_training_resumes_bit_for_bit(tmp_path, one_thread):  # noqa: A
     command = [sys.executable, "-m", "score_lightning.train", "exp=ddpm_digits", *QUICK, *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, f"out={tmp_path / 'killed'}"], env=environment, start_new_session=True)
-    checkpoint = tmp_path / "killed/ddpm_digits/0/checkpoints/step_0000002.ckpt"
-    while process.poll() is None and not checkpoint.exists():
-        time.sleep(0.01)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert checkpoint.parent.is_dir()
+    checkpoints = tmp_path / "killed/ddpm_digits/0/checkpoints"
+    while process.poll() is None and not list(checkpoints.glob("step_*.ckpt")):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     assert differences(whole, run(tmp_path / "killed", *words, "resume=auto")) == []
 
 
