@@ -168,6 +168,7 @@ def tree(folder):
     return {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but({"weights.ckpt", "pictures/1.png", "published.pth"}, COMMANDS))
 def test_damaged_files_are_read_all_the_same_or_refused(name, whole, tmp_path, monkeypatch):
     folder = tmp_path / "files"

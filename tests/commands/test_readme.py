@@ -80,6 +80,7 @@ def test_commands_are_understood(words):
         assert Experiment(config.load([*same, *point], exp)).generator()
 
 
+@pytest.mark.slow
 def test_table_lists_every_experiment_with_its_parameters():
     rows = dict(re.findall(r"^\| (\w+) \|.*\| ([\d,]+) \|[^|]*\|$", README + RECIPES, re.M))
     assert sorted(rows) == config.experiments()

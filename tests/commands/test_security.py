@@ -51,5 +51,5 @@ def test_names_in_a_zip_reach_nothing_outside(tmp_path):
 
 
 def test_the_trainer_resumes_without_code():
-    source = (Path(score_lightning.__file__).parent / "train.py").read_text()
-    assert "ckpt_path=resume, weights_only=True" in source
+    source = (Path(score_lightning.__file__).parent / "experiment/train.py").read_text()
+    assert "ckpt_path=checkpoint, weights_only=True" in source

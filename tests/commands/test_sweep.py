@@ -26,6 +26,7 @@ def test_lists_are_multiplied_and_each_has_its_folder():
     assert config.load(points[-1].overrides, "ncsn_digits").config.optimizer.betas == [0.9, 0.999]
 
 
+@pytest.mark.slow
 def test_trainings_run_one_after_another_and_are_compared(tmp_path):
     quick = [word for word in QUICK if "evaluation" not in word]
     words = ["exp=ddpm_digits", "seed=[0,1]", *quick, "evaluation.n=12", f"out={tmp_path}"]

@@ -118,7 +118,7 @@ def _build(words):
         (["images.range=[1,0]"], "low < high"),
         (["images.range=[1]"], "images.range"),
         (["net.channels=1000000000"], "net unet: "),
-        (["net.blocks=1000000000"], "more than 30,000 operations"),
+        pytest.param(["net.blocks=1000000000"], "more than 30,000 operations", marks=pytest.mark.slow),
         (["net.multipliers=[1,1000000]"], r"take .* GiB, this machine has"),
         (["images.size=1000000"], "net unet is too large for 64 images of 1000000 pixels"),
         (["trainer.batch_size=1000000000000"], "net unet is too large for 1000000000000 images"),

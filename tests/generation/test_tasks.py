@@ -24,7 +24,14 @@ def labeled(tmp_path_factory):
         patch.setenv("SCORE_LIGHTNING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setenv("WANDB_MODE", "disabled")
         return (
-            run(tmp_path_factory.mktemp("labeled"), "optimizer.lr=0.02", "ema.decay=0", exp="ddpm_digits_labels")
+            run(
+                tmp_path_factory.mktemp("labeled"),
+                "optimizer.lr=0.02",
+                "ema.decay=0",
+                "evaluation.n=0",
+                "samples.n=0",
+                exp="ddpm_digits_labels",
+            )
             / "checkpoints/last.ckpt"
         )
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from score_lightning import config
 from score_lightning.errors import StopRequested
-from score_lightning.experiment import build
+from score_lightning.experiment.build import Experiment
 from score_lightning.tracking import wandb as tracking
 from score_lightning.tracking.dashboard import training_flops
 from score_lightning.tracking.offline import read_line, read_records
@@ -104,7 +104,7 @@ def test_no_connection_and_a_wrong_key_never_stop_a_run(tmp_path, monkeypatch, c
 @pytest.mark.parametrize("prediction", ["eps", "v", "score", "edm"])
 def test_flops_are_those_of_forward_and_backward(prediction):
     resolved = config.load([f"prediction={prediction}"], "ddpm_digits")
-    model = build.build_model(resolved)
+    model = Experiment(resolved).model
     counter = FlopCounterMode(display=False)
     with counter:
         model(torch.zeros(1, 1, 8, 8), model.schedule.times(1)).eps.square().mean().backward()

@@ -258,6 +258,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_bit_for_bit(tmp_path, one_thread):  # noqa: ARG001
     words = [*BARE, "trainer.max_steps=40", "net.channels=16", "net.groups=4", "net.dropout=0.1"]
     whole = run(tmp_path / "whole", *words)
