@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from score_lightning import config
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluator import Evaluator, batches_of
-from score_lightning.evaluation.model_losses import level_losses, mean_bits
+from score_lightning.evaluation.model_losses import Likelihood, level_losses, mean_bits
 from score_lightning.evaluation.outputs import Entry, Outputs, describe_run
 from score_lightning.evaluation.report import make_folder
 from score_lightning.experiment.build import Experiment
@@ -46,12 +49,16 @@ def evaluate_checkpoint(
     experiment.model.to(device)
     evaluator.prepare(rank, rank.number == 0)
     entries = [point.evaluate(evaluator, n, seeds, rank, folder) for point in points]
-    settings = {**_settings(options, opened), **describe_run(n, evaluator, rank, device, c.evaluation.batch_size)}
-    title = f"{Path(c.exp).stem}: {n:,} images against {evaluation.reference.name}"
-    outputs = Outputs(folder, title, evaluator, settings, entries, seeds)
-    _add_losses(outputs, options, evaluation, experiment, n, rank)
+    losses = _losses(options, evaluation, experiment, n, rank)
     if rank.number == 0:
+        settings = {**_settings(options, opened), **describe_run(n, evaluator, rank, device, c.evaluation.batch_size)}
+        title = f"{Path(c.exp).stem}: {n:,} images against {evaluation.reference.name}"
+        outputs = Outputs(folder, title, evaluator, settings, entries, seeds)
         outputs.draw_trajectory(experiment.model, points[0].generator)
+        if losses.levels is not None:
+            outputs.draw_levels(*losses.levels)
+        if losses.likelihood is not None:
+            outputs.add(losses.likelihood)
         outputs.write()
         for store in (store for point in points for store in point.stores):
             store.clear()
@@ -80,13 +87,20 @@ def _settings(options: dict[str, Any], opened: Opened) -> dict[str, Any]:
     }
 
 
-def _add_losses(
-    outputs: Outputs, options: dict[str, Any], evaluation: Evaluation, experiment: Experiment, n: int, rank: Rank
-) -> None:
-    """Adds the validation loss of each level and the likelihood, where held-out images allow them; every rank calls."""
+@dataclass(frozen=True)
+class _Losses:
+    """Of held-out images: (sigma / alpha, validation loss) at each level, and bits per dimension; None without."""
+
+    levels: tuple[Tensor, Tensor] | None = None
+    likelihood: Likelihood | None = None
+
+
+def _losses(options: dict[str, Any], evaluation: Evaluation, experiment: Experiment, n: int, rank: Rank) -> _Losses:
+    """The losses that the reference allows and the options ask for; every rank must call."""
     c, held_out, size = experiment.config, evaluation.reference.held_out, experiment.config.evaluation.batch_size
     if held_out is None:
-        return
+        return _Losses()
+    levels = likelihood = None
     if "reference" not in options:  # the images that training validates on
         try:
             loss = evaluation.validation
@@ -96,11 +110,10 @@ def _add_losses(
         else:
             triples = max(min(c.validation.n, n), len(loss.times))
             levels = level_losses(experiment.model, loss, held_out, triples, size, rank)
-            if rank.number == 0:
-                outputs.draw_levels(*levels)
     if "likelihood" in options:
         variance, pixels = evaluation.bound_variance, experiment.pixels
-        outputs.add(mean_bits(experiment.model, held_out, options["likelihood"], size, pixels, variance, rank))
+        likelihood = mean_bits(experiment.model, held_out, options["likelihood"], size, pixels, variance, rank)
+    return _Losses(levels, likelihood)
 
 
 class _Point:
