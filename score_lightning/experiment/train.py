@@ -17,7 +17,7 @@ from score_lightning.experiment.trainer import build_callbacks, build_trainer
 from score_lightning.figures import FIGURES, Trained, check_figure
 from score_lightning.runtime.processes import bf16_units, find_device
 from score_lightning.tracking.csv import read_losses
-from score_lightning.training.callbacks import Evaluate, run_folder
+from score_lightning.training.callbacks import PeriodicEvaluation, run_folder
 
 
 def train(options: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -139,7 +139,7 @@ def _summary(trainer: L.Trainer, folder: Path, points: bool) -> str:
     if "val/loss" in trainer.callback_metrics:
         lines.append(f"  validation loss {trainer.callback_metrics['val/loss']:.4f}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Evaluate):
+        if isinstance(callback, PeriodicEvaluation):
             lines += [f"  {name:28} {value:.4f}" for name, value in callback.named.items()]
     pictures = sorted((folder / "samples").glob("step_*.png"))
     lines += [f"  pictures: {pictures[-1]}"] if pictures else []

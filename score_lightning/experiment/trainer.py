@@ -24,10 +24,10 @@ from score_lightning.tracking.csv import MetricsLogger
 from score_lightning.tracking.dashboard import Dashboard
 from score_lightning.tracking.modes import wandb_mode
 from score_lightning.tracking.wandb import ResilientWandbLogger
-from score_lightning.training.callbacks import Evaluate, SampleGrid
+from score_lightning.training.callbacks import PeriodicEvaluation, SampleGrid
 from score_lightning.training.checkpoint_io import AsyncCheckpointWriter, AtomicCheckpointIO
-from score_lightning.training.checkpointing import Checkpoints, CheckpointTimes, KeepLog
-from score_lightning.training.step_callbacks import SHOWN, CompileNetwork, LearningRate, ObserveLosses, TrainingLoss
+from score_lightning.training.checkpointing import Checkpoints, CheckpointTimes, LogKeeper
+from score_lightning.training.step_callbacks import SHOWN, LearningRate, LossObserver, NetworkCompiler, TrainingLoss
 
 
 def build_callbacks(experiment: Experiment) -> list[L.Callback]:
@@ -41,16 +41,16 @@ def build_callbacks(experiment: Experiment) -> list[L.Callback]:
     callbacks: list[L.Callback] = [
         # first: what the others do before a step belongs to the next checkpoint
         Checkpoints(times),
-        KeepLog(),
+        LogKeeper(),
         LearningRate(),
         TrainingLoss(),
     ]
     if wandb_mode(c.logger.wandb) != "off" or c.logger.tensorboard:
         callbacks.append(Dashboard(t.log_every, c.logger.artifact))
     if isinstance(experiment.objective, ImportanceSampled):
-        callbacks.append(ObserveLosses(experiment.objective))
+        callbacks.append(LossObserver(experiment.objective))
     if t.compile:
-        callbacks.append(CompileNetwork())
+        callbacks.append(NetworkCompiler())
     if c.samples.n:
         callbacks.append(SampleGrid(experiment.preview, c.samples.n, c.seed, c.samples.every))
     if c.evaluation.n and not c.points:
@@ -79,7 +79,7 @@ def _evaluation(experiment: Experiment) -> list[L.Callback]:
         "labels": experiment.resolved.plain()["labels"],
         "weights": "ema",
     }
-    return [Evaluate(evaluator, experiment.preview, c.evaluation.n, c.seed, c.evaluation.every, settings)]
+    return [PeriodicEvaluation(evaluator, experiment.preview, c.evaluation.n, c.seed, c.evaluation.every, settings)]
 
 
 def build_trainer(experiment: Experiment, callbacks: list[L.Callback], folder: Path | None = None) -> L.Trainer:

@@ -95,7 +95,7 @@ class SampleGrid(Periodic):
             show(trainer, "samples/trajectory", save_rows(states, ways))
 
 
-class Evaluate(Periodic):
+class PeriodicEvaluation(Periodic):
     """Computes metrics of generated images with the averaged weights, for metrics.json and every logger.
 
     Where a number stands alone its name says how many images it is of: eval/fid_inception_5k. The checkpoint with the
@@ -109,6 +109,8 @@ class Evaluate(Periodic):
         every: steps between evaluations.
         settings: what else the metrics depend on, for metrics.json.
     """
+
+    state_key = "Evaluate"  # as in checkpoints of version 0.1
 
     def __init__(
         self, evaluator: Evaluator, generator: Generator, n: int, seed: int, every: int | None, settings: dict[str, Any]

@@ -176,8 +176,10 @@ class Checkpoints(L.Callback):
             trainer.strategy.checkpoint_io.teardown()
 
 
-class KeepLog(L.Callback):
+class LogKeeper(L.Callback):
     """Keeps the rows of the log in every checkpoint: a resumed run has the whole log, and nothing twice."""
+
+    state_key = "KeepLog"  # as in checkpoints of version 0.1
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:  # noqa: ARG002
         """Finds the log."""

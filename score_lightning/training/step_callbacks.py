@@ -40,7 +40,7 @@ class LearningRate(LearningRateMonitor):
             super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
 
-class ObserveLosses(L.Callback):
+class LossObserver(L.Callback):
     """Shows an objective with importance-sampled times the losses of every batch, those of all processes.
 
     Args:
@@ -57,7 +57,7 @@ class ObserveLosses(L.Callback):
         self._objective.observe(t[finite], losses[finite])
 
 
-class CompileNetwork(L.Callback):
+class NetworkCompiler(L.Callback):
     """Compiles the network before the first step; trains without where it cannot be compiled, or differentiated then.
 
     No compiled network has second derivatives, and compilers are not on every machine.
