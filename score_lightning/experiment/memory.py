@@ -37,13 +37,12 @@ def check_forward(model: ScoreModel, shape: tuple[int, ...], name: str, taken: s
     Raises:
         UserError: naming the network.
     """
-    x = torch.zeros(shape, device="meta")
-    t = model.schedule.times(1).expand(shape[0]).to("meta")
     state = {key: value.to("meta") for key, value in [*model.named_parameters(), *model.named_buffers()]}
     training = model.training
     model.eval()
     try:
         with _Counted():
+            x, t = torch.zeros(shape, device="meta"), model.schedule.times(1).expand(shape[0]).to("meta")
             output: Tensor = functional_call(model, state, (x, t)).eps
     except MemoryError as error:
         raise UserError(f"{name} is too large for {shape[0]} {taken}: {error}") from error

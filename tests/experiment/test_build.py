@@ -121,6 +121,7 @@ def _build(words):
         pytest.param(["net.blocks=1000000000"], "more than 30,000 operations", marks=pytest.mark.slow),
         (["net.multipliers=[1,1000000]"], r"take .* GiB, this machine has"),
         (["images.size=1000000"], "net unet is too large for 64 images of 1000000 pixels"),
+        (["images.size=1000000000"], "or its conditioning: Storage size calculation overflowed"),
         (["trainer.batch_size=1000000000000"], "net unet is too large for 1000000000000 images"),
         (["schedule.levels=1000000000"], "at most 1,000,000"),
         (["sampler=annealed_langevin", "sampler.steps=1000000000"], "evaluations of the network per image"),

@@ -249,30 +249,6 @@ def test_a_set_number_of_bad_steps_is_skipped(tmp_path, monkeypatch, capsys):
         run(tmp_path / "b", *BARE, "trainer.max_steps=4", "trainer.skip_nonfinite=1", "resume=auto")
 
 
-@pytest.fixture
-def one_thread():
-    """As many as the processes that tests start have: kernels round differently for other numbers."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.slow
-def test_a_killed_training_resumes_bit_for_bit(tmp_path, one_thread):  # noqa: ARG001
-    words = [*BARE, "trainer.max_steps=40", "net.channels=16", "net.groups=4", "net.dropout=0.1"]
-    whole = run(tmp_path / "whole", *words)
-    command = [sys.executable, "-m", "score_lightning.train", "exp=ddpm_digits", *QUICK, *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, f"out={tmp_path / 'killed'}"], env=environment, start_new_session=True)
-    checkpoints = tmp_path / "killed/ddpm_digits/0/checkpoints"
-    while process.poll() is None and not list(checkpoints.glob("step_*.ckpt")):
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert differences(whole, run(tmp_path / "killed", *words, "resume=auto")) == []
-
-
 @pytest.mark.slow
 def test_kills_at_random_moments_change_nothing(tmp_path):
     hits, different = chaos(kills=1, processes=1, steps=50, base=tmp_path)
