@@ -189,6 +189,7 @@ def test_damaged_files_are_read_all_the_same_or_refused(name, whole, tmp_path, m
         (folder / "out.ckpt").unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_there_are_two_hundred_damages(whole):
     assert sum(len(list(damaged(name, (whole / name).read_bytes()))) for name in COMMANDS) >= 200
     assert set(SPECIAL) == set(COMMANDS)

@@ -113,6 +113,7 @@ def test_files_from_before_version_0_18_are_read(tmp_path):
         assert model.config["net"]["dropout"] == 0.1  # the recipe's, where config.json is silent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", slow_but({"ddim"}, ["ddpm", "ddim"]))
 def test_fifty_steps_are_those_of_diffusers_schedulers(kind, tmp_path):
     unet = pipeline(NARROW, tmp_path / "pipeline")

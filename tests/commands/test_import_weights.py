@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from support import GOLDEN, SMALL, fails, golden_state
+from support import GOLDEN, SMALL, fails, golden_state, slow_but
 
 from score_lightning import checkpoint, import_weights, sample, train
 from score_lightning.errors import UserError
@@ -63,7 +63,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but({"ddpm_ddim_cifar10", "ncsn_cifar10", "ncsnv2_cifar10"}, CASES))
 def test_published_checkpoints_give_the_published_output(case, tmp_path, capsys):
     name, exp, published, output, step = CASES[case]
     state, golden = golden_state(GOLDEN / f"{case}.npz")

@@ -367,7 +367,10 @@ def test_words_of_a_command_are_taken_apart():
         ["schedule=ve", "conditioning=log_sigma", "objective=sliced", "sampler=reverse_diffusion", "preview=heun"],
         ["objective=variational_bound", "prediction=x_0", "preview=ddim"],
         ["objective=hybrid", "objective.importance=true", "net.learned_variance=true", "sampler.variance=learned"],
-        ["schedule=vp", "sampler=probability_flow", "sampler.rtol=0.01", "preview=probability_flow"],
+        pytest.param(
+            ["schedule=vp", "sampler=probability_flow", "sampler.rtol=0.01", "preview=probability_flow"],
+            marks=pytest.mark.slow,
+        ),
         ["schedule=sub_vp", "objective.weight=likelihood", "objective.times=importance", "preview=dpm_solver"],
     ],
     ids=["vp", "edm", "ve_sliced", "bound", "hybrid", "flow", "sub_vp"],

@@ -195,6 +195,7 @@ def test_upsampling_keeps_the_means_of_squares(ckpt, tmp_path):
     assert np.abs(blocks.mean(axis=(2, 4)) - small)[inside].max() <= 1
 
 
+@pytest.mark.slow
 def test_interpolation_starts_and_ends_with_the_pictures(ckpt, tmp_path):
     images = [picture(tmp_path / f"{i}.png", (8, 8), i) for i in range(2)]
     sample.main([f"ckpt={ckpt}", "task=interpolate", f"image=[{images[0]},{images[1]}]", "n=4", f"out={tmp_path}"])
