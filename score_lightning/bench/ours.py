@@ -26,7 +26,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {"linear_beta": linear_beta, "co
 
 
 def build_model(size: Size) -> ScoreModel:
-    """The model of an experiment, as `build.build_model` builds it."""
+    """The model of an experiment, as `Experiment.model` is built."""
     c = size.resolved.config
     net = UNet(c.images.size, c.images.channels, **_keywords(c.net))
     schedule = SCHEDULES[c.schedule["name"]](**_keywords(c.schedule))
