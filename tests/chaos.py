@@ -35,7 +35,7 @@ def command(out, words, processes=1):
 
 def start(out, words, processes=1):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    environment["SCORE_LIGHTNING_CACHE"] = str(Path(out).parent / "cache")
+    environment.setdefault("SCORE_LIGHTNING_CACHE", str(Path(out).parent / "cache"))
     log = Path(out).with_suffix(".log").open("ab")
     return subprocess.Popen(
         command(out, words, processes), env=environment, stdout=log, stderr=log, start_new_session=True

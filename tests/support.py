@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parent / "golden"
 QUICK = [
     "trainer.max_steps=4", "trainer.progress=false", "trainer.log_every=1", "validation.every=2", "validation.n=40",
     "samples.n=5", "samples.every=2", "evaluation.n=30", "preview.steps=3", "sampler.steps=3", "logger=off",
-    "optimizer.decay=false",
+    "optimizer.decay=false", "trainer.batch_size=16",
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,12 +143,16 @@ def test_an_interrupted_evaluation_goes_on(ckpt, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_two_processes_give_the_same_images_and_metrics(ckpt, tmp_path):
     """n divisible by nothing, three batches on two ranks; one thread each."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [f"ckpt={ckpt}", "n=43", "evaluation.batch_size=16", "seeds=[0,1]", *FAST]
     for devices in (1, 2):
-        cache = tmp_path / f"cache{devices}"  # so that both compute the reference
+        cache = tmp_path / f"cache{devices}"  # so that both compute the reference, though not fit the classifier again
+        cache.mkdir()
+        for path in Path(os.environ["SCORE_LIGHTNING_CACHE"]).glob("classifier-*.pt"):
+            shutil.copy(path, cache)
         command = [
             sys.executable,
             "-m",
@@ -176,6 +181,7 @@ def test_two_processes_give_the_same_images_and_metrics(ckpt, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_two_processes_draw_the_same_images(ckpt, tmp_path):
     words = [f"ckpt={ckpt}", "n=7", "batch_size=2", *FAST]
     for devices in (1, 2):

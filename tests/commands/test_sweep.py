@@ -27,6 +27,7 @@ def test_lists_are_multiplied_and_each_has_its_folder():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_trainings_run_one_after_another_and_are_compared(tmp_path):
     quick = [word for word in QUICK if "evaluation" not in word]
     words = ["exp=ddpm_digits", "seed=[0,1]", *quick, "evaluation.n=12", f"out={tmp_path}"]
@@ -40,6 +41,7 @@ def test_trainings_run_one_after_another_and_are_compared(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_a_sweep_that_is_done_trains_nothing_again(tmp_path, capfd):
     words = ["exp=ddpm_digits", "seed=[0,1]", *QUICK, "evaluation.n=0", "samples.n=0", f"out={tmp_path}"]
     words = list({word.split("=")[0]: word for word in words}.values())

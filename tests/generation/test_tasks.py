@@ -20,20 +20,8 @@ from score_lightning.generation.tasks import interpolation, read_known
 @pytest.fixture(scope="module")
 def labeled(tmp_path_factory):
     """A checkpoint of a model conditioned on labels."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SCORE_LIGHTNING_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        patch.setenv("WANDB_MODE", "disabled")
-        return (
-            run(
-                tmp_path_factory.mktemp("labeled"),
-                "optimizer.lr=0.02",
-                "ema.decay=0",
-                "evaluation.n=0",
-                "samples.n=0",
-                exp="ddpm_digits_labels",
-            )
-            / "checkpoints/last.ckpt"
-        )
+    words = ["optimizer.lr=0.02", "ema.decay=0", "evaluation.n=0", "samples.n=0"]
+    return run(tmp_path_factory.mktemp("labeled"), *words, exp="ddpm_digits_labels") / "checkpoints/last.ckpt"
 
 
 @pytest.fixture(scope="module")

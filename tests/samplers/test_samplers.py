@@ -440,7 +440,7 @@ def test_every_pair_recovers_the_weights_and_moments_of_a_mixture(schedule, pred
         pytest.skip("refused: discrete levels have no SDE")
     means = torch.tensor([[-0.7, 0.2], [0.6, 0.5]], dtype=torch.float64)
     model = GaussianMixtureModel(means, 0.1, torch.tensor([0.25, 0.75], dtype=torch.float64), schedule)
-    x = sampler(model, schedule.prior((16_000, 2), dtype=torch.float64))
+    x = sampler(model, schedule.prior((8_000, 2), dtype=torch.float64))
     first = x[:, 0] < 0
     assert first.double().mean().item() == pytest.approx(0.25, abs=0.02)
     mean_factor, std = predicted(sampler, schedule, 0.1)

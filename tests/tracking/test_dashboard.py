@@ -119,6 +119,7 @@ def logged(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_two_processes_that_are_killed_twice_leave_one_whole_record(tmp_path):
     words = ["logger.wandb=offline", "trainer.max_steps=120", "trainer.checkpoint_every=10"]
     for _ in range(2):

@@ -182,6 +182,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_a_full_disk_of_the_first_of_two_processes_is_said_once(tmp_path):
     script = tmp_path / "full.py"
     script.write_text(FULL_DISK)
@@ -250,6 +251,7 @@ def test_a_set_number_of_bad_steps_is_skipped(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_kills_at_random_moments_change_nothing(tmp_path):
     hits, different = chaos(kills=1, processes=1, steps=50, base=tmp_path)
     assert different == []
@@ -351,6 +353,7 @@ def test_one_process_is_the_first(environment, first, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_workers_leave_signals_to_the_run(tmp_path):
     words = [*QUICK, *BARE, "trainer.max_steps=100000", "trainer.workers=2", f"out={tmp_path}"]
     program = [
