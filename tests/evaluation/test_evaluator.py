@@ -54,11 +54,11 @@ def test_metrics_equal_torch_fidelitys_on_the_same_pictures_and_weights(inceptio
 
     rng = np.random.default_rng(0)
     waves = (
-        np.sin(np.arange(32) * rng.uniform(0.1, 1, (80, 3, 1, 1)))[..., None, :].repeat(32, -2).reshape(80, 3, 32, 32)
+        np.sin(np.arange(32) * rng.uniform(0.1, 1, (40, 3, 1, 1)))[..., None, :].repeat(32, -2).reshape(40, 3, 32, 32)
     )
     pictures = (128 + 100 * waves + rng.normal(0, 20, waves.shape)).clip(0, 255).astype(np.uint8)
-    pictures[40:] //= 2
-    images = [torch.from_numpy(part) for part in (pictures[:40], pictures[40:])]
+    pictures[20:] //= 2
+    images = [torch.from_numpy(part) for part in (pictures[:20], pictures[20:])]
     for name, part in zip("ab", images, strict=True):
         (tmp_path / name).mkdir()
         for i, image in enumerate(part):
@@ -66,9 +66,9 @@ def test_metrics_equal_torch_fidelitys_on_the_same_pictures_and_weights(inceptio
     theirs = torch_fidelity.calculate_metrics(
         input1=str(tmp_path / "a"), input2=str(tmp_path / "b"), fid=True, isc=True, kid=True, prc=True, cuda=False,
         feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(inception_weights), cache=False,
-        kid_subset_size=30, kid_subsets=10, batch_size=40, save_cpu_ram=True, verbose=False,
+        kid_subset_size=15, kid_subsets=10, batch_size=20, save_cpu_ram=True, verbose=False,
     )  # fmt: skip
-    settings = MetricSettings(kid_subset_size=30, kid_subsets=10)
+    settings = MetricSettings(kid_subset_size=15, kid_subsets=10)
     features = extractors.random(weights=str(inception_weights))
     evaluator = Evaluator(features, Reference("b", ImageSet(images[1])), (3, 32, 32), settings)
     ours = evaluator(batches(images[0], 15), Rank()).metrics
