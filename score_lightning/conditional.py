@@ -6,8 +6,9 @@ Each takes the place of a model in any sampler and any objective.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -43,6 +44,13 @@ class Wrapper(Generic[M]):
         """The estimate at times t of shape () or (B,)."""
         raise NotImplementedError
 
+    def repeated(self, n: int, ndim: int) -> "Wrapper[M]":
+        """The same for n images x of `ndim` dimensions, which share the conditions of these in turn."""
+        twin = copy.copy(self)
+        if isinstance(self.model, Wrapper):
+            twin.model = cast(M, self.model.repeated(n, ndim))
+        return twin
+
 
 class AugmentationConditioned(Wrapper[ScoreModel]):
     """A model conditioned on how its images were augmented, (B, K) numbers each."""
@@ -54,6 +62,12 @@ class AugmentationConditioned(Wrapper[ScoreModel]):
     def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Estimate:
         """The estimate at times t of shape () or (B,)."""
         return self.model(x_t, t, labels, self._augmentation)
+
+    def repeated(self, n: int, ndim: int) -> "AugmentationConditioned":
+        """The same for n images, see `Wrapper`."""
+        twin = cast("AugmentationConditioned", super().repeated(n, ndim))
+        twin._augmentation = _repeat(self._augmentation, n)
+        return twin
 
 
 class LabelConditioned(Wrapper[ScoreModel | AugmentationConditioned]):
@@ -81,6 +95,12 @@ class LabelConditioned(Wrapper[ScoreModel | AugmentationConditioned]):
         w, plain = self._guidance, self.model(x_t, t, self._labels.new_full(self._labels.shape, NO_LABEL))
         # every reading is affine in the output: this combines score, eps and x_0 alike
         return replace(conditional, output=(1 + w) * conditional.output - w * plain.output)
+
+    def repeated(self, n: int, ndim: int) -> "LabelConditioned":
+        """The same for n images, see `Wrapper`."""
+        twin = cast("LabelConditioned", super().repeated(n, ndim))
+        twin._labels = _repeat(self._labels, n)
+        return twin
 
 
 def condition(model: ScoreModel, labels: Tensor | None, augmentation: Tensor | None = None) -> Model:
@@ -143,6 +163,18 @@ class MeasurementConditioned(Wrapper[Model]):
         """The estimate at times t of shape () or (B,)."""
         estimate = self.model(x_t, t)
         return estimate.with_x_0(self._measurement.impose(estimate.x_0))
+
+    def repeated(self, n: int, ndim: int) -> "MeasurementConditioned":
+        """The same for n images, see `Wrapper`."""
+        twin = cast("MeasurementConditioned", super().repeated(n, ndim))
+        y = self._measurement.y
+        twin._measurement = replace(self._measurement, y=_repeat(y, n) if y.ndim == ndim else y)
+        return twin
+
+
+def _repeat(rows: Tensor, n: int) -> Tensor:
+    """(n, ...): rows (B, ...) in turn."""
+    return rows[torch.arange(n, device=rows.device) % len(rows)]
 
 
 def inpainting(image: Tensor, known: Tensor) -> Measurement:

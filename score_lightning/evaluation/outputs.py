@@ -37,18 +37,21 @@ class Entry:
         speed: images per second, generation and evaluation together.
         sampler: its settings; None of existing images.
         evaluations: network evaluations per image.
+        pilot: network evaluations of a run that measured the sampler's steps, over all its images.
     """
 
     results: Sequence[Result]
     speed: float
     sampler: dict[str, Any] | None = None
     evaluations: int | None = None
+    pilot: int = 0
 
     def plain(self) -> dict[str, Any]:
         """The entry of metrics.json for this point of a sweep."""
         return {
             "sampler": self.sampler,
             "evaluations_per_image": self.evaluations,
+            "pilot_evaluations": self.pilot,
             **summarize([result.metrics for result in self.results]),
             "images_per_second": round(self.speed, 3),
         }
@@ -142,7 +145,7 @@ class Outputs:
         metrics = {"sweep": entries, **metrics} if len(entries) > 1 else {**entries[0], **metrics}
         settings = dict(self._settings)
         if len(entries) == 1:  # the settings of a single sampler stand with the others
-            for key in ("sampler", "evaluations_per_image", "images_per_second"):
+            for key in ("sampler", "evaluations_per_image", "pilot_evaluations", "images_per_second"):
                 settings[key] = metrics.pop(key)
         return metrics, {**settings, "seeds": list(self._seeds)} if self._seeds else settings
 

@@ -22,6 +22,7 @@ from score_lightning.generation.generator import BatchStore
 from score_lightning.models import ScoreModel
 from score_lightning.runtime.files import sha256_of_state
 from score_lightning.runtime.processes import Rank, find_device, launch
+from score_lightning.samplers import PILOT
 
 
 def evaluate_checkpoint(
@@ -141,7 +142,9 @@ class _Point:
                 raise
         speed = n * len(seeds) / (time.monotonic() - start)
         sampler = self._experiment.resolved.plain()["sampler"]
-        return Entry(results, speed, sampler, self.generator.evaluations(model))
+        evaluations = self.generator.evaluations(model)
+        pilot = PILOT * evaluations if self.generator.sampler.needs_pilot else 0
+        return Entry(results, speed, sampler, evaluations, pilot)
 
 
 def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:

@@ -38,7 +38,7 @@ class Trained:
     @property
     def times(self) -> Tensor:
         """The times that its sampler visits, descending."""
-        return self.model.schedule.times(self.generator.sampler.steps, self.generator.sampler.spacing)
+        return self.generator.sampler.times(self.model.schedule)
 
     def exact(self) -> GaussianMixtureModel:
         """The exact model of the same data, a mixture, under the same schedule."""

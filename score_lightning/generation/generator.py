@@ -10,7 +10,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +25,8 @@ from score_lightning.errors import UserError
 from score_lightning.models import Model, ScoreModel
 from score_lightning.runtime.files import atomic_file
 from score_lightning.runtime.processes import Rank
-from score_lightning.runtime.randomness import ImageNoise
-from score_lightning.samplers import Sampler
+from score_lightning.runtime.randomness import ImageNoise, derive_seed
+from score_lightning.samplers import PILOT, Sampler
 
 
 class Batch(NamedTuple):
@@ -115,27 +115,45 @@ class Generator:
         observe: Callable[[Tensor], None] | None = None,
     ) -> Batch:
         """The images with these indices; `observe` is called with each state of the sampler."""
+        sampler = self.measured(model).sampler
         noise = ImageNoise(seed, indices)
-        device = next(model.parameters()).device
-        x = model.schedule.prior((len(indices), *self.shape), noise, device=device)
-        conditioned = self._conditioned(model, indices, device)
-        known = self.measurement
-        if known is not None:
-            x = known.perturb(x, *model.schedule(model.schedule.t_max), noise(x))
-        x = self.sampler(conditioned, x, noise, progress, observe)
-        x = x if known is None else known.impose(x)
+        x = sampler(self._conditioned(model, indices), self._start(model, noise, indices), noise, progress, observe)
+        x = x if self.measurement is None else self.measurement.impose(x)
         return Batch(torch.tensor(indices), self.pixels.decode(x), torch.isfinite(x).flatten(1).all(1).cpu())
 
-    def _conditioned(self, model: ScoreModel, indices: Sequence[int], device: torch.device) -> Model:
+    def measured(self, model: ScoreModel) -> "Generator":
+        """The same with a sampler whose steps, where they follow from scores, were measured on this model.
+
+        The pilot run has images with seeds of their own, labels as of images 0, 1, ..., and the same measurement.
+        """
+        if not self.sampler.needs_pilot:
+            return self
+        noise = ImageNoise(derive_seed("pilot"), range(PILOT))
+        start = self._start(model, noise, range(PILOT))
+        sampler = self.sampler.measured(self._conditioned(model, range(PILOT)), start, noise)
+        return replace(self, sampler=sampler)
+
+    def _start(self, model: ScoreModel, noise: ImageNoise, indices: Sequence[int]) -> Tensor:
+        """Where sampling of these images starts, on the model's device."""
+        schedule, device = model.schedule, next(model.parameters()).device
+        first = self.sampler.times(schedule)[0]
+        x = schedule.prior((len(indices), *self.shape), noise, first, device=device)
+        return x if self.measurement is None else self.measurement.perturb(x, *schedule(first), noise(x))
+
+    def _conditioned(self, model: ScoreModel, indices: Sequence[int]) -> Model:
         """The model conditioned on the labels of these images and on the measurement."""
         conditioned: Model = model
         if model.classes:
             labels = [i % model.classes if self.label is None else self.label for i in indices]
-            conditioned = LabelConditioned(model, torch.tensor(labels, device=device), self.guidance)
+            on_device = torch.tensor(labels, device=next(model.parameters()).device)
+            conditioned = LabelConditioned(model, on_device, self.guidance)
         return conditioned if self.measurement is None else MeasurementConditioned(conditioned, self.measurement)
 
     def evaluations(self, model: ScoreModel, tried: int = 4) -> int:
-        """Network evaluations per image; where they depend on the image, the most among the first `tried` images."""
+        """Network evaluations per image; where they depend on the image, the most among the first `tried` images.
+
+        Without those of a pilot run: as many for each of its 32 images, once.
+        """
         expected = self.sampler.evaluations(model.schedule)
         if expected is not None:
             return expected * (2 if model.classes and self.guidance else 1)
@@ -166,13 +184,15 @@ class Generator:
         """
         batches: Sequence[Tensor] = torch.arange(n).split(self.batch_size)
         device = next(model.parameters()).device
+        generator = self
         with tqdm(total=n, unit="image", desc="generating", disable=None if progress else True, leave=False) as bar:
             for first in range(0, len(batches), rank.count):
                 if first + rank.number < len(batches):
                     indices = batches[first + rank.number]
                     batch = store.read(indices, device) if store else None
                     if batch is None:
-                        batch = self.batch(model, indices.tolist(), seed, progress)
+                        generator = generator.measured(model)
+                        batch = generator.batch(model, indices.tolist(), seed, progress)
                         if store:
                             store.write(batch)
                     yield batch
@@ -184,7 +204,7 @@ def trajectory(generator: Generator, model: ScoreModel, n: int, seed: int, snaps
 
     There are fewer snapshots where the sampler visits fewer times.
     """
-    count = len(model.schedule.times(generator.sampler.steps, generator.sampler.spacing)) + 1
+    count = len(generator.sampler.times(model.schedule)) + 1
     chosen = set(torch.linspace(0, count - 1, min(snapshots, count)).round().int().tolist())
     states: list[Tensor] = []
     visits = itertools.count()

@@ -18,13 +18,14 @@ from torchode.status_codes import REACHED_MAX_STEPS, SUCCESS
 
 from score_lightning.models import Model
 from score_lightning.perturbation import expand, widest
+from score_lightning.samplers.step import Step
 from score_lightning.schedules import RandnLike, Schedule
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 Slope = Callable[[Tensor, Tensor], Tensor]
 
 
-class ProbabilityFlow:
+class ProbabilityFlow(Step):
     """The adaptive solution between two times; x is NaN where there is none.
 
     Args:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from score_lightning.models import Estimate, Model
 from score_lightning.perturbation import Variance, between, posterior, transition
+from score_lightning.samplers.step import Step
 from score_lightning.schedules import RandnLike, Schedule
 
 
-class OneEstimate:
+class OneEstimate(Step):
     """A predictor that needs the estimate at t and nothing else."""
 
     evaluations = 1

@@ -1,7 +1,7 @@
 """Samplers by name, with the settings that a configuration gives them.
 
-A preset that visits the schedule's times takes the keywords of what it builds and those of the loop: steps and spacing
-of the times, clip, whether x_0 is clipped to the range of pixels, and denoise.
+A preset that visits the schedule's times takes the keywords of what it builds and those of the loop: steps, spacing and
+end of the times, clip, whether x_0 is clipped to the range of pixels, and denoise.
 """
 
 import inspect
@@ -12,13 +12,13 @@ from typing import Any
 
 from score_lightning.samplers.correctors import AnnealedLangevin, Langevin
 from score_lightning.samplers.flow import ProbabilityFlow
-from score_lightning.samplers.loop import Corrector, Predictor, Sampler
+from score_lightning.samplers.loop import Predictor, Sampler
 from score_lightning.samplers.predictors import DDIM, Ancestral, EulerMaruyama, ReverseDiffusion
 from score_lightning.samplers.solvers import DPMSolverPP, Heun
 from score_lightning.schedules import Spacing
 
 Preset = Callable[..., Sampler]
-Build = Callable[..., Predictor | tuple[Predictor, Corrector]]
+Build = Callable[..., Predictor | tuple[Predictor, Langevin]]
 Range = tuple[float, float]
 
 
@@ -34,6 +34,7 @@ def preset(build: Build, spacing: Spacing = "uniform", steps: int | None = None,
         "spacing": (Spacing, spacing),
         **({} if clip is None else {"clip": (bool, clip)}),
         "denoise": (bool, True),
+        "end": (float | None, None),
     }
     hints = typing.get_type_hints(build.__init__ if inspect.isclass(build) else build)
     of_build = inspect.signature(build).parameters
@@ -50,7 +51,8 @@ def preset(build: Build, spacing: Spacing = "uniform", steps: int | None = None,
         built = build(**{name: values[name] for name in of_build})
         predictor, corrector = built if isinstance(built, tuple) else (built, None)
         pixels = values["pixels"] if values.get("clip") else None
-        return Sampler(predictor, corrector, values["steps"], values["spacing"], values["denoise"], pixels)
+        loop = (values["steps"], values["spacing"], values["denoise"], pixels, values["end"])
+        return Sampler(predictor, corrector, *loop)
 
     make.__annotations__ = {parameter.name: parameter.annotation for parameter in keywords}
     make.__signature__ = signature  # type: ignore[attr-defined]
@@ -82,7 +84,7 @@ def _predictor_corrector(
     snr: float | None = 0.16,
     step_size: float | None = None,
     corrector_steps: int = 1,
-) -> tuple[Predictor, Corrector]:
+) -> tuple[Predictor, Langevin]:
     """A predictor, and at each time Langevin steps: by their signal-to-noise ratio, or annealed from a step size."""
     if predictor not in PREDICTORS:
         raise ValueError(f"predictor must be one of {', '.join(PREDICTORS)}, got {predictor!r}")

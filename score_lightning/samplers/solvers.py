@@ -5,13 +5,12 @@ Eq. 1 with s = 1): whatever the schedule, only eps is to be integrated. Euler's 
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from score_lightning.models import Model
+from score_lightning.samplers.step import Step
 from score_lightning.schedules import RandnLike, Schedule
 
 
@@ -19,7 +18,8 @@ class Heun:
     """Heun's second-order method; with churn, EDM's stochastic sampler (Karras et al. 2022, Algorithms 1 and 2).
 
     Algorithm 2 first adds noise, from n to n (1 + gamma), gamma = min(churn / steps, sqrt(2) - 1), where n lies in
-    [churn_min, churn_max].
+    [churn_min, churn_max]: also before the final denoising, and beyond the most noise of a schedule that has a formula
+    (the limit of a discrete one ends there).
 
     Args:
         churn: S_churn; 0 is deterministic.
@@ -51,13 +51,18 @@ class Heun:
         if self._churn > 0:
             schedule.require_sde()
 
-    def start(self, times: Tensor) -> Callable[..., Tensor]:
+    def start(self, times: Tensor) -> Step:
         """Its step along these times."""
-        return partial(self._step, min(self._churn / len(times), math.sqrt(2) - 1))
+        return _HeunStep(min(self._churn / len(times), math.sqrt(2) - 1), self._range, self._noise)
 
-    def _step(self, gamma: float, model: Model, x: Tensor, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
+
+class _HeunStep(Step):
+    def __init__(self, gamma: float, churned: tuple[float, float], noise: float) -> None:
+        self._gamma, self._churned, self._noise = gamma, churned, noise
+
+    def __call__(self, model: Model, x: Tensor, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
         """x_s of x_t's shape."""
-        x_hat, t_hat = self._add_noise(gamma, model.schedule, x, t, randn_like)
+        x_hat, t_hat = self._add_noise(model.schedule, x, t, randn_like)
         alpha_t, alpha_s = model.schedule(t_hat)[0], model.schedule(s)[0]
         dn = model.schedule.ratio(s) - model.schedule.ratio(t_hat)
         d_cur = model(x_hat, t_hat).eps
@@ -65,14 +70,16 @@ class Heun:
         d_prime = model(x_euler, s).eps
         return alpha_s * (x_hat / alpha_t + dn * (d_cur + d_prime) / 2)
 
-    def _add_noise(
-        self, gamma: float, schedule: Schedule, x: Tensor, t: Tensor, randn_like: RandnLike
-    ) -> tuple[Tensor, Tensor]:
+    def denoise(self, model: Model, x: Tensor, t: Tensor, randn_like: RandnLike) -> Tensor:
+        """E[x_0 | x_hat]: the last step of Algorithm 2, to no noise."""
+        return super().denoise(model, *self._add_noise(model.schedule, x, t, randn_like), randn_like)
+
+    def _add_noise(self, schedule: Schedule, x: Tensor, t: Tensor, randn_like: RandnLike) -> tuple[Tensor, Tensor]:
         """(x_hat, t_hat) of Algorithm 2, lines 4 to 6."""
         n = schedule.ratio(t)
-        if gamma == 0 or not self._range[0] <= n <= self._range[1]:
+        if self._gamma == 0 or not self._churned[0] <= n <= self._churned[1]:
             return x, t
-        t_hat = schedule.time_of(torch.minimum(n * (1 + gamma), schedule.ratio(schedule.t_max)))
+        t_hat = schedule.inverse(n * (1 + self._gamma))
         alpha, alpha_hat = schedule(t)[0], schedule(t_hat)[0]
         added = (schedule.ratio(t_hat) ** 2 - n**2).clamp(min=0).sqrt()
         return alpha_hat * (x / alpha + added * self._noise * randn_like(x)), t_hat
@@ -86,12 +93,12 @@ class DPMSolverPP:
     def check(self, schedule: Schedule) -> None:
         """Makes sense with every schedule."""
 
-    def start(self, times: Tensor) -> "_Multistep":  # noqa: ARG002
+    def start(self, times: Tensor) -> Step:  # noqa: ARG002
         """Its step, which remembers the one before."""
         return _Multistep()
 
 
-class _Multistep:
+class _Multistep(Step):
     def __init__(self) -> None:
         self._previous: tuple[Tensor, Tensor] | None = None  # x_0 and h
 

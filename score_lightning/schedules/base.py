@@ -22,15 +22,17 @@ class Schedule:
     Attributes:
         levels: number of noise levels; None where time is continuous.
         limit_of: number of levels of the discrete schedule that this one is the limit of; None for others.
-        has_sde: whether there are `drift`, `diffusion2` and `time_of`: whether time is continuous.
+        has_sde: whether there are `drift`, `diffusion2`, `time_of` and `inverse`: whether time is continuous.
         start: distribution of x at the most noise, gaussian or uniform.
         t_min, t_max: the times of the least and the most noise, of shape ().
+        sampling_end: the time at which samplers end unless they are told another one; t_min when None.
     """
 
     levels: int | None = None
     limit_of: int | None = None
     has_sde = False
     start = "gaussian"
+    sampling_end: float | None = None
     t_min: Tensor
     t_max: Tensor
 
@@ -64,26 +66,42 @@ class Schedule:
         """The times at which sigma / alpha has these values, or is nearest to them; float64. With `has_sde`."""
         raise ValueError(NO_SDE)
 
+    def inverse(self, ratio: Tensor) -> Tensor:  # noqa: ARG002
+        """The times at which sigma / alpha has these values, also beyond t_max, float64. With `has_sde`.
+
+        The limit of a discrete schedule knows no values beyond, and gives the nearest of its times.
+        """
+        raise ValueError(NO_SDE)
+
     def at(self, u: Tensor) -> Tensor:
         """Times that are uniformly distributed when u, of any shape, is uniform on [0, 1)."""
         raise NotImplementedError
 
-    def times(self, steps: int | None = None, spacing: Spacing = "uniform") -> Tensor:
-        """(steps,) descending times, the most noise first."""
+    def times(self, steps: int | None = None, spacing: Spacing = "uniform", end: float | None = None) -> Tensor:
+        """(steps,) descending times, the most noise first, down to `end`: t_min when None."""
         raise NotImplementedError
 
-    def prior(self, shape: Sequence[int], randn_like: RandnLike = torch.randn_like, **options: object) -> Tensor:
-        """x of the given shape at the most noise, where sampling starts; options are those of torch.empty."""
+    def prior(
+        self,
+        shape: Sequence[int],
+        randn_like: RandnLike = torch.randn_like,
+        t: Tensor | None = None,
+        **options: object,
+    ) -> Tensor:
+        """x of the given shape where sampling starts: at time t of shape (), t_max when None.
+
+        Options are those of torch.empty.
+        """
         z = randn_like(torch.empty(*shape, **options))  # type: ignore[call-overload]
-        return z * self(self.t_max)[1].item()
+        return z * self(self.t_max if t is None else t)[1].item()
 
     def continuous(self) -> "Schedule":
         """The continuous limit: itself where time is continuous."""
         raise NotImplementedError
 
-    def spaced_ratios(self, share: Tensor, spacing: Spacing) -> Tensor:
-        """Values of sigma / alpha from the least noise (share 0) to the most (1), spaced by log_snr or karras."""
-        low, high = self.ratio(self.t_min), self.ratio(self.t_max)
+    def spaced_ratios(self, share: Tensor, spacing: Spacing, end: Tensor | None = None) -> Tensor:
+        """Values of sigma / alpha from `end` (share 0; t_min when None) to t_max (1), spaced by log_snr or karras."""
+        low, high = self.ratio(self.t_min if end is None else end), self.ratio(self.t_max)
         if spacing == "log_snr":
             return (low.log() + share * (high.log() - low.log())).exp()
         return karras(low, high, share)

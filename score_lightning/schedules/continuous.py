@@ -53,25 +53,30 @@ class Continuous(Schedule):
         """Times uniform on [t_min, t_max] when u, of any shape, is uniform on [0, 1)."""
         return self.t_min.item() + u * (self.t_max - self.t_min).item()
 
-    def times(self, steps: int | None = None, spacing: Spacing = "uniform") -> Tensor:
-        """(steps,) descending float64 times from t_max to t_min; 1000 when steps is None.
+    def times(self, steps: int | None = None, spacing: Spacing = "uniform", end: float | None = None) -> Tensor:
+        """(steps,) descending float64 times from t_max to `end`, t_min when None; 1000 when steps is None.
 
         `uniform` in t, `quadratic` in its root, `log_snr` in ln(sigma / alpha), `karras` in (sigma / alpha)^(1/7)
         (Karras et al. 2022, Eq. 5).
 
         Raises:
-            ValueError: when steps is less than 1 or the spacing is unknown.
+            ValueError: when steps is less than 1, the spacing is unknown or `end` no time before t_max.
         """
-        share = shares(1000 if steps is None else steps)
+        share, last = shares(1000 if steps is None else steps), self._last(end)
         if spacing in ("log_snr", "karras"):
-            return self.time_of(self.spaced_ratios(share, spacing))
+            return self.time_of(self.spaced_ratios(share, spacing, last))
         if spacing not in ("uniform", "quadratic"):
             raise ValueError(f"continuous times have the spacings uniform, quadratic, log_snr, karras; got {spacing!r}")
-        return self.t_min + (self.t_max - self.t_min) * (share if spacing == "uniform" else share**2)
+        return last + (self.t_max - last) * (share if spacing == "uniform" else share**2)
 
-    def inverse(self, ratio: Tensor) -> Tensor:
-        """The times at which sigma / alpha has these values, without regard to the ends."""
-        raise NotImplementedError
+    def _last(self, end: float | None) -> Tensor:
+        if end is None:
+            return self.t_min
+        if not self.t_min <= end < self.t_max:
+            raise ValueError(
+                f"sampling must end at a time from {self.t_min.item():g} to below {self.t_max.item():g}, got {end}"
+            )
+        return torch.tensor(end, dtype=torch.float64)
 
     def time_of(self, ratio: Tensor) -> Tensor:
         """The times in [t_min, t_max] at which sigma / alpha has these values, or is nearest to them; float64."""
@@ -114,7 +119,8 @@ class VE(Continuous):
 class VP(Continuous):
     """Variance preserving, the limit of DDPM: beta(t) linear, log alpha(t) = -1/2 integral of beta from 0 to t.
 
-    Song et al. 2021a, Eq. 33; alpha^2 + sigma^2 = 1.
+    Song et al. 2021a, Eq. 33; alpha^2 + sigma^2 = 1. Samplers end at time 1e-3 (App. C): a uniform step from there to
+    1e-5 would add noise that the denoising at 1e-5 cannot see.
 
     Raises:
         ValueError: unless 0 < beta_min <= beta_max.
@@ -125,6 +131,7 @@ class VP(Continuous):
         if not 0 < beta_min <= beta_max:
             raise ValueError(f"{type(self).__name__} needs 0 < beta_min <= beta_max, got {beta_min}, {beta_max}")
         self._beta_min, self._beta_max = beta_min, beta_max
+        self.sampling_end = max(t_min, 1e-3)
 
     def log_alpha(self, t: Tensor) -> Tensor:
         """log alpha(t), of t's shape."""
@@ -184,11 +191,11 @@ class EDM(Continuous):
         """t = n."""
         return ratio
 
-    def times(self, steps: int | None = None, spacing: Spacing = "uniform") -> Tensor:
+    def times(self, steps: int | None = None, spacing: Spacing = "uniform", end: float | None = None) -> Tensor:
         """As `Continuous.times`, but that `uniform` times are uniform in sigma^(1/rho)."""
         if spacing != "uniform":
-            return super().times(steps, spacing)
-        return karras(self.t_min, self.t_max, shares(1000 if steps is None else steps), self._rho)
+            return super().times(steps, spacing, end)
+        return karras(self._last(end), self.t_max, shares(1000 if steps is None else steps), self._rho)
 
 
 def _double(t: Tensor) -> Tensor:

@@ -60,17 +60,20 @@ class Discrete(Schedule):
         """Times that are uniformly distributed over the levels when u, of any shape, is uniform on [0, 1)."""
         return (u * self.levels).long().clamp(max=self.levels - 1)
 
-    def times(self, steps: int | None = None, spacing: Spacing = "uniform") -> Tensor:
+    def times(self, steps: int | None = None, spacing: Spacing = "uniform", end: float | None = None) -> Tensor:
         """(steps,) descending times, the most noise first; all levels when steps is None.
 
         `uniform` runs from the last level to level 0 inclusive, `quadratic` likewise with small times closer together
         (Song et al. 2021b, App. D.2). `log_snr` is uniform in ln(sigma / alpha), `karras` in (sigma / alpha)^(1/7)
-        (Karras et al. 2022, Eq. 5), both at the nearest levels. `leading` is DDIM's published 0, c, 2c, ... with
-        c = levels // steps, and `trailing` the same counted down from the last level.
+        (Karras et al. 2022, Eq. 5), both at the nearest levels. `leading` is 0, c, 2c, ... with c = levels // steps,
+        which starts below the last level: DDIM's published times where steps divides levels, and else the first `steps`
+        of those (its code visits all multiples of c). `trailing` counts them down from the last level.
 
         Raises:
-            ValueError: when steps is not in 1 .. levels or the spacing is unknown.
+            ValueError: when steps is not in 1 .. levels, the spacing is unknown, or with another end than level 0.
         """
+        if end is not None:
+            raise ValueError(f"an end is of continuous times; discrete levels end at level 0, got end={end}")
         if steps is None:
             steps = self.levels
         if int(steps) != steps or not 1 <= steps <= self.levels:
@@ -110,15 +113,20 @@ class Discrete(Schedule):
             up[i] = torch.maximum(up[i], up[i - 1] + 1)
         return torch.minimum(up, torch.arange(last - steps + 1, last + 1)).flip(0)
 
-    def prior(self, shape: Sequence[int], randn_like: RandnLike = torch.randn_like, **options: object) -> Tensor:
-        """x of the given shape at the most noise, where sampling starts; options are those of torch.empty.
+    def prior(
+        self,
+        shape: Sequence[int],
+        randn_like: RandnLike = torch.randn_like,
+        t: Tensor | None = None,
+        **options: object,
+    ) -> Tensor:
+        """x of the given shape where sampling starts: at level t of shape (), the last when None.
 
-        A uniform start is Phi(z) of the same normal numbers.
+        A uniform start, whatever the level, is Phi(z) of the same normal numbers. Options are those of torch.empty.
         """
-        z = randn_like(torch.empty(*shape, **options))  # type: ignore[call-overload]
         if self.start == "uniform":
-            return torch.special.ndtr(z)
-        return z * self(self.t_max)[1].item()
+            return torch.special.ndtr(randn_like(torch.empty(*shape, **options)))  # type: ignore[call-overload]
+        return super().prior(shape, randn_like, t, **options)
 
 
 def geometric(sigma_min: float, sigma_max: float, levels: int, start: str = "gaussian") -> Discrete:

@@ -53,9 +53,17 @@ class Limit(Continuous):
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return high
 
-    def prior(self, shape: Sequence[int], randn_like: RandnLike = torch.randn_like, **options: object) -> Tensor:
-        """x of the given shape at the most noise, as the discrete schedule draws it."""
-        return self._prior(shape, randn_like, **options)
+    def prior(
+        self,
+        shape: Sequence[int],
+        randn_like: RandnLike = torch.randn_like,
+        t: Tensor | None = None,
+        **options: object,
+    ) -> Tensor:
+        """x of the given shape where sampling starts; at the most noise as the discrete schedule draws it."""
+        if t is None or t == self.t_max:
+            return self._prior(shape, randn_like, **options)
+        return super().prior(shape, randn_like, t, **options)
 
 
 def _cubic(values: Tensor, t: Tensor) -> Tensor:

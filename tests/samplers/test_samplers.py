@@ -375,16 +375,73 @@ def test_churn_adds_just_the_noise_of_algorithm_2():
     assert not silent
 
 
-def test_langevin_by_signal_to_noise_has_the_expected_norms_of_algorithm_4():
-    """In many dimensions |z|^2 and |score|^2 are what they are on average: the rule is the paper's."""
-    model, t, d = gaussian(0.0, 0.001, VE()), torch.tensor(0.4, dtype=torch.float64), 100_000
-    sigma = VE()(t)[1].item()
-    x, z = sigma * torch.randn(d, 1, dtype=torch.float64), torch.randn(d, 1, dtype=torch.float64)
-    paper = 2 * (0.16 * z.norm() / model(x, t).score.norm()) ** 2
-    assert Langevin(snr=0.16).delta(model, t) == pytest.approx(paper.item(), rel=0.02)
-    moved = Langevin(snr=0.16).step(model, x, t, lambda _: z)
-    delta = 2 * (0.16 * sigma) ** 2
-    assert_close(moved, x + delta * model(x, t).score + math.sqrt(2 * delta) * z)
+def stochastic_edm(x, draw, steps=18, churn=40.0, low=0.002, high=80.0, mean=0.6, std=0.3):
+    """Karras et al. 2022, Algorithm 2 with S_tmin = 0 and S_tmax infinite, for N(mean, std^2) data."""
+    times = [(high ** (1 / 7) + i / (steps - 1) * (low ** (1 / 7) - high ** (1 / 7))) ** 7 for i in range(steps)]
+    for t, s in pairwise([*times, 0.0]):
+        t_hat = t * (1 + min(churn / steps, math.sqrt(2) - 1))
+        x = x + math.sqrt(t_hat**2 - t**2) * draw(x)
+        slope = lambda x, t: t * (x - mean) / (std**2 + t**2)  # noqa: E731
+        euler = x + (s - t_hat) * slope(x, t_hat)
+        x = x + (s - t_hat) * (slope(x, t_hat) + slope(euler, s)) / 2 if s > 0 else euler
+    return x
+
+
+def test_churn_is_algorithm_2_from_the_first_step_to_the_last():
+    """Beyond the most noise at first, and before the final denoising."""
+    model, x = gaussian(0.6, 0.3, EDM()), 80 * torch.randn(50, 1).double()
+    draws = lambda: iter(torch.randn(18, 50, 1, generator=torch.Generator().manual_seed(1)).double())  # noqa: E731
+    ours, theirs = draws(), draws()
+    drawn = Sampler(Heun(40.0), steps=18)(model, x, lambda _: next(ours))
+    assert_close(drawn, stochastic_edm(x, lambda _: next(theirs)), rtol=1e-9, atol=1e-9)
+    assert next(ours, None) is None
+
+
+def test_churn_ends_where_a_limit_of_levels_does():
+    schedule = DDPM.continuous()
+    model, seen = gaussian(0.6, 0.3, schedule), []
+
+    def watching(x_t, t):
+        seen.append(t.item())
+        return model(x_t, t)
+
+    watching.schedule = schedule
+    Sampler(Heun(40.0), steps=5)(watching, schedule.prior((3, 1), dtype=torch.float64))
+    assert max(seen) == 1
+
+
+def test_a_start_below_the_last_level_is_scaled_for_it():
+    schedule = geometric(0.01, 50, 100)
+    times = schedule.times(5, "leading")
+    assert times.tolist() == [80, 60, 40, 20, 0]
+    x = schedule.prior((100_000, 1), t=times[0], dtype=torch.float64)
+    assert x.std().item() == pytest.approx(schedule(times[0])[1].item(), rel=0.01)
+    model = gaussian(0.6, 0.05, schedule)
+    settings = Sampler(DDIM(), steps=5, spacing="leading")
+    assert settings(model, x).std().item() == pytest.approx(predicted(settings, schedule, 0.05)[1], rel=0.02)
+    assert Sampler(DDIM(), steps=1, spacing="leading")(model, schedule.prior((100, 1), t=torch.tensor(0))).std() < 0.2
+
+
+@pytest.mark.parametrize("schedule", [VP(), SubVP()], ids=["vp", "sub_vp"])
+def test_samplers_end_at_an_end_of_their_own(schedule):
+    assert Sampler(EulerMaruyama(), steps=1000).times(schedule)[-1] == 1e-3
+    assert Sampler(EulerMaruyama(), steps=10, end=0.01).times(schedule)[-1] == 0.01
+    assert Sampler(Heun(), steps=10, spacing="log_snr").times(schedule)[-1].item() == pytest.approx(1e-3)
+    assert schedule.times(10)[-1] == schedule.t_min == 1e-5
+    assert type(schedule)(t_min=0.01).sampling_end == 0.01
+    assert Sampler(Heun(), steps=10).times(VE())[-1] == 1e-5
+    with pytest.raises(ValueError, match=r"from 1e-05 to below 1, got 1\.0"):
+        Sampler(EulerMaruyama(), steps=10, end=1.0).evaluations(schedule)
+    with pytest.raises(ValueError, match="discrete levels end at level 0"):
+        Sampler(Heun(), steps=10, end=0.1).evaluations(DDPM)
+
+
+@pytest.mark.parametrize("schedule", [VP(), SubVP()], ids=["vp", "sub_vp"])
+def test_the_last_step_leaves_no_noise_behind(schedule):
+    """A direction of hardly any variance: what is left there is noise of the sampler."""
+    narrow = 0.002
+    _, std = predicted(Sampler(EulerMaruyama(), steps=1000), schedule, narrow)
+    assert std <= 1.01 * narrow
 
 
 PAIRS = [
@@ -416,7 +473,7 @@ def predicted(sampler, schedule, std):
     model, noise = gaussian(1.0, std, schedule), OneAtATime()
     sampler(model, torch.zeros(1, 1, dtype=torch.float64), noise)
     x = torch.zeros(noise.draws + 2, 1, dtype=torch.float64)
-    x[1] = schedule(schedule.t_max)[1]
+    x[1] = schedule(sampler.times(schedule)[0])[1]
     ends = sampler(model, x, OneAtATime())[:, 0]
     return ends[0].item(), (ends[1:] - ends[0]).norm().item()
 
@@ -451,11 +508,11 @@ def test_every_pair_recovers_the_weights_and_moments_of_a_mixture(schedule, pred
 
 
 def test_presets_state_the_keywords_that_they_take():
-    loop = ["steps", "spacing", "clip", "denoise"]
+    loop = ["steps", "spacing", "clip", "denoise", "end"]
     keywords = {name: list(inspect.signature(preset).parameters) for name, preset in PRESETS.items()}
     assert keywords["ancestral"] == ["pixels", "variance", *loop]
     assert keywords["heun"] == ["pixels", "churn", "churn_min", "churn_max", "churn_noise", *loop]
-    assert keywords["probability_flow"] == ["rtol", "atol", "steps", "spacing", "denoise"]
+    assert keywords["probability_flow"] == ["rtol", "atol", "steps", "spacing", "denoise", "end"]
     with pytest.raises(TypeError, match="unexpected keyword argument 'eta'"):
         PRESETS["ancestral"]((-1, 1), eta=1.0)
 
