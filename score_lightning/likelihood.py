@@ -50,7 +50,7 @@ def bits_per_dim(
     Raises:
         ValueError: for another trace, or a network that takes discrete levels only.
     """
-    dim = x_0[0].numel()
+    dim = x_0.shape[1:].numel()
     trace = trace or ("exact" if dim <= EXACT else "hutchinson")
     if trace not in ("exact", "hutchinson"):
         raise ValueError(f"trace must be exact or hutchinson, got {trace!r}")
@@ -87,7 +87,8 @@ def interpolate(first: Tensor, last: Tensor, n: int) -> Tensor:
     if n < 2:
         raise ValueError(f"an interpolation has at least its two ends, got n = {n}")
     a, b = (latents.flatten().cpu().double() for latents in (first, last))
-    angle = torch.acos(torch.clamp(a @ b / (a.norm() * b.norm()), -1, 1)).clamp(1e-6, math.pi - 1e-6)
+    norms = (a.norm() * b.norm()).clamp(min=torch.finfo(a.dtype).tiny)  # zero is as far from all directions
+    angle = torch.acos(torch.clamp(a @ b / norms, -1, 1)).clamp(1e-6, math.pi - 1e-6)
     share = torch.linspace(0, 1, n, dtype=torch.float64)[:, None]
     path = (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)
     return path.view(n, *first.shape).to(first)

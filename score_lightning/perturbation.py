@@ -60,6 +60,11 @@ def between(small: Tensor, large: Tensor, fraction: Tensor | None) -> Tensor:
     return torch.exp(low + fraction * (high - low))
 
 
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64: all but MPS."""
+    return device.type != "mps"
+
+
 def widest(x: Tensor) -> torch.dtype:
-    """The floating-point type of most digits on x's device: float64, but on MPS, which has none."""
-    return torch.float32 if x.device.type == "mps" else torch.float64
+    """The floating-point type of most digits on x's device: float64, or float32 where there is none."""
+    return torch.float64 if has_float64(x.device) else torch.float32

@@ -41,7 +41,7 @@ def build_module(size: Size, device: str = "cpu") -> ScoreModule:
     adam = AdamSettings(
         o.lr, (o.betas[0], o.betas[1]), o.eps, o.weight_decay, o.warmup, c.trainer.max_steps if o.decay else None
     )
-    augmentation = Augmentation(PixelRange(*c.images.range), c.images.flip, drop=c.labels.drop)
+    augmentation = Augmentation(PixelRange(c.images.range[0], c.images.range[1]), c.images.flip, drop=c.labels.drop)
     average = WeightAverage(model, c.ema.decay, c.ema.warmup, c.ema.ramp)
     return ScoreModule(model, Denoising(**_keywords(c.objective)), augmentation, adam, average).to(device)
 

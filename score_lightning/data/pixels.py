@@ -6,13 +6,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+MARGIN = 2**-14  # of a gray level
+
 
 @dataclass(frozen=True)
 class PixelRange:
-    """The range of pixels inside the model: [-1, 1], or [0, 1] for the recipes of NCSN."""
+    """The range of pixels inside the model: [-1, 1], or [0, 1] for the recipes of NCSN.
+
+    Args:
+        low, high: the range.
+        dequantized: whether a gray level g is the interval [g / 256, (g + 1) / 256) of the range, rather than the point
+            g / 255.
+    """
 
     low: float = -1.0
     high: float = 1.0
+    dequantized: bool = False
     dtype = torch.uint8
 
     def __post_init__(self) -> None:
@@ -24,17 +33,28 @@ class PixelRange:
 
         Args:
             images: uint8, of any shape.
-            dequantize: uniform numbers u on [0, 1) of the same shape; then x = (255 x + u) / 256 in [0, 1) first, as
-                NCSN's code does.
+            dequantize: uniform numbers u on [0, 1) of the same shape; then x = (g + u) / 256 for level g, in [0, 1)
+                first, as NCSN's code does.
         """
         x = images.to(torch.float32, copy=True)  # then in place
-        x = x.div_(255) if dequantize is None else x.add_(dequantize).div_(256)
+        # u off the ends of its interval, which float32 would round beyond
+        x = x.div_(255) if dequantize is None else x.add_(dequantize.clamp(MARGIN, 1 - MARGIN)).div_(256)
         return x.mul_(self.high - self.low).add_(self.low)
 
     def decode(self, x: Tensor) -> Tensor:
-        """uint8 images, clamped and rounded to the nearest gray level, from x in [low, high]; black where x is NaN."""
-        levels = (x.float() - self.low) * (255 / (self.high - self.low))
-        return levels.clamp(0, 255).round().nan_to_num(0).to(torch.uint8)
+        """uint8 images from x in [low, high], clamped; black where x is NaN: the inverse of `encode`.
+
+        Each pixel is the gray level in whose interval it lies, or the nearest one where levels are points.
+        """
+        share = (x.float() - self.low) / (self.high - self.low)
+        levels = (share * 256).floor() if self.dequantized else (share * 255).round()
+        return levels.clamp(0, 255).nan_to_num(0).to(torch.uint8)
+
+    @property
+    def quantizer(self) -> str:
+        """What `decode` does, in words."""
+        levels = "the level in whose interval it lies" if self.dequantized else "round to the nearest"
+        return f"clamp to the range of pixels, {levels} of 256 levels"
 
 
 @dataclass(frozen=True)
@@ -43,7 +63,9 @@ class Coordinates:
 
     low: float = -math.inf
     high: float = math.inf
+    dequantized = False
     dtype = torch.float32
+    quantizer = "none: points"
 
     def encode(self, points: Tensor, dequantize: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """The points unchanged."""

@@ -70,7 +70,8 @@ class ValidationLoss:
         # the second term moves an image to another level each time it is used again
         level = (numbers + numbers // len(self.times)) % len(self.times)
         t = self.times.to(level.device)[level]
-        return level, self._objective(condition(model, labels), self._pixels.encode(images), t, noise)
+        u = torch.special.ndtr(noise(images.float())) if self._pixels.dequantized else None
+        return level, self._objective(condition(model, labels), self._pixels.encode(images, u), t, noise)
 
 
 @torch.no_grad()

@@ -58,7 +58,7 @@ class Entry:
 
 
 def describe_run(
-    n: int, evaluator: Evaluator, rank: Rank, device: torch.device, batch_size: int, drawn: bool = True
+    n: int, evaluator: Evaluator, rank: Rank, device: torch.device, batch_size: int, quantizer: str = "none: uint8"
 ) -> dict[str, Any]:
     """Everything that metrics depend on besides the images, and where they were computed.
 
@@ -68,11 +68,11 @@ def describe_run(
         rank: this process.
         device: of the networks.
         batch_size: images in a batch.
-        drawn: whether the images were drawn from a model.
+        quantizer: from a model's pixels to gray levels, where the images were drawn from one.
     """
     return {
         "n": n,
-        "quantizer": "clamp to the range of pixels, round to the nearest of 256 levels" if drawn else "none: uint8",
+        "quantizer": quantizer,
         **evaluator.settings(n),
         "batch_size": batch_size,
         "processes": rank.count,

@@ -77,7 +77,8 @@ class Experiment:
         if self.config.points:
             return Coordinates()
         with mistakes_in("images.range"):
-            return PixelRange(*self.config.images.range)
+            low, high = self.config.images.range
+            return PixelRange(low, high, self.config.images.dequantize)
 
     @cached_property
     def _levels(self) -> Schedule:
@@ -238,7 +239,7 @@ class Experiment:
         module = ScoreModule(
             self.model,
             self.objective,
-            Augmentation(self.pixels, flip, c.images.dequantize, c.labels.drop, c.images.augment),
+            Augmentation(self.pixels, flip, c.labels.drop, c.images.augment),
             adam,
             WeightAverage(self.model, c.ema.decay, c.ema.warmup, c.ema.ramp),
             c.seed,

@@ -52,7 +52,8 @@ def evaluate_checkpoint(
     entries = [point.evaluate(evaluator, n, seeds, rank, folder) for point in points]
     losses = _losses(options, evaluation, experiment, n, rank)
     if rank.number == 0:
-        settings = {**_settings(options, opened), **describe_run(n, evaluator, rank, device, c.evaluation.batch_size)}
+        run = describe_run(n, evaluator, rank, device, c.evaluation.batch_size, experiment.pixels.quantizer)
+        settings = {**_settings(options, opened), **run}
         title = f"{Path(c.exp).stem}: {n:,} images against {evaluation.reference.name}"
         outputs = Outputs(folder, title, evaluator, settings, entries, seeds)
         outputs.draw_trajectory(experiment.model, points[0].generator)
@@ -177,6 +178,6 @@ def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:
     entry = Entry([result], n / (time.monotonic() - start))
     if rank.number == 0:
         settings = {"images": path, "images_sha256": images.sha256}
-        settings |= describe_run(n, evaluator, rank, device, size, drawn=False)
+        settings |= describe_run(n, evaluator, rank, device, size)
         title = f"{path}: {n:,} images against {evaluation.reference.name}"
         Outputs(folder, title, evaluator, settings, [entry]).write()

@@ -1,6 +1,6 @@
 """Tasks of `sample` that start from pictures: inpainting, colorization, upsampling and interpolation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from score_lightning.conditional import Measurement, colorization, inpainting, upsampling
 from score_lightning.data.images import Shape, open_picture
-from score_lightning.data.pixels import Range
+from score_lightning.data.pixels import PixelRange, Range
 from score_lightning.errors import UserError
 from score_lightning.likelihood import check_times, decode, encode, interpolate
 from score_lightning.models import ScoreModel
@@ -84,6 +84,7 @@ def interpolation(model: ScoreModel, ends: Tensor, n: int, pixels: Range, batch_
     """
     device = next(model.parameters()).device
     noise = torch.special.ndtr(ImageNoise(0, [0, 1])(ends.float()))
+    pixels = replace(pixels, dequantized=True) if isinstance(pixels, PixelRange) else pixels
     x = pixels.encode(ends, noise).to(device)
     try:
         check_times(model, x)

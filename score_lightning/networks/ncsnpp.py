@@ -95,7 +95,7 @@ class NCSNpp(UShape):
             x: images (B, C, H, W).
             c: the conditioning (B,).
             labels: int64 (B,), -1 for none.
-            augmentation: (B, self.augmentation), how the images were augmented; None where they were not.
+            augmentation: (B, self.augmentation), how the images were augmented; None, which is 0, where they were not.
 
         Raises:
             ValueError: when the images are not of the size that the network was built for.
@@ -106,6 +106,7 @@ class NCSNpp(UShape):
             labels = torch.full_like(c, -1, dtype=torch.int64) if labels is None else labels
             one_hot = F.one_hot(labels + 1, self.classes + 1)[:, 1:].to(e.dtype)
             e = e + self.label(one_hot * math.sqrt(self.classes))
-        if self.augmentation and augmentation is not None:
+        if self.augmentation:  # also without: each parameter is part of every loss, on every process
+            augmentation = c.new_zeros(len(c), self.augmentation) if augmentation is None else augmentation
             e = e + self.augment(augmentation.to(e.dtype))
         return self.body(x, F.silu(self.time_2(F.silu(self.time_1(e)))))

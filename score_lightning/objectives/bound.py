@@ -13,6 +13,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from score_lightning.conditional import Clipped
 from score_lightning.models import Estimate, Model
 from score_lightning.perturbation import Variance, between, expand, perturb, posterior, transition, widest
 from score_lightning.schedules import RandnLike, Schedule
@@ -132,6 +133,9 @@ def bound_bits_per_dim(
 ) -> tuple[Tensor, Tensor]:
     """(bits per dimension (B,), terms (T + 1, B)) of the whole bound, with one noise for each term; L_T is the last.
 
+    The estimated x_0 is clipped to the range of the pixels, as in the code of Ho et al. 2020 and of Nichol & Dhariwal
+    2021: where alpha is smallest an unclipped one would be most of the bound. Training does not clip.
+
     Args:
         model: of a discrete schedule.
         x_0: (B, ...) images of 256 gray levels.
@@ -143,11 +147,11 @@ def bound_bits_per_dim(
         ValueError: when the schedule is not discrete, or learned variances are asked of a network without any.
     """
     objective = VariationalBound(variance, *pixels)
-    objective.check(model.schedule, x_0[0].numel())
-    schedule = model.schedule
+    objective.check(model.schedule, x_0.shape[1:].numel())
+    schedule, clipped = model.schedule, Clipped(model, *pixels)
     assert schedule.levels is not None
     with torch.no_grad():
         times = torch.arange(schedule.levels, device=x_0.device)
-        terms = [objective(model, x_0, t, randn_like) / schedule.levels for t in times]
+        terms = [objective(clipped, x_0, t, randn_like) / schedule.levels for t in times]
         every = torch.stack([*terms, objective.prior_term(schedule, x_0).to(x_0.dtype)])
     return every.sum(0), every

@@ -7,6 +7,7 @@ At the noise level t (Vincent 2011; Song & Ermon 2019, Eq. 5),
 is NCSN's loss and, with lambda = sigma^2, DDPM's L_simple (Ho et al. 2020, Eq. 14): one function.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from score_lightning.models import Model
-from score_lightning.perturbation import perturb
+from score_lightning.perturbation import perturb, widest
 from score_lightning.schedules import RandnLike, Schedule
 
 
@@ -143,7 +144,8 @@ class Denoising(Weighted):
         self.needs_sde = self.needs_sde or times != "uniform"
         self._times = times
         self._log = (log_mean, log_std)
-        self._table: tuple[Schedule, _Density] | None = None
+        self._tabulated: Schedule | None = None
+        self._tables: dict[torch.device, _Density] = {}
 
     def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:
         """(B,) times to train at, from u (B,) uniform on [0, 1)."""
@@ -151,10 +153,11 @@ class Denoising(Weighted):
             return super().draw_t(schedule, u)
         if self._times == "log_normal":
             mean, std = self._log
-            return schedule.time_of((mean + std * torch.special.ndtri(u.double().clamp(1e-9, 1 - 1e-9))).exp())
-        density = self._density(schedule)
-        grid, cumulative = density.times.to(u.device), density.cumulative.to(u.device)
-        i = torch.searchsorted(cumulative, u.double().contiguous(), right=True).clamp(1, len(grid) - 1)
+            wide = u.to(widest(u))
+            inside = wide.clamp(1e-9, 1 - max(1e-9, torch.finfo(wide.dtype).eps))
+            return schedule.time_of((mean + std * math.sqrt(2) * torch.erfinv(2 * inside - 1)).exp())
+        grid, cumulative, _ = self._density(schedule, u)
+        i = torch.searchsorted(cumulative, u.to(cumulative).contiguous(), right=True).clamp(1, len(grid) - 1)
         share = (u - cumulative[i - 1]) / (cumulative[i] - cumulative[i - 1])
         return grid[i - 1] + share * (grid[i] - grid[i - 1])
 
@@ -165,14 +168,17 @@ class Denoising(Weighted):
         eps_hat = model(perturb(x_0, alpha, sigma, eps), t).eps
         weight = self._weight(model.schedule, t) / sigma**2
         if self._times == "importance":  # lambda / sigma^2 over its share of the whole
-            weight = self._density(model.schedule).mean.to(weight).expand(weight.shape)
+            weight = self._density(model.schedule, weight).mean.to(weight).expand(weight.shape)
         return weight.to(x_0.dtype) * (eps_hat - eps).square().flatten(1).mean(1)
 
-    def _density(self, schedule: Schedule) -> _Density:
-        """That of the schedule; that of the last schedule asked for is kept."""
-        if self._table is None or self._table[0] is not schedule:
-            self._table = (schedule, _tabulate(self._weight, schedule))
-        return self._table[1]
+    def _density(self, schedule: Schedule, like: Tensor) -> _Density:
+        """That of the schedule, on the device of a tensor; those of the last schedule asked for are kept."""
+        if self._tabulated is not schedule:
+            self._tabulated, self._tables = schedule, {}
+        if like.device not in self._tables:
+            table = _tabulate(self._weight, schedule)
+            self._tables[like.device] = _Density(*(part.to(widest(like)).to(like.device) for part in table))
+        return self._tables[like.device]
 
 
 def _tabulate(weight: Weight, schedule: Schedule) -> _Density:

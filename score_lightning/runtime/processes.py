@@ -13,6 +13,7 @@ import torch
 from lightning.fabric.strategies.ddp import DDPStrategy
 
 from score_lightning.errors import SharedUserError, UserError, explain
+from score_lightning.perturbation import has_float64
 from score_lightning.runtime.memory import check_bytes
 
 PROCESS = 2**26  # bytes that a process takes at least
@@ -71,7 +72,7 @@ def rank_of(trainer: L.Trainer) -> Rank:
 
 def metric_device(device: torch.device) -> torch.device:
     """Where metrics are gathered for a model on this device: there, or on the CPU if the device has no float64."""
-    return torch.device("cpu") if device.type == "mps" else device
+    return device if has_float64(device) else torch.device("cpu")
 
 
 def device_name(device: torch.device) -> str:

@@ -31,8 +31,11 @@ class BatchNoise:
         self._generator, self._rank, self._ranks = generator(*key, device=device), rank, ranks
 
     def rand(self, *shape: int) -> Tensor:
-        """Uniform numbers on [0, 1) for this rank's rows."""
-        u = torch.rand(shape[0] * self._ranks, *shape[1:], generator=self._generator, device=self._generator.device)
+        """Uniform float32 numbers on [0, 1) for this rank's rows, whatever the default type."""
+        device = self._generator.device
+        u = torch.rand(
+            shape[0] * self._ranks, *shape[1:], generator=self._generator, device=device, dtype=torch.float32
+        )
         return u[self._rank * shape[0] :][: shape[0]]
 
     def randn_like(self, x: Tensor) -> Tensor:
@@ -68,9 +71,11 @@ class ImageNoise:
         """
         if len(x) != len(self._generators):
             raise ValueError(f"noise for {len(self._generators)} images was asked for {len(x)}")
+        if not self._generators:
+            return torch.empty_like(x)
         if self._next >= len(self._block) or self._block.shape[1:] != x.shape:
             calls = max(1, self._numbers_at_once // max(1, x[0].numel()))
-            rows = [torch.randn(calls, *x.shape[1:], generator=g) for g in self._generators]
+            rows = [torch.randn(calls, *x.shape[1:], generator=g, dtype=torch.float32) for g in self._generators]
             self._block, self._next = torch.stack(rows, 1), 0
         self._next += 1
         return self._block[self._next - 1].to(device=x.device, dtype=x.dtype, non_blocking=True)

@@ -75,7 +75,7 @@ class Langevin:
         """The size of one of the steps at time t."""
         if self.snr is None:
             return self.delta(schedule, t)
-        norm_z = expected_norm(score[0].numel())
+        norm_z = expected_norm(score.shape[1:].numel())
         norm = max(self._norm(t, number, score), LEAST * norm_z / float(schedule(schedule.t_max)[1]))
         alpha_t, alpha_s = float(schedule(t)[0]), 1.0 if s is None else float(schedule(s)[0])
         return 2 * (alpha_t / alpha_s * self.snr * norm_z / norm) ** 2

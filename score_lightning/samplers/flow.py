@@ -77,7 +77,9 @@ class ProbabilityFlow(Step):
             t, s: times of shape ().
             divergence: (eps, x) -> sum_i d eps_i / d x_i, of shape (B,); without one the second result is 0.
         """
-        schedule, dim = model.schedule, x[0].numel()
+        schedule, dim = model.schedule, x.shape[1:].numel()
+        if len(x) == 0:
+            return x, x.new_empty(0)
 
         def slope(u: Tensor, state: Tensor) -> Tensor:
             rate = u.exp()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from score_lightning.perturbation import widest
 from score_lightning.schedules.base import Schedule, Spacing, karras, shares
 
 
@@ -36,17 +37,17 @@ class Continuous(Schedule):
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) at times t, each float64 and of t's shape and device."""
-        t = _double(t)
+        t = _wide(t)
         return self.log_alpha(t).exp(), self.sigma(t)
 
     def drift(self, t: Tensor) -> Tensor:
         """f(t), the coefficient of x in the SDE's drift; float64, of t's shape."""
-        t = _double(t)
+        t = _wide(t)
         return _derivative(self.log_alpha, t)
 
     def diffusion2(self, t: Tensor) -> Tensor:
         """g(t)^2, the square of the SDE's diffusion; float64, of t's shape."""
-        t = _double(t)
+        t = _wide(t)
         return _derivative(lambda t: self.sigma(t) ** 2, t) - 2 * self.drift(t) * self.sigma(t) ** 2
 
     def at(self, u: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class Continuous(Schedule):
 
     def time_of(self, ratio: Tensor) -> Tensor:
         """The times in [t_min, t_max] at which sigma / alpha has these values, or is nearest to them; float64."""
-        ratio = _double(ratio)
+        ratio = _wide(ratio)
         return self.inverse(ratio).clamp(self.t_min.to(ratio), self.t_max.to(ratio))
 
     def continuous(self) -> "Continuous":
@@ -198,8 +199,8 @@ class EDM(Continuous):
         return karras(self._last(end), self.t_max, shares(1000 if steps is None else steps), self._rho)
 
 
-def _double(t: Tensor) -> Tensor:
-    return t if t.device.type == "mps" else t.double()  # MPS has no float64
+def _wide(t: Tensor) -> Tensor:
+    return t.to(widest(t))
 
 
 def _derivative(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:

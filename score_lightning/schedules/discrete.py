@@ -12,8 +12,11 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from score_lightning.perturbation import widest
 from score_lightning.schedules.base import MOST, RandnLike, Schedule, Spacing, shares
 from score_lightning.schedules.limit import Limit
+
+LEAST_LOG_ALPHA2 = math.log(1e-14)  # below it 1 - alpha^2 no longer grows in float64
 
 
 class Discrete(Schedule):
@@ -46,15 +49,18 @@ class Discrete(Schedule):
 
         Raises:
             TypeError: when t is not of an integer type.
+            IndexError: when there is no such level; on a device when its results are read.
         """
         if t.is_floating_point():
             raise TypeError(f"this schedule has the integer times 0 .. {self.levels - 1}; got {t.dtype}")
         if t.device not in self._tables:
-            dtype = torch.float32 if t.device.type == "mps" else torch.float64  # MPS has no float64
-            alpha, sigma = self._tables[torch.device("cpu")]
-            self._tables[t.device] = (alpha.to(t.device, dtype), sigma.to(t.device, dtype))
-        alpha, sigma = self._tables[t.device]
-        return alpha[t], sigma[t]
+            alpha, sigma = (table.to(widest(t)) for table in self._tables[torch.device("cpu")])
+            self._tables[t.device] = (alpha.to(t.device), sigma.to(t.device))
+        if t.device.type == "cpu" and t.numel() and not 0 <= t.min() <= t.max() < self.levels:
+            raise IndexError(f"this schedule has the integer times 0 .. {self.levels - 1}; got {t.min()} to {t.max()}")
+        # index_select refuses negative ones on every device
+        alpha, sigma = (table.index_select(0, t.flatten()).view(t.shape) for table in self._tables[t.device])
+        return alpha, sigma
 
     def at(self, u: Tensor) -> Tensor:
         """Times that are uniformly distributed over the levels when u, of any shape, is uniform on [0, 1)."""
@@ -158,7 +164,14 @@ def linear_beta(beta_min: float, beta_max: float, levels: int) -> Discrete:
     _check_levels(levels)
     if not 0 < beta_min <= beta_max < 1:
         raise ValueError(f"linear_beta needs 0 < beta_min <= beta_max < 1, got {beta_min}, {beta_max}")
-    return from_betas(torch.linspace(beta_min, beta_max, levels, dtype=torch.float64))
+    beta = torch.linspace(beta_min, beta_max, levels, dtype=torch.float64)
+    if torch.log1p(-beta).sum() < LEAST_LOG_ALPHA2:
+        scaled = [beta * 1000 / levels for beta in (beta_min, beta_max)]
+        raise ValueError(
+            f"linear_beta({beta_min}, {beta_max}, {levels}) leaves nothing of the signal long before the last level. "
+            f"The betas of T levels scale by 1000 / T: for {levels} take {scaled[0]:g} and {scaled[1]:g}"
+        )
+    return from_betas(beta)
 
 
 def cosine(levels: int, offset: float = 0.008, beta_max: float = 0.999) -> Discrete:

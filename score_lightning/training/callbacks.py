@@ -138,7 +138,7 @@ class PeriodicEvaluation(Periodic):
         for logger in trainer.loggers:
             logger.log_metrics({f"eval/{k}": v for k, v in self.named.items()}, step=trainer.global_step)
         device, size = trainer.strategy.root_device, self._generator.batch_size
-        run = describe_run(self._n, self._evaluator, rank_of(trainer), device, size)
+        run = describe_run(self._n, self._evaluator, rank_of(trainer), device, size, self._generator.pixels.quantizer)
         evaluations = self._generator.evaluations(module.average.model)
         settings = {"step": trainer.global_step, "seeds": [self._seed], "evaluations_per_image": evaluations}
         write_metrics(self.folder, self.metrics, {**settings, **self._settings, **run})

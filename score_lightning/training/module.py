@@ -24,16 +24,14 @@ class Augmentation:
     """From uint8 images and labels to what the model is trained on.
 
     Args:
-        pixels: range of pixels in the model.
+        pixels: range of pixels in the model, whether images are dequantized.
         flip: whether half of the images are flipped left to right.
-        dequantize: whether uniform noise of less than one gray level is added.
         drop: share of labels that are dropped.
         geometric: probability of each geometric change, which the network is conditioned on (see `augment`).
     """
 
     pixels: Range
     flip: bool = False
-    dequantize: bool = False
     drop: float = 0.0
     geometric: float = 0.0
 
@@ -43,7 +41,7 @@ class Augmentation:
             flipped = noise.rand(len(images)) < 0.5
             both = torch.cat([images, images.flip(3)])
             images = both.index_select(0, torch.arange(len(images), device=images.device) + len(images) * flipped)
-        x_0 = self.pixels.encode(images, noise.rand(*images.shape) if self.dequantize else None)
+        x_0 = self.pixels.encode(images, noise.rand(*images.shape) if self.pixels.dequantized else None)
         return augment(x_0, noise, self.geometric) if self.geometric > 0 else (x_0, None)
 
     def labels(self, labels: Tensor, noise: BatchNoise) -> Tensor:

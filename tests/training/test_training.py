@@ -28,7 +28,7 @@ def test_half_of_the_images_are_flipped_and_none_otherwise_changed():
 
 
 def test_dequantization_stays_within_its_grey_level():
-    x, _ = Augmentation(PixelRange(0.0, 1.0), dequantize=True)(IMAGES, BatchNoise(0))
+    x, _ = Augmentation(PixelRange(0.0, 1.0, dequantized=True))(IMAGES, BatchNoise(0))
     assert torch.equal((x * 256).floor().to(torch.uint8), IMAGES)
     assert x.mul(256).frac().mean().item() == pytest.approx(0.5, abs=0.02)
 
