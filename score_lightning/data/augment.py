@@ -22,6 +22,8 @@ PARAMETERS = 9
 SPREAD = 0.2  # standard deviation of the scales' log2
 SHIFT = 0.125  # standard deviation of the translation, in image widths
 
+OFF_CENTER = 0.5  # of a pixel in the resampled image, in EDM's code; the mean place of the filter's taps is 0.40
+
 # low-pass filter of the symlet with 6 vanishing moments (Daubechies 1992, Table 6.3), its sum the square root of 2
 SYM6 = (
     0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466,
@@ -75,9 +77,7 @@ def resample(x: Tensor, back: Tensor, shift: Tensor) -> Tensor:
     margin, side = x.shape[3] - 1, x.shape[3]
     large = _double(F.pad(x, (margin, margin, margin, margin), mode="reflect"))
     size = 2 * side + len(SYM6) - 2
-    # a pixel's place among the filter's taps is their mean, which is not their middle
-    off_center = sum(tap * ((len(SYM6) - 1) / 2 - i) for i, tap in enumerate(SYM6)) / math.sqrt(2)
-    offset = off_center * (back.sum(2, keepdim=True) - 1) - 2 * (back @ shift[:, :, None])
+    offset = OFF_CENTER * (back.sum(2, keepdim=True) - 1) - 2 * (back @ shift[:, :, None])
     # from and to coordinates in units of half the images' sides
     theta = torch.cat([back * size / large.shape[3], offset * 2 / large.shape[3]], 2)
     grid = F.affine_grid(theta, [len(x), x.shape[1], size, size], align_corners=False)
