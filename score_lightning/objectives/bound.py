@@ -69,8 +69,13 @@ class VariationalBound:
             v_p = between(v_q, v_p, fraction)
         error = (x_0 - estimate.x_0).to(wide)
         kl = (torch.log(v_p / v_q) + (v_q + (b * error) ** 2) / v_p - 1) / 2
-        first = expand(t == 0, kl).bool()
-        nats = torch.where(first, self._decode(x_0.to(wide), estimate.x_0.to(wide), v_p), kl).flatten(1).mean(1)
+        nats = kl.flatten(1).mean(1)
+        # only t = 0 is decoded; a GPU, whose host would have to wait for their number, decodes all in the type of x_0
+        on_cpu = x_0.device.type == "cpu"
+        rows = (t == 0).nonzero()[:, 0] if on_cpu else torch.arange(len(t), device=t.device)
+        of_rows = (x[rows].to(wide if on_cpu else x_0.dtype) for x in (x_0, estimate.x_0, v_p))
+        decoded = self._decode(*of_rows).flatten(1).mean(1).to(wide)
+        nats = torch.where(t == 0, nats.index_copy(0, rows, decoded), nats)
         return (schedule.levels / math.log(2) * nats).to(x_0.dtype)
 
     def coefficients(self, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:

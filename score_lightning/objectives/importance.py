@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from score_lightning.models import Model
 from score_lightning.objectives.bound import Hybrid, VariationalBound
+from score_lightning.perturbation import widest
 from score_lightning.schedules import RandnLike, Schedule
 
 
@@ -48,37 +49,43 @@ class ImportanceSampled(nn.Module):
 
     @property
     def probabilities(self) -> Tensor:
-        """p_t, float64 (levels,), on the CPU."""
+        """p_t, (levels,), on the device of the losses."""
         levels, kept = self.losses.shape
-        flat = torch.full((levels,), 1 / levels, dtype=torch.float64)
-        if self.counts.min() < kept:
-            return flat
-        roots = self.losses.cpu().double().square().mean(1).sqrt().clamp(min=1e-12)
-        return (1 - self._uniform) * roots / roots.sum() + self._uniform * flat
+        losses = self.losses.to(widest(self.losses))
+        roots = losses.square().mean(1).sqrt().clamp(min=1e-12)
+        drawn = (1 - self._uniform) * roots / roots.sum() + self._uniform / levels
+        return torch.where(self.counts.min() < kept, 1 / levels, drawn)
 
     def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:  # noqa: ARG002
         """(B,) times to train at, from u (B,) uniform on [0, 1)."""
         cumulative = self.probabilities.cumsum(0)
-        place = torch.searchsorted(cumulative, u.cpu().double() * cumulative[-1], right=True)
-        return place.clamp(max=len(cumulative) - 1).to(u.device)
+        place = torch.searchsorted(cumulative, u.to(cumulative) * cumulative[-1], right=True)
+        return place.clamp(max=len(cumulative) - 1)
 
     def forward(self, model: Model, x_0: Tensor, t: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
         """(B,) losses of x_0 of shape (B, ...) at times t of shape () or (B,)."""
         losses = self._objective(model, x_0, t, randn_like)
-        return losses * self._weight(t.cpu()).to(losses) if self.training else losses
+        return losses * self._weight(t).to(losses) if self.training else losses
 
     @torch.no_grad()
     def observe(self, t: Tensor, losses: Tensor) -> None:
-        """Remembers the losses (B,), as returned in training for times t (B,), of one whole batch."""
-        t, kept = t.cpu(), self.losses.shape[1]
-        remembered, counts = self.losses.cpu(), self.counts.cpu()
-        for level, loss in zip(t.tolist(), (losses.cpu().double() / self._weight(t)).tolist(), strict=True):
-            remembered[level, counts[level] % kept] = loss
-            counts[level] += 1
-        self.losses.copy_(remembered)
-        self.counts.copy_(counts)
+        """Remembers the losses (B,), as returned in training for times t (B,), of one whole batch.
+
+        Those that are not finite are passed over. Nothing leaves the device.
+        """
+        levels, kept = self.losses.shape
+        values = (losses.to(widest(losses)) / self._weight(t)).to(self.losses)
+        level, order = torch.where(torch.isfinite(values), t, levels).sort(stable=True)  # others to a row of their own
+        first, end = (torch.searchsorted(level, level, right=right) for right in (False, True))
+        place = torch.arange(len(level), device=level.device)
+        counts = torch.cat([self.counts, self.counts.new_zeros(1)])
+        slot = (counts[level] + place - first) % kept
+        cells = torch.where(place >= end - kept, level * kept + slot, levels * kept)
+        rows = torch.cat([self.losses, self.losses.new_zeros(1, kept)])
+        self.losses.copy_(rows.flatten().scatter(0, cells, values[order]).view_as(rows)[:-1])
+        self.counts.copy_(counts.index_add(0, level, torch.ones_like(level))[:-1])
 
     def _weight(self, t: Tensor) -> Tensor:
-        """1 / (T p_t) of times on the CPU, of t's shape."""
+        """1 / (T p_t), of t's shape."""
         p = self.probabilities
         return 1 / (len(p) * p[t])

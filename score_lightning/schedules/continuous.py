@@ -25,7 +25,11 @@ class Continuous(Schedule):
     def __init__(self, t_min: float, t_max: float = 1.0) -> None:
         if not 0 < t_min < t_max:
             raise ValueError(f"times of a schedule need 0 < t_min < {t_max}, got {t_min}")
-        self.t_min, self.t_max = (torch.tensor(t, dtype=torch.float64) for t in (t_min, t_max))
+        self._set_ends(t_min, t_max)
+
+    def _set_ends(self, t_min: float, t_max: float) -> None:
+        self._ends = (t_min, t_max)
+        self.t_min, self.t_max = (torch.tensor(t, dtype=torch.float64) for t in self._ends)
 
     def log_alpha(self, t: Tensor) -> Tensor:
         """log alpha(t), of t's shape."""
@@ -52,7 +56,8 @@ class Continuous(Schedule):
 
     def at(self, u: Tensor) -> Tensor:
         """Times uniform on [t_min, t_max] when u, of any shape, is uniform on [0, 1)."""
-        return self.t_min.item() + u * (self.t_max - self.t_min).item()
+        first, last = self._ends
+        return first + u * (last - first)
 
     def times(self, steps: int | None = None, spacing: Spacing = "uniform", end: float | None = None) -> Tensor:
         """(steps,) descending float64 times from t_max to `end`, t_min when None; 1000 when steps is None.
@@ -82,7 +87,7 @@ class Continuous(Schedule):
     def time_of(self, ratio: Tensor) -> Tensor:
         """The times in [t_min, t_max] at which sigma / alpha has these values, or is nearest to them; float64."""
         ratio = _wide(ratio)
-        return self.inverse(ratio).clamp(self.t_min.to(ratio), self.t_max.to(ratio))
+        return self.inverse(ratio).clamp(*self._ends)
 
     def continuous(self) -> "Continuous":
         """Itself."""

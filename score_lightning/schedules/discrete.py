@@ -49,17 +49,18 @@ class Discrete(Schedule):
 
         Raises:
             TypeError: when t is not of an integer type.
-            IndexError: when there is no such level; on a device when its results are read.
+            IndexError: when there is no such level; on a GPU as an assertion of the device.
         """
         if t.is_floating_point():
             raise TypeError(f"this schedule has the integer times 0 .. {self.levels - 1}; got {t.dtype}")
         if t.device not in self._tables:
             alpha, sigma = (table.to(widest(t)) for table in self._tables[torch.device("cpu")])
             self._tables[t.device] = (alpha.to(t.device), sigma.to(t.device))
-        if t.device.type == "cpu" and t.numel() and not 0 <= t.min() <= t.max() < self.levels:
-            raise IndexError(f"this schedule has the integer times 0 .. {self.levels - 1}; got {t.min()} to {t.max()}")
-        # index_select refuses negative ones on every device
-        alpha, sigma = (table.index_select(0, t.flatten()).view(t.shape) for table in self._tables[t.device])
+        try:  # index_select, unlike an index, takes no negative one from the end
+            alpha, sigma = (table.index_select(0, t.flatten()).view(t.shape) for table in self._tables[t.device])
+        except IndexError as error:
+            found = f"{int(t.min())} to {int(t.max())}"
+            raise IndexError(f"this schedule has the integer times 0 .. {self.levels - 1}; got {found}") from error
         return alpha, sigma
 
     def at(self, u: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Limit(Continuous):
         super().__init__(1e-12)
         if len(alpha) < 2:
             raise ValueError("a schedule of one level has no continuous limit")
-        self.t_min = torch.zeros((), dtype=torch.float64)
+        self._set_ends(0.0, 1.0)
         self.limit_of, self.start = len(alpha), start
         self._prior = prior
         self._log_alpha, self._log_ratio = alpha.log(), (sigma / alpha).log()

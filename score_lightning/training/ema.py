@@ -61,8 +61,14 @@ class WeightAverage(nn.Module):
         self._pairs: Pairs | None = None
 
     @torch.no_grad()
-    def update(self, model: ScoreModel, step: int) -> None:
-        """average <- decay average + (1 - decay) weights, after step 1, 2, ..."""
+    def update(self, model: ScoreModel, step: int, counts: Tensor | None = None) -> None:
+        """average <- decay average + (1 - decay) weights, after step 1, 2, ...
+
+        Args:
+            model: the weights.
+            step: their number of steps.
+            counts: (), 1 where the step counts and 0 where the average stays; it counts when None.
+        """
         decay = min(self._decay, (1 + step) / (10 + step)) if self._warmup else self._decay
         if self._ramp is not None:
             decay = min(decay, 0.5 ** (1 / (self._ramp * (step - 1)))) if step > 1 else 0.0
@@ -71,7 +77,10 @@ class WeightAverage(nn.Module):
         mine, theirs = self._pairs.averaged
         if not self._pairs.alike:
             theirs = [p.to(a.dtype) for a, p in zip(mine, theirs, strict=True)]
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        if counts is None:
+            torch._foreach_lerp_(mine, theirs, 1 - decay)
+        else:
+            torch._foreach_lerp_(mine, theirs, [counts * (1 - decay)] * len(mine))
         for average, p in self._pairs.copied:
             average.copy_(p)
 

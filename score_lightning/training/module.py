@@ -116,7 +116,7 @@ class ScoreModule(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Averages the weights after every optimizer step."""
         super().optimizer_step(*args, **kwargs)
-        self.average.update(self.model, self.trainer.global_step + 1)
+        self.average.update(self.model, self.trainer.global_step + 1, self._clipping.finite)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Losses of the averaged weights for triples (image, time, noise) that are the same in every validation."""
@@ -141,7 +141,12 @@ class ScoreModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/lr"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the configuration, as plain data, and the number of skipped steps."""
+        """Adds the configuration, as plain data, and the number of skipped steps, none of which is unread.
+
+        Raises:
+            NonFiniteError: when more steps were not finite than may be skipped.
+        """
+        self._clipping.read(self)
         checkpoint["config"] = self.config
         checkpoint["skipped"] = self._clipping.skipped
 

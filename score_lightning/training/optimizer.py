@@ -33,9 +33,6 @@ class AdamSettings:
         return warm if self.decay_steps is None else warm * max(0.0, 1 - step / self.decay_steps)
 
 
-DIVIDING = ("cpu", "cuda")  # devices whose kernel divides the gradient; that of MPS ignores what by
-
-
 @dataclass
 class Alike:
     """Parameters with the same device, dtype and number of steps, and their moments, each in order of memory."""
@@ -102,11 +99,17 @@ class Adam(torch.optim.Adam):
     ) -> None:
         super().__init__(parameters, lr, betas, eps, weight_decay, fused=True)
         self._divisor: Tensor | None = None
+        self._skipped: Tensor | None = None
         self._groups: tuple[list[int], list[tuple[dict[str, Any], Alike]]] = [], []
 
-    def divide_next_gradient(self, divisor: Tensor) -> None:
-        """Has the next step divide the gradient by a float32 number (), in its one pass over memory."""
-        self._divisor = divisor
+    def mask_next_step(self, divisor: Tensor | None, skipped: Tensor) -> None:
+        """Has the next step divide the gradient by a number, in its one pass over memory, or change nothing.
+
+        Args:
+            divisor: float32 ().
+            skipped: float32 (), 1 where the step is to change nothing and 0 where not.
+        """
+        self._divisor, self._skipped = divisor, skipped
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's: each parameter has a count of steps."""
@@ -117,17 +120,17 @@ class Adam(torch.optim.Adam):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores a copy, or the moments of a checkpoint."""
         super().__setstate__(state)
-        self._divisor, self._groups = None, ([], [])
+        self._divisor, self._skipped, self._groups = None, None, ([], [])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step, of what has a gradient; `divisor` divides it and is used up."""
+        """One step, of what has a gradient, masked as was asked for."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group, alike in self._trained():
-            alike.step += 1
+            alike.step += 1 if self._skipped is None else 1 - self._skipped
             torch._fused_adam_(
                 alike.weights,
                 alike.gradients(),
@@ -143,8 +146,9 @@ class Adam(torch.optim.Adam):
                 amsgrad=False,
                 maximize=False,
                 grad_scale=self._divisor,
+                found_inf=self._skipped,
             )
-        self._divisor = None
+        self._divisor, self._skipped = None, None
         return loss
 
     def _trained(self) -> list[tuple[dict[str, Any], Alike]]:

@@ -51,10 +51,8 @@ class LossObserver(L.Callback):
         self._objective = objective
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: ScoreModule, loss: Tensor) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Passes on those that are finite."""
-        t, losses = (part.flatten() for part in pl_module.all_gather(pl_module.last))
-        finite = torch.isfinite(losses)
-        self._objective.observe(t[finite], losses[finite])
+        """Passes them on."""
+        self._objective.observe(*(part.flatten() for part in pl_module.all_gather(pl_module.last)))
 
 
 class NetworkCompiler(L.Callback):

@@ -55,6 +55,21 @@ def test_what_is_remembered_are_losses_without_the_weight():
     assert_close(sampled.probabilities, 0.9 * losses[:4] / 8 + 0.1 / 4)
 
 
+def test_a_batch_is_remembered_as_if_losses_came_one_by_one():
+    torch.manual_seed(0)
+    sampled, kept = ImportanceSampled(VariationalBound(), 5, kept=3), [[] for _ in range(5)]
+    for _ in range(6):
+        before, t = sampled.probabilities, torch.randint(5, (17,))
+        losses = torch.rand(17).double()
+        losses[torch.rand(17) < 0.2] = torch.nan
+        sampled.observe(t, losses / (5 * before[t]))
+        for level, loss in zip(t.tolist(), losses.tolist(), strict=True):
+            kept[level] += [loss] if loss == loss else []
+    for level in range(5):
+        assert sampled.counts[level] == len(kept[level])
+        assert sorted(sampled.losses[level].tolist()) == pytest.approx(sorted(kept[level][-3:]), rel=1e-6)
+
+
 def test_the_losses_seen_are_part_of_the_state():
     fresh = ImportanceSampled(VariationalBound(), 4, kept=2, uniform=0.1)
     fresh.load_state_dict(filled().state_dict())

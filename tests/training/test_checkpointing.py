@@ -250,6 +250,36 @@ def test_a_set_number_of_bad_steps_is_skipped(tmp_path, monkeypatch, capsys):
         run(tmp_path / "b", *BARE, "trainer.max_steps=4", "trainer.skip_nonfinite=1", "resume=auto")
 
 
+def test_a_skipped_step_is_read_later_and_leaves_everything_as_it_was(tmp_path, monkeypatch, capsys):
+    step, states = ScoreModule.optimizer_step, []
+
+    def watched(self, *args, **options):
+        step(self, *args, **options)
+        states.append({name: value.clone() for name, value in self.state_dict().items()})
+
+    monkeypatch.setattr(ScoreModule, "optimizer_step", watched)
+    poisoned(monkeypatch, {2, 3})
+    words = [*BARE, "trainer.checkpoint_every=100", "trainer.log_every=4", "trainer.max_steps=5"]
+    run(tmp_path, *words, "trainer.skip_nonfinite=2")
+    printed = capsys.readouterr().out
+    assert "step 2: the loss is not finite at sigma = " in printed
+    assert "step 3: the loss is not finite at sigma = " in printed
+    for name, value in states[0].items():
+        assert torch.equal(states[1][name], value), name
+        assert torch.equal(states[2][name], value), name
+    assert not torch.equal(states[3]["model.net.conv_in.weight"], states[2]["model.net.conv_in.weight"])
+    with pytest.raises(NonFiniteError, match="step 3"):
+        run(tmp_path, *words, "trainer.skip_nonfinite=1")
+    assert len(states) == 5 + 3  # it was read at step 4, before that was taken
+
+
+def test_what_was_skipped_is_read_before_a_checkpoint_is_written(tmp_path, monkeypatch):
+    poisoned(monkeypatch, {2})
+    with pytest.raises(NonFiniteError, match="step 2"):
+        run(tmp_path, *BARE, "trainer.log_every=100", "trainer.max_steps=5")
+    assert steps_in(tmp_path / "ddpm_digits/0") == [1]
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("forked")
 def test_kills_at_random_moments_change_nothing(tmp_path):
@@ -290,8 +320,9 @@ def test_a_loss_that_is_not_finite_never_reaches_importance_sampling(tmp_path, m
     observe = ImportanceSampled.observe
 
     def checked(self, t, losses):
-        assert torch.isfinite(losses).all()
-        return observe(self, t, losses)
+        observe(self, t, losses)
+        assert torch.isfinite(self.losses).all()
+        assert self.counts.sum() == 0
 
     monkeypatch.setattr(ImportanceSampled, "observe", checked)
     call = ImportanceSampled.__call__

@@ -157,12 +157,33 @@ def test_the_divisor_divides_one_gradient(precision):
             optimizer.zero_grad()
             net(torch.ones(2, 3, 5, 5, dtype=precision) * number).square().sum().backward()
             if divisor and optimizer is mine:
-                mine.divide_next_gradient(torch.tensor(divisor))
+                mine.mask_next_step(torch.tensor(divisor), torch.zeros(()))
             elif divisor:
                 for p in net.parameters():
                     p.grad /= divisor
             optimizer.step()
     assert_alike(ours, theirs)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_a_masked_step_changes_nothing(precision):
+    ours, theirs = network().to(precision), network().to(precision)
+    mine, other = Adam(ours.parameters(), **SETTINGS), Adam(theirs.parameters(), **SETTINGS)
+    for number in range(4):
+        for net, optimizer in ((ours, mine), (theirs, other)):
+            optimizer.zero_grad()
+            (net(torch.ones(2, 3, 5, 5, dtype=precision) * number).square().sum()).backward()
+            if number == 2:
+                if optimizer is other:
+                    continue
+                for p in net.parameters():
+                    p.grad.fill_(torch.nan)
+                mine.mask_next_step(torch.tensor(torch.nan), torch.ones(()))
+            optimizer.step()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(p, q)
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(mine.state[p][key], other.state[q][key]), key
 
 
 def test_learning_rate_warms_up_and_falls():

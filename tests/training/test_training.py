@@ -5,6 +5,7 @@ import copy
 import lightning as L
 import pytest
 import torch
+from support import run
 from torch.testing import assert_close
 
 from score_lightning import config, train
@@ -13,7 +14,7 @@ from score_lightning.evaluation.model_losses import LevelLosses
 from score_lightning.experiment.build import Experiment
 from score_lightning.runtime.randomness import BatchNoise, seed_dropout
 from score_lightning.tracking.csv import read_losses
-from score_lightning.training.module import Augmentation
+from score_lightning.training.module import Augmentation, ScoreModule
 
 IMAGES = torch.arange(2 * 1 * 4 * 4, dtype=torch.uint8).view(2, 1, 4, 4).repeat(500, 1, 1, 1)
 
@@ -93,11 +94,44 @@ def test_a_gradient_is_clipped_to_its_norm_in_training(clip):
             p.grad = scale * torch.randn(p.shape, generator=torch.Generator().manual_seed(number))
             q.grad = p.grad.clone()
         torch.nn.utils.clip_grad_norm_(other.parameters(), clip)
+        module.last = torch.zeros(1, dtype=torch.int64), torch.zeros(1)
         module.configure_gradient_clipping(optimizer, clip, "norm")
         optimizer.step()
         theirs.step()
     for p, q in zip(module.model.parameters(), other.parameters(), strict=True):
         assert_close(p, q, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("exp", "words"),
+    [
+        ("ddpm_digits", []),
+        ("ddpm_digits_labels", []),
+        ("ncsn_digits", []),
+        ("ddpm_digits", ["objective=hybrid", "objective.importance=true", "net.learned_variance=true"]),
+        ("ddpm_digits", ["schedule=edm", "prediction=edm", "objective.times=log_normal", "objective.weight=edm"]),
+        ("ddpm_digits", ["schedule=vp", "objective.times=importance", "objective.weight=likelihood"]),
+    ],
+    ids=["ddpm", "labels", "ncsn", "importance", "edm", "likelihood"],
+)
+def test_nothing_is_copied_to_the_host_between_logged_steps(exp, words, tmp_path, monkeypatch):
+    profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+
+    def start_and_stop(self, batch, batch_idx):  # noqa: ARG001
+        if batch_idx == 2:
+            profiler.start()
+        if batch_idx == 5:
+            profiler.stop()
+
+    monkeypatch.setattr(ScoreModule, "on_train_batch_start", start_and_stop)
+    settings = ["evaluation.n=0", "samples.n=0", "trainer.log_every=100", "trainer.max_steps=6", "validation.every=6"]
+    run(tmp_path, *settings, *words, exp=exp)
+    names = [event.name for event in profiler.events()]
+    assert names.count("aten::_fused_adam_") == 3
+    for event in profiler.events():  # torch's kernel of Adam reads its own step counts, on the CPU only
+        if event.name in ("aten::item", "aten::is_nonzero"):
+            assert event.cpu_parent is not None, event
+            assert event.cpu_parent.name == "aten::_fused_adam_"
 
 
 COMPILE = torch.nn.Module.compile
