@@ -9,6 +9,8 @@ from torch.testing import assert_close
 from score_lightning.likelihood import bits_per_dim, check_times, decode, encode, interpolate
 from score_lightning.models import GaussianMixtureModel, ScoreModel
 from score_lightning.networks import MLP
+from score_lightning.runtime.randomness import ImageNoise
+from score_lightning.samplers import DDIM, Langevin, sample
 from score_lightning.samplers.flow import ProbabilityFlow
 from score_lightning.schedules import EDM, VE, VP, SubVP, cosine, geometric, linear_beta
 
@@ -113,6 +115,22 @@ def test_interpolation_keeps_the_length_between_latents_of_one_length():
     assert_close(interpolate(a, a, 4), a.expand(4, 2))
     with pytest.raises(ValueError, match="two ends"):
         interpolate(a, b, 1)
+
+
+def test_a_latent_of_zero_is_an_end_like_any_other():
+    zero, other = torch.zeros(3), torch.tensor([1.0, 2.0, -2.0])
+    path = interpolate(zero, other, 3)
+    assert_close(path[[0, 2]], torch.stack([zero, other]))
+    assert path.isfinite().all()
+    assert interpolate(zero, zero, 3).tolist() == [[0.0] * 3] * 3
+
+
+def test_no_images_have_no_likelihoods_latents_or_samples():
+    model, none = gaussian(VP()), torch.empty(0, 3)
+    assert bits_per_dim(model, none).shape == (0,)
+    assert decode(model, encode(model, none)).shape == none.shape
+    assert ImageNoise(0, [])(none).shape == none.shape
+    assert sample(model, none, VP().times(3), DDIM(), Langevin(snr=0.1)).shape == none.shape
 
 
 def test_networks_of_integer_levels_are_refused():

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -90,8 +90,11 @@ def _lmdb(root: Path, shape: Shape) -> LazyImageSet:
     return LazyImageSet(LmdbFiles(root, names, shape))
 
 
-def ffhq(shape: Shape, path: str = "data/ffhq") -> Split:
-    """FFHQ: the first 60,000 of its numbered faces are for training, the others held out, as its authors split it.
+def ffhq(shape: Shape, path: str = "data/ffhq", split: Literal["numbers", "ncsnv2"] = "numbers") -> Split:
+    """FFHQ, with a part of its numbered faces held out.
+
+    By `numbers` the first 60,000 are for training and the others held out, as its authors split it; `ncsnv2` holds out
+    the tenth that NCSNv2's code does, the last of a permutation by NumPy's generator of seed 2019.
 
     The path holds images1024x1024 or thumbnails128x128, or is such a folder, or a zip file of numbered pictures.
     """
@@ -99,10 +102,17 @@ def ffhq(shape: Shape, path: str = "data/ffhq") -> Split:
     folders = [root / "images1024x1024", *([root / "thumbnails128x128"] if shape.size <= 128 else [])]
     root = next((folder for folder in folders if folder.is_dir()), root)
     names = list_pictures(root)
+    if split not in ("numbers", "ncsnv2"):
+        raise UserError(f"data.split must be numbers or ncsnv2, got {split!r}")
     files = ImageFiles(root, names, shape)
     numbers = ["".join(filter(str.isdigit, PurePosixPath(name).stem)) for name in names]
     held = torch.tensor([number != "" and int(number) >= 60_000 for number in numbers])
     everything = LazyImageSet(files)
+    if split == "ncsnv2":
+        order = list(range(len(names)))  # as that code permutes it
+        np.random.RandomState(2019).shuffle(order)
+        held = torch.zeros(len(names), dtype=torch.bool)
+        held[order[int(0.9 * len(names)) :]] = True
     if not held.any() or held.all():
         return tuple(map(decode, hold_out(everything, 0.05)))  # type: ignore[return-value]
     return decode(everything.subset((~held).nonzero()[:, 0])), decode(everything.subset(held.nonzero()[:, 0]))

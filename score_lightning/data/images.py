@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -100,12 +100,21 @@ class LazyImageSet(ImageSet):
         return type(self)(self._files, None if self.labels is None else self.labels[indices], self._order[indices])
 
 
+Resize = Literal["bicubic", "bilinear"]
+
+
 @dataclass(frozen=True)
 class Shape:
-    """Size (height and width in pixels) and channels that images are converted to."""
+    """Size (height and width in pixels) and channels that images are converted to.
+
+    Args:
+        size, channels: of the result.
+        resize: `bicubic` or `bilinear` interpolation, of the mean over each pixel's surroundings where it is smaller.
+    """
 
     size: int
     channels: int
+    resize: Resize = "bicubic"
 
     def fit(self, image: Image.Image, crop: int | None = None) -> np.ndarray:
         """The central square of a picture, or its central `crop` pixels, resized: uint8 (C, H, W)."""
@@ -114,7 +123,7 @@ class Shape:
         left, top = (image.width - side) // 2, (image.height - side) // 2
         if image.size != (self.size, self.size):
             box = (left, top, left + side, top + side)
-            image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
+            image = image.resize((self.size, self.size), Image.Resampling[self.resize.upper()], box=box)
         return np.array(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
 
 

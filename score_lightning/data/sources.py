@@ -29,13 +29,17 @@ Images = TypeVar("Images", bound=ImageSet)
 def hold_out(images: Images, fraction: float) -> tuple[Images, Images]:
     """(training, validation) images, the latter a fixed random share of at least one image.
 
+    With a fraction of 0 nothing is held out, and both are the same.
+
     Raises:
         UserError: when fewer than two images are there or the fraction is not between 0 and 1.
     """
+    if fraction == 0 and len(images):
+        return images, images
     if len(images) < 2 or not 0 < fraction < 1:
         raise UserError(
-            f"data.validation must be between 0 and 1 and leave images on both sides, got {fraction} of "
-            f"{len(images)} images"
+            "data.validation must be 0 (nothing is held out), or below 1 and leave images on both sides; got "
+            f"{fraction} of {len(images)} images"
         )
     order = torch.randperm(len(images), generator=generator("validation split"))
     held = min(max(1, round(fraction * len(images))), len(images) - 1)
@@ -63,8 +67,7 @@ def folder(shape: Shape, path: str, validation: float = 0.05) -> Split:
     """Pictures of any size in a folder or a zip file, in class folders or not; the central square, resized."""
     root = Path(path).expanduser()
     names = list_pictures(root)
-    train, held = hold_out(LazyImageSet(ImageFiles(root, names, shape), class_labels(names)), validation)
-    return decode(train), decode(held)
+    return decode_split(hold_out(LazyImageSet(ImageFiles(root, names, shape), class_labels(names)), validation))
 
 
 def npz(shape: Shape, path: str, validation: float = 0.05) -> Split:
@@ -107,6 +110,13 @@ def celeba(shape: Shape, path: str = "data", crop: int = 140) -> Split:
 def decode(images: LazyImageSet) -> ImageSet:
     """The images in memory if they take at most `MEMORY_LIMIT`; otherwise as they are, decoded batch by batch."""
     return images if images.bytes > MEMORY_LIMIT else images.load()
+
+
+def decode_split(split: tuple[LazyImageSet, LazyImageSet]) -> Split:
+    """Training and validation images in memory, each where it fits; the same stay the same."""
+    train, validation = split
+    decoded = decode(train)
+    return decoded, decoded if validation is train else decode(validation)
 
 
 def _download(load: Callable[[], Any], name: str) -> Any:

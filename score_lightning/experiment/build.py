@@ -12,12 +12,11 @@ from torch import nn
 from score_lightning.config import Resolved
 from score_lightning.config.registry import build_part
 from score_lightning.data import augment
-from score_lightning.data.images import Shape
 from score_lightning.data.module import ImageData
 from score_lightning.data.pixels import Coordinates, PixelRange, Range
 from score_lightning.data.sources import Split
 from score_lightning.errors import UserError
-from score_lightning.experiment.checks import check_accepts, check_labels, check_variances, mistakes_in
+from score_lightning.experiment.checks import check_accepts, check_labels, check_variances, mistakes_in, picture_shape
 from score_lightning.experiment.memory import build_within_memory, check_forward
 from score_lightning.generation.generator import Generator
 from score_lightning.models import ScoreModel
@@ -193,11 +192,9 @@ class Experiment:
 
     @cached_property
     def split(self) -> Split:
-        """Training and validation images."""
+        """Training and validation images; the same where none are held out."""
         c = self.config
-        split: Split = self._split or build_part(
-            self.resolved, "data", {"shape": Shape(c.images.size, c.images.channels)}
-        )
+        split: Split = self._split or build_part(self.resolved, "data", {"shape": picture_shape(c.images)})
         if split[0].shape != self.shape:
             raise UserError(
                 f"data {c.data.get('name')} has data of shape {split[0].shape}, the model takes {self.shape}: set "

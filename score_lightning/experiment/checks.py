@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast, get_args
 
 from score_lightning.config import Config
 from score_lightning.config.registry import TABLES, keyword_types, part_of
+from score_lightning.config.schema import Images
+from score_lightning.data.images import Resize, Shape
 from score_lightning.errors import UserError
 
 
@@ -67,3 +70,14 @@ def mistakes_in(section: str, *more: type[Exception]) -> Iterator[None]:
         if not isinstance(error, (ValueError, *more)):
             raise
         raise UserError(f"{section}: {error}") from error
+
+
+def picture_shape(images: Images) -> Shape:
+    """What pictures are brought to.
+
+    Raises:
+        UserError: for another way to resize.
+    """
+    if images.resize not in get_args(Resize):
+        raise UserError(f"images.resize must be one of {', '.join(get_args(Resize))}, got {images.resize!r}")
+    return Shape(images.size, images.channels, cast(Resize, images.resize))

@@ -17,6 +17,7 @@ from score_lightning.evaluation.metrics import MetricSettings
 from score_lightning.evaluation.model_losses import ValidationLoss
 from score_lightning.evaluation.reference import Reference, holds_statistics, read_statistics
 from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.checks import picture_shape
 from score_lightning.perturbation import Variance
 
 
@@ -47,17 +48,17 @@ class Evaluation:
         given, resolved = self._given, self._experiment.resolved
         c = resolved.config
         if given is None or given == c.data.get("name"):
-            return Reference(str(c.data["name"]), *self._experiment.split)
+            return _reference(str(c.data["name"]), self._experiment.split)
         if given in TABLES["data"]:
             # the path in a checkpoint is that of the data it was trained on
             overridden = resolved.origins.get("data.path") == "command line"
             data = {**({"path": c.data["path"]} if overridden else {}), "name": given}
             other = Experiment(replace(resolved, config=replace(c, data=data)))
-            return Reference(given, *other.split)
+            return _reference(given, other.split)
         path = Path(given).expanduser()
         if path.suffix == ".npz" and path.is_file() and holds_statistics(path):
             return Reference(given, statistics=read_statistics(path), sha256=file_sha256(path))
-        shape = Shape(c.images.size, c.images.channels)
+        shape = picture_shape(c.images)
         # pictures are brought to a model's shape as its training images are; those to evaluate are taken as they are
         compared = read_images(given, shape if c.data.get("name") else None)
         if compared.shape != (shape.channels, shape.size, shape.size):
@@ -115,6 +116,12 @@ class Evaluation:
         if reference.held_out is not None:
             return reference.images, reference.held_out
         return sources.hold_out(reference.images, 0.05)
+
+
+def _reference(name: str, split: Split) -> Reference:
+    """A data set as reference; none of its images are known as held out where training uses all."""
+    images, validation = split
+    return Reference(name, images, None if validation is images else validation)
 
 
 def read_images(path: str, shape: Shape | None = None) -> ImageSet:

@@ -16,6 +16,7 @@ from score_lightning.experiment.resume import Start, check_resumed, find_newest,
 from score_lightning.experiment.trainer import build_callbacks, build_trainer
 from score_lightning.figures import FIGURES, Trained, check_figure
 from score_lightning.runtime.processes import bf16_units, find_device
+from score_lightning.runtime.startup import is_first
 from score_lightning.tracking.csv import read_losses
 from score_lightning.training.callbacks import PeriodicEvaluation, run_folder
 
@@ -79,7 +80,9 @@ def _prepare(resolved: Resolved, start: Start) -> Experiment:
 
 def fit(experiment: Experiment, start: Start) -> Path:
     """Trains, and returns the run folder."""
-    _ = experiment.split  # mistakes in the data before a folder is made
+    images, validation = experiment.split  # mistakes in the data before a folder is made
+    if validation is images and is_first():
+        print("data.validation=0: no images are held out, the validation loss is that of training images")
     trainer = build_trainer(experiment, build_callbacks(experiment), start.folder)
     checkpoint = None if start.checkpoint is None else str(start.checkpoint)
     try:

@@ -67,7 +67,7 @@ class ShrinkConv(nn.Conv2d):
 
     Args:
         fir: whether the filter (1, 3, 3, 1) comes first.
-        symmetric: without it, whether to pad on all sides; else on the right and below only, as TensorFlow does.
+        symmetric: without it, whether to pad on all sides, or on the right and below only, as TensorFlow does.
     """
 
     def __init__(self, inputs: int, outputs: int, fir: bool = False, symmetric: bool = False) -> None:
@@ -119,8 +119,8 @@ class Style:
             else it is added before that norm.
         rescale: whether sums with a skip are divided by the square root of 2 (Song et al. 2021a, App. H.1).
         fir: whether resolution changes by the filter (1, 3, 3, 1) rather than by repeating and averaging.
-        heads: of the attention.
-        head_channels: channels per head, where the number of heads follows from it.
+        heads, head_channels: of the attention, their number or the channels that it follows from.
+        attention_scale, skip_scale: variance of initial weights before the attention and in skips, relative to others.
 
     Raises:
         ValueError: when there are fewer channels than a head or a group takes, or they cannot be divided evenly.
@@ -136,6 +136,8 @@ class Style:
     fir: bool = False
     heads: int = 1
     head_channels: int | None = None
+    attention_scale: float = 1.0
+    skip_scale: float = 1.0
 
     def norm(self, channels: int) -> GroupNorm:
         """The group norm of this number of channels."""
@@ -163,7 +165,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.join = style.head_count(channels), style.join
         self.norm = style.norm(channels)
-        self.query, self.key, self.value = (conv(channels, channels, size=1) for _ in range(3))
+        self.query, self.key, self.value = (conv(channels, channels, 1, style.attention_scale) for _ in range(3))
         self.out = conv(channels, channels, size=1, scale=0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,8 +192,7 @@ RESAMPLE: dict[Resample, Callable[[Tensor, bool], Tensor]] = {"halve": halve, "d
 class Dropout(nn.Dropout):
     """Dropout, whose masks on the CPU take 16 random bits an element, drawn four at once.
 
-    torch's own take five times as long there, 4 % of a training step of DDPM's CIFAR-10 network. The probability is
-    rounded to a multiple of 2^-16, and the scale belongs to the rounded one.
+    torch's own take five times as long there. The probability, and the scale with it, is a multiple of 2^-16.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -207,8 +208,7 @@ class Dropout(nn.Dropout):
 class ResidualBlock(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x))) + time))), with a 1x1 convolution on x where the width changes.
 
-    With `attend`, self-attention follows. With `resample`, both branches change their resolution before their first
-    convolution (Brock et al. 2019, Fig. 15).
+    Both branches may `resample` first (Brock et al. 2019, Fig. 15), and self-attention may follow.
     """
 
     def __init__(
@@ -222,7 +222,8 @@ class ResidualBlock(nn.Module):
         self.norm_2 = style.norm(outputs)
         self.dropout = Dropout(style.dropout)
         self.conv_2 = conv(outputs, outputs, scale=0)
-        self.skip = nn.Identity() if inputs == outputs and resample is None else conv(inputs, outputs, size=1)
+        changes = inputs != outputs or resample is not None
+        self.skip = conv(inputs, outputs, 1, style.skip_scale) if changes else nn.Identity()
         self.attention = Attention(outputs, style) if attend else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -242,7 +243,7 @@ class ResidualBlock(nn.Module):
 def project(embedding: Tensor, blocks: Sequence[ResidualBlock]) -> dict[nn.Module, Tensor]:
     """What each block adds of the activated embedding (B, style.embedding): (B, its `time.out_features`).
 
-    One product for all: on the CPU a small one costs more around it than in it. The layers `time` are not called.
+    One product for all: a small one costs more around it than in it. The layers `time` are not called.
     """
     weight, bias = torch.cat([b.time.weight for b in blocks]), torch.cat([b.time.bias for b in blocks])
     parts = F.linear(embedding, weight, bias).split([b.time.out_features for b in blocks], dim=1)

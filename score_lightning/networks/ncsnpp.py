@@ -72,7 +72,9 @@ class NCSNpp(UShape):
             multipliers=multipliers,
             blocks=blocks,
             attention=attention,
-            style=Style(embedding=4 * channels, dropout=dropout, group_size=4, rescale=True, fir=fir),
+            style=Style(
+                embedding=4 * channels, dropout=dropout, group_size=4, rescale=True, fir=fir, attention_scale=0.1
+            ),
             features=features,
             attend_last=True,
             by_blocks=True,

@@ -33,6 +33,8 @@ class UNet(UShape):
         endpoint: whether the lowest frequency of the time's embedding is 1/10,000, see `sinusoidal`.
         norm_eps: of the group norms.
         unit_range: whether images lie in [0, 1]; else in [-1, 1].
+        map_scale: variance of the initial weights of 1 x 1 maps, before attention and in skips, in units of DDPM's: 0.1
+            in the score SDEs' code.
 
     Raises:
         ValueError: when the image size cannot be halved that often, or groups or heads do not divide a width.
@@ -58,6 +60,7 @@ class UNet(UShape):
         endpoint: bool = True,
         norm_eps: float = 1e-6,
         unit_range: bool = False,
+        map_scale: float = 1.0,
     ) -> None:
         check_classes(classes)
         width = 4 * channels
@@ -69,6 +72,8 @@ class UNet(UShape):
             adaptive=adaptive,
             heads=heads,
             head_channels=head_channels,
+            attention_scale=map_scale,
+            skip_scale=map_scale,
         )
         super().__init__(
             image_size=image_size,

@@ -10,7 +10,7 @@ is NCSN's loss and, with lambda = sigma^2, DDPM's L_simple (Ho et al. 2020, Eq. 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class Weight:
         return self.of(schedule, t)
 
 
-Times = Literal["uniform", "log_normal", "importance"]
+Times = Literal["uniform", "antithetic", "log_normal", "importance"]
 
 
 def weigh(name: str, gamma: float = 5.0, sigma_data: float = 0.5) -> Weight:
@@ -116,7 +116,8 @@ class Denoising(Weighted):
 
     Args:
         weight: sigma2, uniform, min_snr, likelihood or edm (see `weigh`).
-        times: how training times are distributed: uniform over the schedule; log_normal, ln(sigma / alpha) ~
+        times: how training times are distributed: uniform over the schedule; antithetic, uniform in pairs that mirror
+            each other (the code of Song et al. 2021b); log_normal, ln(sigma / alpha) ~
             N(log_mean, log_std^2) (Karras et al. 2022, Table 1); or importance, with density lambda / sigma^2 and the
             loss divided by it, which has the same expectation and less variance (Song et al. 2021c, Sec. 5.1).
         gamma: the largest signal-to-noise ratio that min_snr counts.
@@ -136,12 +137,12 @@ class Denoising(Weighted):
         log_mean: float = -1.2,
         log_std: float = 1.2,
     ) -> None:
-        if times not in ("uniform", "log_normal", "importance"):
-            raise ValueError(f"times must be uniform, log_normal or importance, got {times!r}")
+        if times not in get_args(Times):
+            raise ValueError(f"times must be one of {', '.join(get_args(Times))}, got {times!r}")
         if not log_std > 0:
             raise ValueError(f"log_std must be positive, got {log_std}")
         super().__init__(weigh(weight, gamma, sigma_data))
-        self.needs_sde = self.needs_sde or times != "uniform"
+        self.needs_sde = self.needs_sde or times in ("log_normal", "importance")
         self._times = times
         self._log = (log_mean, log_std)
         self._tabulated: Schedule | None = None
@@ -151,6 +152,10 @@ class Denoising(Weighted):
         """(B,) times to train at, from u (B,) uniform on [0, 1)."""
         if self._times == "uniform":
             return super().draw_t(schedule, u)
+        if self._times == "antithetic":
+            t = super().draw_t(schedule, u)
+            odd = torch.arange(len(t), device=t.device) % 2 == 1
+            return torch.where(odd, schedule.t_min + schedule.t_max - t.roll(1), t)
         if self._times == "log_normal":
             mean, std = self._log
             wide = u.to(widest(u))

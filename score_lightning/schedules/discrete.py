@@ -42,7 +42,8 @@ class Discrete(Schedule):
             raise ValueError("noise must be positive and grow with the level: sigma increasing, alpha not increasing")
         self.start, self.levels = start, len(alpha)
         self.t_min, self.t_max = torch.tensor(0), torch.tensor(self.levels - 1)
-        self._tables = {torch.device("cpu"): (alpha.double(), sigma.double())}
+        self._values = (alpha.double(), sigma.double())
+        self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) at the integer times t, each float64 and of t's shape and device.
@@ -53,11 +54,12 @@ class Discrete(Schedule):
         """
         if t.is_floating_point():
             raise TypeError(f"this schedule has the integer times 0 .. {self.levels - 1}; got {t.dtype}")
-        if t.device not in self._tables:
-            alpha, sigma = (table.to(widest(t)) for table in self._tables[torch.device("cpu")])
-            self._tables[t.device] = (alpha.to(t.device), sigma.to(t.device))
+        key = t.device, widest(t)
+        if key not in self._tables:
+            alpha, sigma = (values.to(widest(t)).to(t.device) for values in self._values)
+            self._tables[key] = (alpha, sigma)
         try:  # index_select, unlike an index, takes no negative one from the end
-            alpha, sigma = (table.index_select(0, t.flatten()).view(t.shape) for table in self._tables[t.device])
+            alpha, sigma = (table.index_select(0, t.flatten()).view(t.shape) for table in self._tables[key])
         except IndexError as error:
             found = f"{int(t.min())} to {int(t.max())}"
             raise IndexError(f"this schedule has the integer times 0 .. {self.levels - 1}; got {found}") from error
@@ -102,7 +104,7 @@ class Discrete(Schedule):
 
     def continuous(self) -> Limit:
         """The continuous limit: a schedule with the same levels and all times between them."""
-        alpha, sigma = self._tables[torch.device("cpu")]
+        alpha, sigma = self._values
         return Limit(alpha, sigma, self.start, self.prior)
 
     def _nearest(self, ratio: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class AdamSettings:
-    """Adam with a linear warm-up over `warmup` steps and, with `decay_steps`, a linear decay to 0 at that step.
+    """Adam with a linear warm-up from 0 over `warmup` steps and, with `decay_steps`, a linear decay to 0 at that step.
 
     Raises:
         ValueError: when lr is not positive, or betas are not two numbers in [0, 1).
@@ -29,7 +29,7 @@ class AdamSettings:
 
     def factor(self, step: int) -> float:
         """What the learning rate is multiplied by in step 0, 1, ..."""
-        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        warm = min(1.0, step / self.warmup) if self.warmup else 1.0
         return warm if self.decay_steps is None else warm * max(0.0, 1 - step / self.decay_steps)
 
 

@@ -146,3 +146,16 @@ def test_imagenet_that_is_not_there_or_pickled_is_named(tmp_path):
     (tmp_path / "train_data_batch_1").write_bytes(b"pickle")
     with pytest.raises(UserError, match="pickled batches, which are not read"):
         imagenet64(Shape(64, 3), str(tmp_path))
+
+
+def test_ffhq_is_split_as_in_ncsnv2s_code(tmp_path):
+    for i in range(20):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i:05d}.png")
+    train, held = ffhq(Shape(8, 3), str(tmp_path), "ncsnv2")
+    order = list(range(20))
+    np.random.seed(2019)
+    np.random.shuffle(order)
+    assert held.images[:, 0, 0, 0].tolist() == sorted(order[18:])
+    assert train.images[:, 0, 0, 0].tolist() == sorted(order[:18])
+    with pytest.raises(UserError, match="numbers or ncsnv2, got 'half'"):
+        ffhq(Shape(8, 3), str(tmp_path), "half")

@@ -25,6 +25,16 @@ def test_dequantization_equals_ncsn():
     assert_close(PixelRange(0.0, 1.0).encode(GRAY, u), GRAY / 255 * 255 / 256 + u / 256)
 
 
+@pytest.mark.parametrize("bounds", [(-1.0, 1.0), (0.0, 1.0), (-0.3, 1.7), (-5.0, 100.0)])
+@pytest.mark.parametrize("u", [0.0, 1e-7, 0.25, 0.5, 0.99, 1 - 2**-24])
+def test_every_level_survives_dequantization(bounds, u):
+    pixels = PixelRange(*bounds, dequantized=True)
+    assert torch.equal(pixels.decode(pixels.encode(GRAY, torch.full((256,), u))), GRAY)
+    assert torch.equal(pixels.decode(pixels.encode(GRAY)), GRAY)  # a picture that is not
+    many = GRAY.repeat(1000)
+    assert torch.equal(pixels.decode(pixels.encode(many, torch.rand(len(many)))), many)
+
+
 def test_an_empty_range_is_refused():
     with pytest.raises(ValueError, match="low < high"):
         PixelRange(1.0, 1.0)

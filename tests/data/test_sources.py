@@ -214,3 +214,24 @@ def test_what_cannot_be_read_is_named_with_the_remedy(tmp_path, monkeypatch, sou
     np.savez(tmp_path / "code.npz", images=np.array([gzip.open], dtype=object))
     with pytest.raises(UserError, match=message):
         source(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+def test_nothing_is_held_out_where_that_is_asked_for(kind, pictures, tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.zeros((3, 8, 8, 3), np.uint8))
+    path = pictures if kind == "folder" else tmp_path / "x.npz"
+    train, validation = getattr(sources, kind)(Shape(8, 3), str(path), 0)
+    assert validation is train
+    assert len(train) == (6 if kind == "folder" else 3)
+    with pytest.raises(UserError, match="0 \\(nothing is held out\\), or below 1"):
+        getattr(sources, kind)(Shape(8, 3), str(path), -0.1)
+
+
+@pytest.mark.parametrize("resize", ["bicubic", "bilinear"])
+def test_pictures_are_resized_as_asked_for(resize, tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    noise.save(tmp_path / "a.png")
+    noise.save(tmp_path / "b.png")
+    train, _ = sources.folder(Shape(8, 3, resize), str(tmp_path), 0)
+    expected = np.asarray(noise.resize((8, 8), Image.Resampling[resize.upper()]))
+    assert np.array_equal(train.images[0].permute(1, 2, 0).numpy(), expected)

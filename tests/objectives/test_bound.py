@@ -119,6 +119,30 @@ def test_learned_variances_are_interpolated_in_their_logarithm():
     assert large.item() == pytest.approx(1e-4, rel=1e-9)
 
 
+def test_the_bound_is_evaluated_with_a_clipped_x_0_and_trained_without():
+    """The terms of a network that leaves the range are those of one that stays at its border (Ho et al.'s code)."""
+    schedule, x_0 = cosine(20), torch.rand(4, 1, 2, 2, dtype=torch.float64) * 2 - 1
+    wild = ScoreModel(lambda x, c: 3 * torch.sign(x), schedule, "x_0")
+    tame = ScoreModel(lambda x, c: torch.sign(x), schedule, "x_0")
+    zeros = torch.zeros_like
+    clipped, same = (bound_bits_per_dim(model, x_0, "small", zeros)[1] for model in (wild, tame))
+    assert_close(clipped, same)
+    t = torch.tensor(15)
+    trained = VariationalBound("small")(wild, x_0, t, zeros) / 20
+    assert (trained > 1.5 * clipped[15]).all()
+
+
+def test_only_the_first_level_is_decoded():
+    """A batch of several times has the terms of each time by itself, to the bit on the CPU."""
+    model, x_0 = ScoreModel(lambda x, c: torch.sin(x), DDPM), torch.rand(5, 1, 3, 3) * 2 - 1
+    t = torch.tensor([0, 7, 0, 999, 1])
+    together = VariationalBound()(model, x_0, t, torch.ones_like)
+    for i in range(5):
+        assert_close(
+            VariationalBound()(model, x_0[i : i + 1], t[i], torch.ones_like)[0], together[i], rtol=1e-6, atol=0
+        )
+
+
 def test_the_hybrid_loss_trains_eps_by_l_simple_and_variances_by_the_bound():
     x_0, z = torch.rand(4, 3, 2, 2, dtype=torch.float64) * 2 - 1, torch.randn(4, 3, 2, 2, dtype=torch.float64)
     t, net = torch.tensor([0, 3, 300, 999]), TwoHalves(0.7, 0.3)

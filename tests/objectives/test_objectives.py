@@ -77,7 +77,7 @@ def test_exact_score_is_a_stationary_point_of_the_denoising_loss():
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="sigma2, uniform, min_snr, likelihood, edm"):
         Denoising("sigma")
-    with pytest.raises(ValueError, match="times must be uniform, log_normal or importance"):
+    with pytest.raises(ValueError, match="times must be one of uniform, antithetic, log_normal, importance"):
         Denoising(times="normal")
     with pytest.raises(ValueError, match="log_std must be positive"):
         Denoising(log_std=0)
@@ -238,3 +238,13 @@ def test_importance_times_are_those_of_the_schedule_at_hand():
     for schedule in (VP(0.1, 5.0), SubVP(), VP()):
         fresh = Denoising("likelihood", times="importance")
         assert_close(objective.draw_t(schedule, u), fresh.draw_t(schedule, u), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("schedule", [linear_beta(1e-4, 0.02, 1000), VP()], ids=["discrete", "continuous"])
+def test_antithetic_times_are_uniform_in_pairs_that_mirror_each_other(schedule):
+    t = Denoising(times="antithetic").draw_t(schedule, torch.rand(10_001))
+    ends = schedule.t_min + schedule.t_max
+    assert_close(t[:-1:2] + t[1::2], (ends if t.is_floating_point() else ends.long()).expand(5000).to(t))
+    plain = Denoising().draw_t(schedule, torch.rand(10_001))
+    assert t.double().mean().item() == pytest.approx(plain.double().mean().item(), rel=0.03)
+    assert t.dtype == plain.dtype

@@ -89,6 +89,28 @@ def test_priors_have_the_distribution_of_the_most_noise():
     assert ((counts - 10_000).abs() < 4 * math.sqrt(10_000)).all()
 
 
+@pytest.mark.parametrize("t", [-1, 10])
+def test_a_time_that_is_no_level_is_refused(t):
+    with pytest.raises(IndexError, match=rf"integer times 0 \.\. 9; got {t} to {t}"):
+        geometric(0.01, 1, 10)(torch.tensor(t))
+    with pytest.raises(IndexError, match=f"got {min(t, 3)} to {max(t, 3)}"):
+        geometric(0.01, 1, 10)(torch.tensor([[t, 3]]))
+
+
+def test_betas_that_leave_no_signal_are_refused_with_those_that_do():
+    with pytest.raises(ValueError, match=r"scale by 1000 / T: for 4000 take 2\.5e-05 and 0\.005"):
+        linear_beta(1e-4, 0.02, 4000)
+    assert linear_beta(2.5e-5, 0.005, 4000).levels == 4000
+
+
+@pytest.mark.parametrize("schedule", [VE(), VP(), SubVP(), EDM()], ids=["ve", "vp", "sub_vp", "edm"])
+def test_a_formula_knows_times_beyond_the_most_noise(schedule):
+    ratio = 1.3 * schedule.ratio(schedule.t_max)
+    assert schedule.inverse(ratio) > schedule.t_max
+    assert_close(schedule.ratio(schedule.inverse(ratio)), ratio)
+    assert schedule.time_of(ratio) == schedule.t_max
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

@@ -1,6 +1,7 @@
 """The LightningModule: noise, augmentation, averages and the validation loss."""
 
 import copy
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -10,9 +11,10 @@ from torch.testing import assert_close
 
 from score_lightning import config, train
 from score_lightning.data.pixels import PixelRange
-from score_lightning.evaluation.model_losses import LevelLosses
+from score_lightning.evaluation.model_losses import LevelLosses, ValidationLoss
 from score_lightning.experiment.build import Experiment
 from score_lightning.runtime.randomness import BatchNoise, seed_dropout
+from score_lightning.schedules import linear_beta
 from score_lightning.tracking.csv import read_losses
 from score_lightning.training.module import Augmentation, ScoreModule
 
@@ -61,6 +63,26 @@ def test_validation_uses_the_same_times_and_noise_every_time_and_the_average():
     assert_close(validate(module, [13], [11, 2, 12, 0, 1]), first, equal_nan=True)  # nor have batches
     torch.nn.init.normal_(module.average.model.net.conv_out.weight)
     assert not torch.allclose(validate(module, [0, 1, 2], [11, 12, 13]), first, equal_nan=True)
+
+
+def test_validation_dequantizes_where_training_does():
+    """x_0 of the validation is inside each level's interval, and is the same every time."""
+    seen = []
+
+    def objective(model, x_0, t, randn_like):  # noqa: ARG001
+        seen.append(x_0)
+        return x_0.flatten(1).mean(1)
+
+    model = SimpleNamespace(schedule=linear_beta(1e-4, 0.02, 1000), classes=None)
+    for pixels in (PixelRange(0.0, 1.0), PixelRange(0.0, 1.0, dequantized=True)):
+        loss = ValidationLoss(objective, model, pixels, 10, seed=0)
+        loss(model, IMAGES[:6], torch.arange(6))
+        loss(model, IMAGES[:6], torch.arange(6))
+    assert torch.equal(seen[0], IMAGES[:6] / 255)
+    assert torch.equal(seen[2], seen[3])
+    share = seen[2] * 256 - IMAGES[:6]
+    assert 0 <= share.min() < 0.1
+    assert 0.9 < share.max() <= 1
 
 
 def test_validation_shows_every_level_alike_and_images_at_changing_levels():

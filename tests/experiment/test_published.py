@@ -1,0 +1,108 @@
+"""Every recipe's training against the published one, value by value, from the papers' own configurations.
+
+eps and clip are those of the published loss; ours is a mean over dimensions, so both are divided by what that is summed
+over: 1 of a mean, D of a sum, D / 2 of half a sum.
+"""
+
+import math
+
+import pytest
+
+from score_lightning import config
+
+COLUMNS = "lr eps clip per warmup batch steps ema range flip dropout"
+HALF, SUM, MEAN = "half the sum", "sum", "mean"
+SIGNED, UNIT = [-1, 1], [0, 1]
+
+NCSN = (1e-3, 1e-8, None, HALF, 0, 128, 200_000, 0.0, UNIT, True, None)
+NCSNV2 = (1e-4, 1e-8, None, HALF, 0, 128, 300_000, 0.999, UNIT, True, None)
+DDPM = (2e-4, 1e-8, 1.0, MEAN, 5000, 128, 800_000, 0.9999, SIGNED, True, 0.1)
+DDPM_256 = (2e-5, 1e-8, 1.0, MEAN, 5000, 64, 500_000, 0.9999, SIGNED, True, 0.0)
+IDDPM = (1e-4, 1e-8, None, MEAN, 0, 128, 500_000, 0.9999, SIGNED, False, 0.3)
+VP = (2e-4, 1e-8, 1.0, MEAN, 5000, 128, 1_300_000, 0.9999, SIGNED, True, 0.1)
+VE = (2e-4, 1e-8, 1.0, HALF, 5000, 128, 1_300_000, 0.999, UNIT, True, 0.1)
+VE_256 = (2e-4, 1e-8, 1.0, HALF, 5000, 64, 2_400_000, 0.999, UNIT, True, 0.0)
+EDM = (1e-3, 1e-8, None, SUM, 10_000_000 // 512, 512, 200_000_000 // 512, 0.5 ** (512 / 500_000), SIGNED, False, 0.13)
+
+
+def but(recipe, **changed):
+    return tuple(changed.get(name, value) for name, value in zip(COLUMNS.split(), recipe, strict=True))
+
+
+PUBLISHED = {
+    "ncsn_cifar": NCSN, "ncsn_celeba": NCSN, "ncsn_mnist": but(NCSN, flip=False),
+    "ncsnv2_cifar": NCSNV2, "ncsnv2_celeba": but(NCSNV2, steps=210_000), "ncsnv2_church": but(NCSNV2, steps=200_000),
+    "ncsnv2_bedroom": but(NCSNV2, steps=150_000), "ncsnv2_tower": but(NCSNV2, steps=150_000),
+    "ncsnv2_ffhq": but(NCSNV2, steps=80_000, batch=32, eps=1e-3),
+    "ddpm_cifar": DDPM, "ddpm_celeba": but(DDPM, per=SUM, warmup=0, steps=500_000),
+    "ddpm_celebahq": DDPM_256, "ddpm_bedroom": but(DDPM_256, steps=2_400_000, flip=False),
+    "ddpm_church": but(DDPM_256, steps=1_200_000), "ddpm_cat": but(DDPM_256, steps=1_800_000),
+    "iddpm_cifar": IDDPM, "iddpm_cifar_vlb": IDDPM, "iddpm_imagenet64": but(IDDPM, steps=1_500_000, dropout=0.0),
+    "iddpm_imagenet64_vlb": but(IDDPM, steps=1_500_000, dropout=0.0),
+    "iddpm_imagenet64_labels": but(IDDPM, lr=3e-4, batch=2048, steps=250_000, dropout=0.0),
+    **{f"{net}_{kind}": VP for net in ("ddpm", "ddpmpp", "ncsnpp") for kind in ("vp_cifar", "vp_cifar_continuous")},
+    **{f"{net}_subvp_cifar_continuous": VP for net in ("ddpm", "ddpmpp", "ncsnpp")},
+    **{f"{net}_{sde}_cifar_deep": but(VP, steps=950_000) for net in ("ddpmpp", "ncsnpp") for sde in ("vp", "subvp")},
+    "ddpm_ve_cifar": VE, "ncsnpp_ve_cifar": VE, "ncsnpp_ve_cifar_continuous": VE,
+    "ncsnpp_ve_cifar_deep": but(VE, steps=950_000),
+    **{f"ncsnpp_ve_{data}": VE_256 for data in ("celebahq", "ffhq", "church", "bedroom")},
+    **{f"edm{net}_cifar{labels}": EDM for net in ("", "_ncsnpp") for labels in ("", "_labels")},
+}  # fmt: skip
+
+RESIZED = {"ncsn_celeba", "ncsnv2_celeba", "ncsnv2_church", "ncsnv2_bedroom", "ncsnv2_tower", "ddpm_celeba"}
+
+
+def test_every_published_recipe_is_in_the_table():
+    recipes = {path.stem for path in (config.ROOT / "experiments").glob("*.yaml")}
+    assert PUBLISHED.keys() == {n for n in recipes if not n.startswith("toy_") and "digits" not in n} - {"ddpm_mnist"}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_recipes_train_as_published(name):
+    c, published = config.load([], name).config, dict(zip(COLUMNS.split(), PUBLISHED[name], strict=True))
+    dim = c.images.channels * c.images.size**2
+    divisor = {HALF: dim / 2, SUM: dim, MEAN: 1}[published["per"]]
+    o = c.optimizer
+    assert (o.lr, o.betas, o.weight_decay, o.warmup) == (published["lr"], [0.9, 0.999], 0, published["warmup"])
+    assert o.decay is False
+    assert o.eps == pytest.approx(published["eps"] / divisor, rel=0.03)
+    assert (o.clip is None) == (published["clip"] is None)
+    if o.clip is not None:
+        assert o.clip == pytest.approx(published["clip"] / divisor, rel=0.03)
+    assert (c.trainer.batch_size, c.trainer.max_steps) == (published["batch"], published["steps"])
+    assert c.trainer.accumulate == 1
+    assert c.ema.decay == pytest.approx(published["ema"], abs=1e-6)
+    assert (c.images.range, c.images.flip) == (published["range"], published["flip"])
+    assert c.net.get("dropout") == published["dropout"]
+    assert c.images.dequantize == name.startswith("ncsn_")
+    assert c.images.augment == (0.12 if name.startswith("edm") else 0)
+    assert (c.images.resize == "bilinear") == (name in RESIZED or name.startswith("ncsnv2"))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "objective"),
+    [
+        ("ncsn", {"weight": "sigma2", "times": "uniform"}),
+        ("ddpm_cifar", {"weight": "sigma2", "times": "uniform"}),
+        ("ncsnpp", {"weight": "sigma2", "times": "uniform"}),
+        ("ddpmpp", {"weight": "sigma2", "times": "uniform"}),
+        ("edm", {"weight": "edm", "times": "log_normal"}),
+        ("iddpm_cifar_vlb", {"variance": "learned", "importance": True}),
+    ],
+)
+def test_recipes_have_the_published_objective(prefix, objective):
+    for name in PUBLISHED:
+        if name.startswith(prefix):
+            chosen = config.load([], name).config.objective
+            assert {key: chosen[key] for key in objective} == objective, name
+
+
+def test_what_single_recipes_say_of_their_data_and_times():
+    load = lambda name: config.load([], name).config  # noqa: E731
+    assert load("ddpm_celeba").objective["times"] == "antithetic"
+    assert load("ncsnv2_ffhq").data["split"] == "ncsnv2"
+    assert load("ddpm_celebahq").data["validation"] == load("ncsnpp_ve_celebahq").data["validation"] == 0
+    assert load("edm_cifar").ema.ramp == 0.05
+    for name in ("ddpm_vp_cifar", "ddpm_ve_cifar", "ddpm_vp_cifar_continuous", "ddpm_subvp_cifar_continuous"):
+        assert load(name).net["map_scale"] == 0.1
+    assert math.isclose(load("iddpm_imagenet64_labels").objective["weight"], 0.001 * 250 / 1000)
