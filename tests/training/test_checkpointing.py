@@ -267,7 +267,7 @@ def test_a_skipped_step_is_read_later_and_leaves_everything_as_it_was(tmp_path, 
     for name, value in states[0].items():
         assert torch.equal(states[1][name], value), name
         assert torch.equal(states[2][name], value), name
-    assert not torch.equal(states[3]["model.net.conv_in.weight"], states[2]["model.net.conv_in.weight"])
+    assert any(not torch.equal(value, states[2][name]) for name, value in states[3].items())
     with pytest.raises(NonFiniteError, match="step 3"):
         run(tmp_path, *words, "trainer.skip_nonfinite=1")
     assert len(states) == 5 + 3  # it was read at step 4, before that was taken
