@@ -63,7 +63,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", slow_but({"ddpm_ddim_cifar10", "ncsn_cifar10", "ncsnv2_cifar10"}, CASES))
+@pytest.mark.parametrize("case", slow_but({"ddpm_ddim_cifar10", "ncsn_cifar10"}, CASES))
 def test_published_checkpoints_give_the_published_output(case, tmp_path, capsys):
     name, exp, published, output, step = CASES[case]
     state, golden = golden_state(GOLDEN / f"{case}.npz")

@@ -24,6 +24,7 @@ def start(tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_sample_writes_into_the_folder_that_it_is_given(start, ckpt, tmp_path):
     assert "Drew 2 images" in start("sample", f"ckpt={ckpt}", "n=2", "sampler.steps=2", "out=drawn")
     assert np.load(tmp_path / "drawn/samples.npz")["images"].shape == (2, 8, 8, 1)

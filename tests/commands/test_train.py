@@ -179,6 +179,7 @@ def test_wandb_is_written_offline_without_a_key(tmp_path, monkeypatch):
     assert len(list(folder.glob("wandb/offline-run-*/files/media/images/samples/grid_*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     """The same global batches, times and noise; gradients differ by the order of their sums."""
     words = [*QUICK, "trainer.accelerator=cpu", "optimizer.clip=null"]

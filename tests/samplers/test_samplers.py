@@ -436,7 +436,7 @@ def test_samplers_end_at_an_end_of_their_own(schedule):
         Sampler(Heun(), steps=10, end=0.1).evaluations(DDPM)
 
 
-@pytest.mark.parametrize("schedule", [VP(), SubVP()], ids=["vp", "sub_vp"])
+@pytest.mark.parametrize("schedule", [VP(), pytest.param(SubVP(), marks=pytest.mark.slow)], ids=["vp", "sub_vp"])
 def test_the_last_step_leaves_no_noise_behind(schedule):
     """A direction of hardly any variance: what is left there is noise of the sampler."""
     narrow = 0.002
@@ -448,7 +448,7 @@ PAIRS = [
     (Ancestral("large"), None), (Ancestral("small"), None), (DDIM(), None), (DDIM(0.5), None), (Heun(), None),
     (Heun(20.0), None), (DPMSolverPP(), None), (ReverseDiffusion(), None), (EulerMaruyama(), None),
     (ReverseDiffusion(), Langevin(snr=0.16)), (EulerMaruyama(), Langevin(snr=0.16)), (DDIM(), Langevin(snr=0.1)),
-    (None, Langevin(snr=0.3, steps=8)), (ProbabilityFlow(1e-4, 1e-4), None), (Ancestral(), Langevin(snr=0.1)),
+    pytest.param(None, Langevin(snr=0.3, steps=8), marks=pytest.mark.slow), (ProbabilityFlow(1e-4, 1e-4), None), (Ancestral(), Langevin(snr=0.1)),
     (Heun(), Langevin(snr=0.1)), (DPMSolverPP(), Langevin(snr=0.1)),
 ]  # fmt: skip
 

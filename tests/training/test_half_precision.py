@@ -66,6 +66,7 @@ def test_frequencies_stay_what_they_are_in_a_network_of_another_precision(dtype,
     assert fourier.to("meta").frequencies.device.type == "meta"
 
 
+@pytest.mark.slow
 def test_training_in_bfloat16_draws_every_level(tmp_path, monkeypatch):
     times, losses = [], ScoreModule.losses
 
