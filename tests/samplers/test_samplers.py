@@ -448,7 +448,8 @@ PAIRS = [
     (Ancestral("large"), None), (Ancestral("small"), None), (DDIM(), None), (DDIM(0.5), None), (Heun(), None),
     (Heun(20.0), None), (DPMSolverPP(), None), (ReverseDiffusion(), None), (EulerMaruyama(), None),
     (ReverseDiffusion(), Langevin(snr=0.16)), (EulerMaruyama(), Langevin(snr=0.16)), (DDIM(), Langevin(snr=0.1)),
-    pytest.param(None, Langevin(snr=0.3, steps=8), marks=pytest.mark.slow), (ProbabilityFlow(1e-4, 1e-4), None), (Ancestral(), Langevin(snr=0.1)),
+    pytest.param(None, Langevin(snr=0.3, steps=8), marks=pytest.mark.slow),
+    (ProbabilityFlow(1e-4, 1e-4), None), (Ancestral(), Langevin(snr=0.1)),
     (Heun(), Langevin(snr=0.1)), (DPMSolverPP(), Langevin(snr=0.1)),
 ]  # fmt: skip
 

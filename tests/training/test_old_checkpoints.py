@@ -47,10 +47,8 @@ def test_an_old_checkpoint_loads_and_samples_as_before(old, expected, tmp_path):
 
 def test_an_old_checkpoint_resumes_where_it_stopped(old, expected, tmp_path, monkeypatch):
     """Steps, log, optimizer, averages and the best metric so far continue."""
-    factor = AdamSettings.factor
-    monkeypatch.setattr(
-        AdamSettings, "factor", lambda self, step: factor(self, step + 1)
-    )  # its warm-up was a step ahead
+    factor = AdamSettings.factor  # whose warm-up was a step ahead
+    monkeypatch.setattr(AdamSettings, "factor", lambda self, step: factor(self, step + 1))
     contents = torch.load(old, weights_only=True)
     contents["callbacks"]["Evaluate"]["fid_classifier_30"] = 1.0  # none of the next steps is better
     torch.save(contents, old)
