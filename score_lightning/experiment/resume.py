@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from score_lightning import config
 from score_lightning.config import Resolved, to_yaml
 from score_lightning.config.registry import TABLES
 from score_lightning.errors import UserError
@@ -63,10 +64,11 @@ def find_newest(resolved: Resolved) -> Start:
     for path in _newest_first(runs):
         try:
             contents = native.read(path)
+            theirs = config.change(contents["config"], str(path), [])  # with settings that there were not yet
         except UserError as error:
             print(f"skipped: {error}")
             continue
-        step, difference = contents["global_step"], _first_difference(contents["config"], resolved.plain())
+        step, difference = contents["global_step"], _first_difference(theirs.plain(), resolved.plain())
         if difference:
             print(f"skipped: {path} has {difference}")
             continue

@@ -60,6 +60,18 @@ def test_auto_begins_goes_on_and_knows_its_end(tmp_path, capsys):
     assert "has done all its steps" in capsys.readouterr().out
 
 
+def test_auto_resumes_a_run_from_before_there_was_a_setting(tmp_path, capsys):
+    folder = run(tmp_path, *BARE, "trainer.max_steps=2")
+    path = folder / "checkpoints/last.ckpt"
+    contents = torch.load(path, weights_only=True)
+    del contents["config"]["images"]["resize"]
+    for checkpoint_file in (folder / "checkpoints").iterdir():
+        checkpoint_file.unlink()
+    torch.save(contents, path)
+    assert run(tmp_path, *BARE, "trainer.max_steps=3", "resume=auto") == folder
+    assert "resuming from" in capsys.readouterr().out
+
+
 def test_auto_begins_again_where_it_was_killed_before_its_first_checkpoint(tmp_path):
     whole = run(tmp_path / "a", *BARE, "trainer.max_steps=2")
     folder = run(tmp_path / "b", *BARE, "trainer.max_steps=2", "resume=auto")
