@@ -42,7 +42,9 @@ def imported(folder, out, *words):
     return checkpoint.load(out)
 
 
-@pytest.mark.parametrize("settings", [CIFAR, OTHER], ids=["google/ddpm-cifar10-32", "own defaults"])
+@pytest.mark.parametrize(
+    "settings", [pytest.param(CIFAR, marks=pytest.mark.slow), OTHER], ids=["google/ddpm-cifar10-32", "own defaults"]
+)
 def test_a_network_of_diffusers_gives_the_same_output_here(settings, tmp_path, capsys):
     unet = pipeline(settings, tmp_path / "pipeline")
     model = imported(tmp_path / "pipeline", tmp_path / "a.ckpt")

@@ -156,7 +156,7 @@ def test_a_generated_command_is_carried_out_or_refused_in_words(ckpt, reference,
     obeys_with_files(command, ckpt, reference)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.one_of(TRAINING, OTHER_COMMANDS))
 def test_a_few_generated_commands_are_carried_out_or_refused_in_words(ckpt, reference, command):
     obeys_with_files(command, ckpt, reference)

@@ -63,7 +63,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", slow_but({"ddpm_ddim_cifar10", "ncsn_cifar10"}, CASES))
+@pytest.mark.parametrize("case", slow_but({"ncsn_cifar10"}, CASES))
 def test_published_checkpoints_give_the_published_output(case, tmp_path, capsys):
     name, exp, published, output, step = CASES[case]
     state, golden = golden_state(GOLDEN / f"{case}.npz")
@@ -82,6 +82,7 @@ def test_published_checkpoints_give_the_published_output(case, tmp_path, capsys)
     assert [file.name for file in out.parent.iterdir()] == ["imported.ckpt"]
 
 
+@pytest.mark.slow
 def test_the_network_of_improved_ddpm_is_given_times_of_a_thousand_levels(tmp_path):
     state, _ = golden_state(GOLDEN / "iddpm_cifar10.npz")
     torch.save(state, tmp_path / "ema.pt")

@@ -179,6 +179,7 @@ def test_a_refused_key_is_said_and_the_run_goes_on(tmp_path, monkeypatch, capsys
     assert "train/loss" in {key for _, items in kept(folder)[1] for key in items}
 
 
+@pytest.mark.slow
 def test_a_connection_that_breaks_later_never_stops_a_run(offline, tmp_path, monkeypatch, capsys):
     log = ResilientWandbLogger._log
 
