@@ -6,7 +6,7 @@ Each takes the place of a model in any sampler and any objective.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -70,7 +70,16 @@ class AugmentationConditioned(Wrapper[ScoreModel]):
         return twin
 
 
-class LabelConditioned(Wrapper[ScoreModel | AugmentationConditioned]):
+class LabeledModel(Protocol):
+    """A model that takes labels."""
+
+    schedule: Schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Estimate:
+        """The estimate at times t of shape () or (B,), given labels (B,)."""
+
+
+class LabelConditioned(Wrapper[LabeledModel]):
     """A model conditioned on labels; with guidance w it exaggerates them (Ho & Salimans 2022, Eq. 6),
 
         eps = (1 + w) eps(x_t, label) - w eps(x_t),
@@ -83,7 +92,7 @@ class LabelConditioned(Wrapper[ScoreModel | AugmentationConditioned]):
         guidance: w; 0 is none.
     """
 
-    def __init__(self, model: ScoreModel | AugmentationConditioned, labels: Tensor, guidance: float = 0.0) -> None:
+    def __init__(self, model: LabeledModel, labels: Tensor, guidance: float = 0.0) -> None:
         super().__init__(model)
         self._labels, self._guidance = labels, guidance
 

@@ -87,7 +87,7 @@ def interpolate(first: Tensor, last: Tensor, n: int) -> Tensor:
     if n < 2:
         raise ValueError(f"an interpolation has at least its two ends, got n = {n}")
     a, b = (latents.flatten().cpu().double() for latents in (first, last))
-    norms = (a.norm() * b.norm()).clamp(min=torch.finfo(a.dtype).tiny)  # zero is as far from all directions
+    norms = (a.norm() * b.norm()).clamp(min=torch.finfo(a.dtype).tiny)  # a zero latent has no direction
     angle = torch.acos(torch.clamp(a @ b / norms, -1, 1)).clamp(1e-6, math.pi - 1e-6)
     share = torch.linspace(0, 1, n, dtype=torch.float64)[:, None]
     path = (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)

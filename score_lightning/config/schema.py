@@ -69,7 +69,7 @@ class Images:
     augment: float = doc(
         "probability of each of EDM's augmentations; the network is conditioned on them", 0.0, at_least=0, at_most=1
     )
-    dequantize: bool = doc("add uniform noise of less than one gray level to training images", False)
+    dequantize: bool = doc("gray levels are intervals: images get uniform noise of less than one level", False)
 
 
 @dataclass

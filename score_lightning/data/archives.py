@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from score_lightning.data.files import class_labels, list_pictures
 from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape
-from score_lightning.data.sources import Split, decode, hold_out
+from score_lightning.data.sources import Split, decode, decode_split, hold_out
 from score_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,16 +65,16 @@ def _reading(root: Path) -> "Iterator[lmdb.Transaction]":
         raise UserError(f"{root} cannot be read as LMDB: {error}") from error
 
 
-def lsun(shape: Shape, path: str = "data", category: str = "church_outdoor") -> Split:
+def lsun(shape: Shape, path: str = "data", category: str = "church_outdoor", validation: float = 0.01) -> Split:
     """A category of LSUN, as its download unpacks.
 
-    That is <category>_train_lmdb and <category>_val_lmdb, or, of objects, <category>, of which a share is held out.
+    That is <category>_train_lmdb and <category>_val_lmdb, or, of objects, <category>, of which the share `validation`
+    is held out.
     """
     root = Path(path).expanduser()
     if (root / category / "data.mdb").is_file():
-        train, held = hold_out(_lmdb(root / category, shape), 0.01)
-    else:
-        train, held = (_lmdb(root / f"{category}_{part}_lmdb", shape) for part in ("train", "val"))
+        return decode_split(hold_out(_lmdb(root / category, shape), validation))
+    train, held = (_lmdb(root / f"{category}_{part}_lmdb", shape) for part in ("train", "val"))
     return decode(train), decode(held)
 
 
@@ -90,8 +90,8 @@ def _lmdb(root: Path, shape: Shape) -> LazyImageSet:
     return LazyImageSet(LmdbFiles(root, names, shape))
 
 
-def ffhq(shape: Shape, path: str = "data/ffhq", split: Literal["numbers", "ncsnv2"] = "numbers") -> Split:
-    """FFHQ, with a part of its numbered faces held out.
+def ffhq(shape: Shape, path: str = "data/ffhq", split: Literal["numbers", "ncsnv2", "none"] = "numbers") -> Split:
+    """FFHQ, with a part of its numbered faces held out, or `none`.
 
     By `numbers` the first 60,000 are for training and the others held out, as its authors split it; `ncsnv2` holds out
     the tenth that NCSNv2's code does, the last of a permutation by NumPy's generator of seed 2019.
@@ -102,12 +102,14 @@ def ffhq(shape: Shape, path: str = "data/ffhq", split: Literal["numbers", "ncsnv
     folders = [root / "images1024x1024", *([root / "thumbnails128x128"] if shape.size <= 128 else [])]
     root = next((folder for folder in folders if folder.is_dir()), root)
     names = list_pictures(root)
-    if split not in ("numbers", "ncsnv2"):
-        raise UserError(f"data.split must be numbers or ncsnv2, got {split!r}")
+    if split not in ("numbers", "ncsnv2", "none"):
+        raise UserError(f"data.split must be numbers, ncsnv2 or none, got {split!r}")
     files = ImageFiles(root, names, shape)
     numbers = ["".join(filter(str.isdigit, PurePosixPath(name).stem)) for name in names]
     held = torch.tensor([number != "" and int(number) >= 60_000 for number in numbers])
     everything = LazyImageSet(files)
+    if split == "none":
+        return decode_split((everything, everything))
     if split == "ncsnv2":
         order = list(range(len(names)))  # as that code permutes it
         np.random.RandomState(2019).shuffle(order)

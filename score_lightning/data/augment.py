@@ -9,6 +9,7 @@ Images are resampled at twice the resolution, by the low-pass filter of an ortho
 """
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -84,16 +85,23 @@ def resample(x: Tensor, back: Tensor, shift: Tensor) -> Tensor:
     return _halve(F.grid_sample(large, grid, mode="bilinear", padding_mode="zeros", align_corners=False))
 
 
+@cache
+def _taps(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The filter, copied to a device once."""
+    with torch.inference_mode(False):
+        return torch.tensor(SYM6, device=device, dtype=dtype)
+
+
 def _double(x: Tensor) -> Tensor:
     """Twice the resolution, and a border of the filter's length less 2."""
-    taps, rows = x.new_tensor(SYM6), x.flatten(0, 1)[:, None]
+    taps, rows = _taps(x.device, x.dtype), x.flatten(0, 1)[:, None]
     rows = F.conv_transpose2d(rows, taps.view(1, 1, 1, -1), stride=(1, 2))
     return F.conv_transpose2d(rows, taps.view(1, 1, -1, 1), stride=(2, 1)).unflatten(0, x.shape[:2])[:, :, 0]
 
 
 def _halve(x: Tensor) -> Tensor:
     """The transpose of `_double`, and its inverse from the left."""
-    taps, rows = x.new_tensor(SYM6), x.flatten(0, 1)[:, None]
+    taps, rows = _taps(x.device, x.dtype), x.flatten(0, 1)[:, None]
     rows = F.conv2d(rows, taps.view(1, 1, 1, -1), stride=(1, 2))
     return F.conv2d(rows, taps.view(1, 1, -1, 1), stride=(2, 1)).unflatten(0, x.shape[:2])[:, :, 0]
 

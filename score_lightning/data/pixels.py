@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MARGIN = 2**-14  # of a gray level
-
 
 @dataclass(frozen=True)
 class PixelRange:
@@ -37,8 +35,7 @@ class PixelRange:
                 first, as NCSN's code does.
         """
         x = images.to(torch.float32, copy=True)  # then in place
-        # u off the ends of its interval, which float32 would round beyond
-        x = x.div_(255) if dequantize is None else x.add_(dequantize.clamp(MARGIN, 1 - MARGIN)).div_(256)
+        x = x.div_(255) if dequantize is None else x.add_(self._inside(dequantize)).div_(256)
         return x.mul_(self.high - self.low).add_(self.low)
 
     def decode(self, x: Tensor) -> Tensor:
@@ -49,6 +46,12 @@ class PixelRange:
         share = (x.float() - self.low) / (self.high - self.low)
         levels = (share * 256).floor() if self.dequantized else (share * 255).round()
         return levels.clamp(0, 255).nan_to_num(0).to(torch.uint8)
+
+    def _inside(self, u: Tensor) -> Tensor:
+        """u kept away from the ends of its interval, across which float32 would round it."""
+        digits = torch.finfo(torch.float32).eps * max(abs(self.low), abs(self.high)) / (self.high - self.low)
+        margin = max(2**-14, 512 * digits)
+        return u.clamp(margin, 1 - margin)
 
     @property
     def quantizer(self) -> str:

@@ -22,7 +22,8 @@ from score_lightning.evaluation.metrics import (
 )
 from score_lightning.evaluation.neighbors import nearest
 from score_lightning.evaluation.reference import Reference, collect, reference_statistics
-from score_lightning.generation.generator import Batch, check_finite
+from score_lightning.generation.generator import check_finite
+from score_lightning.generation.store import Batch
 from score_lightning.runtime.files import cache_folder
 from score_lightning.runtime.processes import Rank
 

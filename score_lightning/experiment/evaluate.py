@@ -18,11 +18,10 @@ from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.evaluation import Evaluation, read_images
 from score_lightning.experiment.loading import Opened, image_key, open_checkpoint
 from score_lightning.formats.native import run_folder_of
-from score_lightning.generation.generator import BatchStore
+from score_lightning.generation.store import BatchStore
 from score_lightning.models import ScoreModel
 from score_lightning.runtime.files import sha256_of_state
 from score_lightning.runtime.processes import Rank, find_device, launch
-from score_lightning.samplers import PILOT
 
 
 def evaluate_checkpoint(
@@ -70,7 +69,7 @@ def _check_likelihood(options: dict[str, Any], evaluation: Evaluation) -> None:
     held_out = evaluation.reference.held_out
     if "likelihood" in options and (held_out is None or not 2 <= options["likelihood"] <= len(held_out)):
         raise UserError(
-            "likelihood=N needs held-out images: leave out reference=…, or name a data set"
+            "likelihood=N needs held-out images: leave out reference=…, name a data set, or set data.validation above 0"
             if held_out is None
             else f"likelihood must lie between 2 and the {len(held_out)} held-out images, got {options['likelihood']}"
         )
@@ -100,10 +99,8 @@ class _Losses:
 def _losses(options: dict[str, Any], evaluation: Evaluation, experiment: Experiment, n: int, rank: Rank) -> _Losses:
     """The losses that the reference allows and the options ask for; every rank must call."""
     c, held_out, size = experiment.config, evaluation.reference.held_out, experiment.config.evaluation.batch_size
-    if held_out is None:
-        return _Losses()
     levels = likelihood = None
-    if "reference" not in options:  # the images that training validates on
+    if "reference" not in options:
         try:
             loss = evaluation.validation
         except UserError:  # an objective of discrete levels, of a model that was made continuous
@@ -111,8 +108,8 @@ def _losses(options: dict[str, Any], evaluation: Evaluation, experiment: Experim
                 raise
         else:
             triples = max(min(c.validation.n, n), len(loss.times))
-            levels = level_losses(experiment.model, loss, held_out, triples, size, rank)
-    if "likelihood" in options:
+            levels = level_losses(experiment.model, loss, experiment.split[1], triples, size, rank)
+    if "likelihood" in options and held_out is not None:
         variance, pixels = evaluation.bound_variance, experiment.pixels
         likelihood = mean_bits(experiment.model, held_out, options["likelihood"], size, pixels, variance, rank)
     return _Losses(levels, likelihood)
@@ -131,6 +128,7 @@ class _Point:
         """The results of each seed."""
         model: ScoreModel = self._experiment.model
         device, progress = next(model.parameters()).device, rank.number == 0
+        self.generator = self.generator.measured(model, progress)
         results, start = [], time.monotonic()
         for seed in seeds:
             store = BatchStore(folder, image_key(self._experiment, self.generator, seed, device))
@@ -144,8 +142,7 @@ class _Point:
         speed = n * len(seeds) / (time.monotonic() - start)
         sampler = self._experiment.resolved.plain()["sampler"]
         evaluations = self.generator.evaluations(model)
-        pilot = PILOT * evaluations if self.generator.sampler.needs_pilot else 0
-        return Entry(results, speed, sampler, evaluations, pilot)
+        return Entry(results, speed, sampler, evaluations, self.generator.pilot_evaluations)
 
 
 def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:

@@ -110,7 +110,8 @@ class Evaluation:
         if reference.images is not None and reference.held_out is not None and reference.name in (name, None):
             return reference.images, reference.held_out
         if name:
-            return self._experiment.split
+            images, validation = self._experiment.split
+            return sources.hold_out(images, 0.05) if validation is images else (images, validation)
         if reference.images is None:
             raise UserError("features=classifier needs images with labels, the reference has statistics only")
         if reference.held_out is not None:

@@ -24,8 +24,8 @@ SAME_RUN = (
     "sigma_data", "objective", "optimizer", "ema",
 )  # fmt: skip
 """Sections that make another run where they differ, but for the keys of `ANY_RUN`."""
-ANY_RUN = ("data.path", "labels.guidance")
-"""Where the data are stored, and how samples are guided."""
+ANY_RUN = ("data.path", "labels.guidance", "net.map_scale")
+"""Where the data are stored, how samples are guided, and how weights were before the first step."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _function(plain: dict[str, Any]) -> dict[str, Any]:
     net = dict(plain.get("net", {}))
     parameters = signature(TABLES["net"][net["name"]]).parameters if net.get("name") in TABLES["net"] else {}
     net = {name: p.default for name, p in parameters.items()} | net
-    given = ("name", "dropout", "image_size", "image_channels", "levels", "dim", "classes", "augmentation")
+    given = ("name", "dropout", "image_size", "image_channels", "levels", "dim", "classes", "augmentation", "map_scale")
     return settings | {
         f"net.{key}": list(value) if isinstance(value, tuple) else value
         for key, value in net.items()

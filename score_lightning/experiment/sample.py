@@ -16,8 +16,9 @@ from score_lightning.evaluation.report import make_folder
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.loading import image_key, open_checkpoint
 from score_lightning.formats.native import run_folder_of
-from score_lightning.generation.generator import BatchStore, Generator, check_finite
+from score_lightning.generation.generator import Generator, check_finite
 from score_lightning.generation.pictures import save_grid, save_samples
+from score_lightning.generation.store import BatchStore
 from score_lightning.generation.tasks import interpolation, read_known, read_pair
 from score_lightning.runtime.processes import Rank, find_device, launch
 

@@ -4,84 +4,51 @@ Batch b always holds images bB to bB + B - 1, and the ranks take whole batches i
 number of threads per process, the images are the same to the bit for any number of processes.
 """
 
-import hashlib
 import itertools
-import shutil
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from score_lightning.conditional import LabelConditioned, Measurement, MeasurementConditioned
+from score_lightning.conditional import LabelConditioned, Measurement, MeasurementConditioned, Wrapper
 from score_lightning.data.pixels import Range
 from score_lightning.errors import UserError
-from score_lightning.models import Model, ScoreModel
-from score_lightning.runtime.files import atomic_file
+from score_lightning.generation.store import Batch, BatchStore
+from score_lightning.models import Estimate, Model, ScoreModel
 from score_lightning.runtime.processes import Rank
 from score_lightning.runtime.randomness import ImageNoise, derive_seed
 from score_lightning.samplers import PILOT, Sampler
 
 
-class Batch(NamedTuple):
-    """A batch of generated images.
-
-    Args:
-        indices: int64 (B,).
-        images: uint8 (B, C, H, W), or float32 points (B, D).
-        finite: bool (B,), on the CPU: whether all pixels of an image were finite numbers.
-    """
-
-    indices: Tensor
-    images: Tensor
-    finite: Tensor
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Coefficients of parts of a batch, (), or (B, 1, ...) where they differ."""
+    return parts[0] if parts[0].ndim == 0 else torch.cat(parts)
 
 
-class BatchStore:
-    """Batches on disk, so that an interrupted generation resumes where it stopped.
+class _InParts(Wrapper[ScoreModel]):
+    """A model that takes at most so many images at once."""
 
-    Args:
-        folder: where the store makes a hidden folder for its batches.
-        key: everything that the images are a function of.
-    """
+    def __init__(self, model: ScoreModel, size: int) -> None:
+        super().__init__(model)
+        self._size = size
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self._folder = folder / f".images-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-
-    def read(self, indices: Tensor, device: torch.device | str) -> Batch | None:
-        """The batch of the images with these indices; None where it is missing or damaged."""
-        try:
-            with np.load(self._path(indices), allow_pickle=False) as arrays:
-                images, finite = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["finite"])
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
-            return None
-        return Batch(indices, images.to(device), finite) if len(images) == len(indices) else None
-
-    def write(self, batch: Batch) -> None:
-        """Stores a batch, whole or not at all.
-
-        Raises:
-            UserError: when it cannot be written.
-        """
-        path = self._path(batch.indices)
-        try:
-            with atomic_file(path) as file:
-                np.savez(file, images=batch.images.cpu().numpy(), finite=batch.finite.numpy())
-        except OSError as error:
-            raise UserError(f"images cannot be kept at {path}: {error.strerror}. Free space, or change out=") from error
-
-    def clear(self) -> None:
-        """Removes all batches."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _path(self, indices: Tensor) -> Path:
-        return self._folder / f"{int(indices[0]):08d}.npz"
+    def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Estimate:
+        """The estimate at times t of shape () or (B,)."""
+        parts = [
+            self.model(x_t[i], t if t.ndim == 0 else t[i], None if labels is None else labels[i])
+            for i in torch.arange(len(x_t), device=x_t.device).split(self._size)
+        ]
+        fractions = [part.fraction for part in parts if part.fraction is not None]
+        return replace(
+            parts[0],
+            x_t=x_t,
+            alpha=_joined([part.alpha for part in parts]),
+            sigma=_joined([part.sigma for part in parts]),
+            output=torch.cat([part.output for part in parts]),
+            fraction=torch.cat(fractions) if fractions else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -96,6 +63,7 @@ class Generator:
         label: of all images, for a model conditioned on labels; image i has label i modulo their number when None.
         guidance: by labels, see `LabelConditioned`.
         measurement: what is known of each image, in the model's range.
+        pilot_evaluations: network evaluations, over all images, of the pilot run that measured the sampler's steps.
     """
 
     sampler: Sampler
@@ -105,6 +73,7 @@ class Generator:
     label: int | None = None
     guidance: float = 0.0
     measurement: Measurement | None = None
+    pilot_evaluations: int = 0
 
     def batch(
         self,
@@ -121,17 +90,21 @@ class Generator:
         x = x if self.measurement is None else self.measurement.impose(x)
         return Batch(torch.tensor(indices), self.pixels.decode(x), torch.isfinite(x).flatten(1).all(1).cpu())
 
-    def measured(self, model: ScoreModel) -> "Generator":
+    def measured(self, model: ScoreModel, progress: bool = False) -> "Generator":
         """The same with a sampler whose steps, where they follow from scores, were measured on this model.
 
         The pilot run has images with seeds of their own, labels as of images 0, 1, ..., and the same measurement.
         """
         if not self.sampler.needs_pilot:
             return self
-        noise = ImageNoise(derive_seed("pilot"), range(PILOT))
-        start = self._start(model, noise, range(PILOT))
-        sampler = self.sampler.measured(self._conditioned(model, range(PILOT)), start, noise)
-        return replace(self, sampler=sampler)
+        noise, taken = ImageNoise(derive_seed("pilot"), range(PILOT)), [0]
+        counter = model.register_forward_pre_hook(lambda _, args: taken.append(len(args[0])))
+        try:
+            start = self._start(model, noise, range(PILOT))
+            sampler = self.sampler.measured(self._conditioned(model, range(PILOT)), start, noise, progress)
+        finally:
+            counter.remove()
+        return replace(self, sampler=sampler, pilot_evaluations=sum(taken))
 
     def _start(self, model: ScoreModel, noise: ImageNoise, indices: Sequence[int]) -> Tensor:
         """Where sampling of these images starts, on the model's device."""
@@ -142,24 +115,26 @@ class Generator:
 
     def _conditioned(self, model: ScoreModel, indices: Sequence[int]) -> Model:
         """The model conditioned on the labels of these images and on the measurement."""
-        conditioned: Model = model
+        parts = _InParts(model, self.batch_size) if len(indices) > self.batch_size else model
+        conditioned: Model = parts
         if model.classes:
             labels = [i % model.classes if self.label is None else self.label for i in indices]
             on_device = torch.tensor(labels, device=next(model.parameters()).device)
-            conditioned = LabelConditioned(model, on_device, self.guidance)
+            conditioned = LabelConditioned(parts, on_device, self.guidance)
         return conditioned if self.measurement is None else MeasurementConditioned(conditioned, self.measurement)
 
     def evaluations(self, model: ScoreModel, tried: int = 4) -> int:
         """Network evaluations per image; where they depend on the image, the most among the first `tried` images.
 
-        Without those of a pilot run: as many for each of its 32 images, once.
+        Those of a pilot run are not counted.
         """
         expected = self.sampler.evaluations(model.schedule)
         if expected is not None:
             return expected * (2 if model.classes and self.guidance else 1)
         calls: list[None] = []
+        measured = self.measured(model)
         counter = model.register_forward_pre_hook(lambda *_: calls.append(None))
-        self.batch(model, range(tried), seed=0)
+        measured.batch(model, range(tried), seed=0)
         counter.remove()
         return len(calls)
 
@@ -191,7 +166,7 @@ class Generator:
                     indices = batches[first + rank.number]
                     batch = store.read(indices, device) if store else None
                     if batch is None:
-                        generator = generator.measured(model)
+                        generator = generator.measured(model, progress)
                         batch = generator.batch(model, indices.tolist(), seed, progress)
                         if store:
                             store.write(batch)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from score_lightning.models.preconditioning import precondition
@@ -20,7 +21,10 @@ def time(schedule: Schedule, t: Tensor) -> Tensor:
 
 def time_of_1000(schedule: Schedule, t: Tensor) -> Tensor:
     """The time as if there were 1000 levels, whatever their number (Nichol & Dhariwal 2021, its code)."""
-    return time(schedule, t) * 1000 / (time(schedule, schedule.t_max) + 1)
+    now = time(schedule, t)
+    # a quotient of integers would have the default type, which may be of half precision
+    now = now if now.is_floating_point() else now.to(torch.float32)
+    return now * 1000 / (time(schedule, schedule.t_max) + 1)
 
 
 def level(schedule: Schedule, t: Tensor) -> Tensor:

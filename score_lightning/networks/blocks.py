@@ -57,7 +57,7 @@ def double(x: Tensor, fir: bool) -> Tensor:
 
 def _filter(x: Tensor, stride: int, padding: int) -> Tensor:
     """x filtered by (1, 3, 3, 1) / 8 in both directions, each channel by itself."""
-    taps = x.new_tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    taps = torch.arange(4, device=x.device).sub(1.5).abs().mul(-2).add(4).to(x) / 8  # 1, 3, 3, 1, made on the device
     weight = taps.outer(taps).expand(x.shape[1], 1, 4, 4)
     return F.conv2d(x, weight, stride=stride, padding=padding, groups=x.shape[1])
 

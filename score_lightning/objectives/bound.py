@@ -105,7 +105,7 @@ class VariationalBound:
         # of the two tails the one that does not cancel
         flip = lower > 0
         a, b = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
-        inside = torch.special.ndtr(b) - torch.special.ndtr(a)
+        inside = (torch.erfc(-b / math.sqrt(2)) - torch.erfc(-a / math.sqrt(2))) / 2
         return -inside.clamp(min=torch.finfo(x.dtype).tiny).log()
 
 

@@ -1,5 +1,7 @@
 """Importance-sampled times: levels whose terms vary most are trained on most (Nichol & Dhariwal 2021, Sec. 3.3)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +40,10 @@ class ImportanceSampled(nn.Module):
         self._objective, self._uniform = objective, uniform
         self.register_buffer("losses", torch.zeros(levels, kept))
         self.register_buffer("counts", torch.zeros(levels, dtype=torch.int64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ImportanceSampled":
+        """Moves to other devices but keeps its precision: losses are no weights."""
+        return super()._apply(lambda buffer: fn(buffer).to(buffer.dtype), recurse)
 
     def check(self, schedule: Schedule, dim: int) -> None:
         """That of the objective.

@@ -62,7 +62,7 @@ def sample(
         clip: range of the data, to which predictors and the final denoising clip the estimated x_0.
 
     A corrector whose steps follow from the score, with a signal-to-noise ratio, is measured first: by a pilot run of 32
-    images, whose seeds are always the same.
+    images, whose seeds are always the same. Where the model is conditioned, they share the conditions of x's images.
 
     Raises:
         ValueError: when neither a predictor nor a corrector is given.
@@ -88,6 +88,9 @@ def trajectory(
     """
     if predictor is None and corrector is None:
         raise ValueError("sample needs a predictor, a corrector or both; got neither")
+    if len(x) == 0:
+        yield x
+        return
     times = model.schedule.times(end=model.schedule.sampling_end) if times is None else times.cpu()
     if corrector is not None and corrector.needs_pilot:
         corrector = measured(corrector, _for_pilot(model, x), *_pilot_start(model, x, times), times, predictor, clip)
@@ -110,10 +113,12 @@ def measured(
     times: Tensor,
     predictor: Predictor | None = None,
     clip: tuple[float, float] | None = None,
+    progress: bool = False,
 ) -> Langevin:
     """The corrector with steps by the norms of scores in a pilot run from x; other arguments as of `sample`."""
     pilot = corrector.pilot()
-    deque(trajectory(model, x, times, predictor, pilot, False, randn_like, clip), maxlen=0)
+    states = trajectory(model, x, times, predictor, pilot, False, randn_like, clip)
+    deque(tqdm(states, "pilot run", len(times) + 1, disable=None if progress else True, leave=False), maxlen=0)
     assert pilot.norms is not None
     return corrector.with_norms(pilot.norms)
 
@@ -184,12 +189,14 @@ class Sampler:
         """Whether its corrector's steps follow from scores that were not measured yet."""
         return self.corrector is not None and self.corrector.needs_pilot
 
-    def measured(self, model: Model, x: Tensor, randn_like: RandnLike) -> "Sampler":
+    def measured(self, model: Model, x: Tensor, randn_like: RandnLike, progress: bool = False) -> "Sampler":
         """The same with a corrector measured on a pilot run of this model from x."""
         if self.corrector is None or not self.corrector.needs_pilot:
             return self
         times = self.times(model.schedule)
-        return replace(self, corrector=measured(self.corrector, model, x, randn_like, times, self.predictor, self.clip))
+        return replace(
+            self, corrector=measured(self.corrector, model, x, randn_like, times, self.predictor, self.clip, progress)
+        )
 
     def evaluations(self, schedule: Schedule) -> int | None:
         """Number of network evaluations per image; None where it depends on the image.

@@ -1,7 +1,7 @@
 """Samplers by name, with the settings that a configuration gives them.
 
-A preset that visits the schedule's times takes the keywords of what it builds and those of the loop: steps, spacing and
-end of the times, clip, whether x_0 is clipped to the range of pixels, and denoise.
+A preset with a predictor takes the keywords of what it builds and those of the loop: steps, spacing and end of the
+times, clip, whether x_0 is clipped to the range of pixels, and denoise.
 """
 
 import inspect

@@ -25,7 +25,7 @@ class Schedule:
         has_sde: whether there are `drift`, `diffusion2`, `time_of` and `inverse`: whether time is continuous.
         start: distribution of x at the most noise, gaussian or uniform.
         t_min, t_max: the times of the least and the most noise, of shape ().
-        sampling_end: the time at which samplers end unless they are told another one; t_min when None.
+        sampling_end: the time at which samplers end unless given another one; t_min when None.
     """
 
     levels: int | None = None

@@ -56,7 +56,8 @@ class Discrete(Schedule):
             raise TypeError(f"this schedule has the integer times 0 .. {self.levels - 1}; got {t.dtype}")
         key = t.device, widest(t)
         if key not in self._tables:
-            alpha, sigma = (values.to(widest(t)).to(t.device) for values in self._values)
+            with torch.inference_mode(False):
+                alpha, sigma = (values.to(widest(t)).to(t.device) for values in self._values)
             self._tables[key] = (alpha, sigma)
         try:  # index_select, unlike an index, takes no negative one from the end
             alpha, sigma = (table.index_select(0, t.flatten()).view(t.shape) for table in self._tables[key])

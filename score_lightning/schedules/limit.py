@@ -31,19 +31,28 @@ class Limit(Continuous):
         self._set_ends(0.0, 1.0)
         self.limit_of, self.start = len(alpha), start
         self._prior = prior
-        self._log_alpha, self._log_ratio = alpha.log(), (sigma / alpha).log()
+        self._values = (alpha.log(), (sigma / alpha).log())
+        self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    def _logs(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(ln alpha, ln(sigma / alpha)) of the levels, copied once to the device and the type of a tensor."""
+        key = like.device, like.dtype
+        if key not in self._tables:
+            with torch.inference_mode(False):
+                self._tables[key] = (self._values[0].to(like), self._values[1].to(like))
+        return self._tables[key]
 
     def log_alpha(self, t: Tensor) -> Tensor:
         """log alpha(t), of t's shape."""
-        return _cubic(self._log_alpha, t)
+        return _cubic(self._logs(t)[0], t)
 
     def sigma(self, t: Tensor) -> Tensor:
         """sigma(t), of t's shape."""
-        return (_cubic(self._log_ratio, t) + self.log_alpha(t)).exp()
+        return (_cubic(self._logs(t)[1], t) + self.log_alpha(t)).exp()
 
     def inverse(self, ratio: Tensor) -> Tensor:
         """By bisection of the interval between two levels."""
-        table, last = self._log_ratio.to(ratio), len(self._log_ratio) - 1
+        table, last = self._logs(ratio)[1], len(self._values[1]) - 1
         wanted = ratio.log()
         i = torch.searchsorted(table, wanted.contiguous()).clamp(1, last) - 1
         low, high = i.to(ratio) / last, (i + 1).to(ratio) / last
@@ -68,7 +77,6 @@ class Limit(Continuous):
 
 def _cubic(values: Tensor, t: Tensor) -> Tensor:
     """Cubic interpolation of values at equally spaced times from 0 to 1, of t's shape."""
-    values = values.to(t)
     last = len(values) - 1
     i = (t.detach() * last).long().clamp(0, last - 1)
     u = t * last - i

@@ -79,19 +79,20 @@ class SampleGrid(Periodic):
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
         """Draws and logs one grid."""
         rank = rank_of(trainer)
-        images = OrderedRows(torch.empty(self._generator.shape, dtype=self._generator.pixels.dtype)).to(rank.device)
-        for batch in self._generator(module.average.model, self._n, self._seed, rank):
+        generator = self._generator.measured(module.average.model)
+        images = OrderedRows(torch.empty(generator.shape, dtype=generator.pixels.dtype)).to(rank.device)
+        for batch in generator(module.average.model, self._n, self._seed, rank):
             images.update(batch.images, batch.indices)
         drawn = images.compute().cpu()
         with rank.sharing_errors():
             if rank.number == 0:
-                self._draw(drawn, trainer, module)
+                self._draw(drawn, generator, trainer, module)
 
-    def _draw(self, drawn: Tensor, trainer: L.Trainer, module: ScoreModule) -> None:
+    def _draw(self, drawn: Tensor, generator: Generator, trainer: L.Trainer, module: ScoreModule) -> None:
         grid, ways = (self.folder / "samples" / f"{name}_{trainer.global_step:07d}.png" for name in PICTURES.values())
         show(trainer, "samples/grid", save_samples(drawn, grid))
         if drawn.ndim == 4:
-            states = trajectory(self._generator, module.average.model, min(self._n, WAYS), self._seed)
+            states = trajectory(generator, module.average.model, min(self._n, WAYS), self._seed)
             show(trainer, "samples/trajectory", save_rows(states, ways))
 
 
@@ -124,23 +125,27 @@ class PeriodicEvaluation(Periodic):
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
         """Evaluates once; every rank takes part."""
         rank, show = rank_of(trainer), trainer.progress_bar_callback is not None and trainer.is_global_zero
-        batches = self._generator(module.average.model, self._n, self._seed, rank, show)
+        generator = self._generator.measured(module.average.model, show)
+        batches = generator(module.average.model, self._n, self._seed, rank, show)
         self.metrics = self._evaluator(batches, rank, progress=show).metrics
         with rank.sharing_errors():
             if rank.number == 0:
-                self._write(trainer, module)
+                self._write(generator, trainer, module)
         distance = self.named.get(self._monitor, math.inf)
         if distance < self._best:
             self._best = distance
             trainer.save_checkpoint(self.folder / "checkpoints" / "best_fid.ckpt")
 
-    def _write(self, trainer: L.Trainer, module: ScoreModule) -> None:
+    def _write(self, generator: Generator, trainer: L.Trainer, module: ScoreModule) -> None:
         for logger in trainer.loggers:
             logger.log_metrics({f"eval/{k}": v for k, v in self.named.items()}, step=trainer.global_step)
-        device, size = trainer.strategy.root_device, self._generator.batch_size
-        run = describe_run(self._n, self._evaluator, rank_of(trainer), device, size, self._generator.pixels.quantizer)
-        evaluations = self._generator.evaluations(module.average.model)
-        settings = {"step": trainer.global_step, "seeds": [self._seed], "evaluations_per_image": evaluations}
+        device, quantizer = trainer.strategy.root_device, generator.pixels.quantizer
+        run = describe_run(self._n, self._evaluator, rank_of(trainer), device, generator.batch_size, quantizer)
+        evaluations = {
+            "evaluations_per_image": generator.evaluations(module.average.model),
+            "pilot_evaluations": generator.pilot_evaluations,
+        }
+        settings = {"step": trainer.global_step, "seeds": [self._seed], **evaluations}
         write_metrics(self.folder, self.metrics, {**settings, **self._settings, **run})
 
     @property

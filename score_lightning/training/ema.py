@@ -80,7 +80,9 @@ class WeightAverage(nn.Module):
         if counts is None:
             torch._foreach_lerp_(mine, theirs, 1 - decay)
         else:
-            torch._foreach_lerp_(mine, theirs, [counts * (1 - decay)] * len(mine))
+            steps = torch._foreach_sub(theirs, mine)
+            torch._foreach_mul_(steps, counts * (1 - decay))
+            torch._foreach_add_(mine, steps)
         for average, p in self._pairs.copied:
             average.copy_(p)
 

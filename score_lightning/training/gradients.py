@@ -45,14 +45,14 @@ class Clipping:
 
     A step is masked on the device: weights, moments and average stay as they are. The host learns of it at the next
     logged step and before any checkpoint, since it would otherwise wait for the device at every step. Only optimizers
-    that cannot mask a step (with float16's scaler, and on MPS) have it decided on the host.
+    that cannot mask a step (with float16's scaler, and on MPS) leave the decision to the host.
 
     Args:
         skip: number of steps with a gradient that is not finite to skip; the next one stops the run.
 
     Attributes:
-        skipped: how many of them were skipped so far, as far as the host knows.
-        finite: (), 1 where the gradient of the last step was finite and 0 where not; None where the host decided.
+        skipped: how many of them were skipped so far, of those that the host has read.
+        finite: (), 1 where the gradient of the last step was finite and 0 where not; None before the first.
     """
 
     def __init__(self, skip: int = 0) -> None:
@@ -68,11 +68,10 @@ class Clipping:
         """
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         norm = total_norm([p.grad for p in trained if p.grad is not None])
+        self.finite = torch.isfinite(norm).float()
         if not (isinstance(optimizer, Adam) and norm.device.type in MASKING):
-            self.finite = None
             self._decide(module, trained, norm, max_norm)
             return
-        self.finite = torch.isfinite(norm).float()
         divisor = None
         if max_norm:  # as torch's clipping
             divisor = torch.where(norm > max_norm, (norm.float() + 1e-6) / max_norm, 1.0)

@@ -157,5 +157,8 @@ def test_ffhq_is_split_as_in_ncsnv2s_code(tmp_path):
     np.random.shuffle(order)
     assert held.images[:, 0, 0, 0].tolist() == sorted(order[18:])
     assert train.images[:, 0, 0, 0].tolist() == sorted(order[:18])
-    with pytest.raises(UserError, match="numbers or ncsnv2, got 'half'"):
+    with pytest.raises(UserError, match="numbers, ncsnv2 or none, got 'half'"):
         ffhq(Shape(8, 3), str(tmp_path), "half")
+    train, held = ffhq(Shape(8, 3), str(tmp_path), "none")
+    assert held is train
+    assert len(train) == 20

@@ -25,7 +25,7 @@ def test_dequantization_equals_ncsn():
     assert_close(PixelRange(0.0, 1.0).encode(GRAY, u), GRAY / 255 * 255 / 256 + u / 256)
 
 
-@pytest.mark.parametrize("bounds", [(-1.0, 1.0), (0.0, 1.0), (-0.3, 1.7), (-5.0, 100.0)])
+@pytest.mark.parametrize("bounds", [(-1.0, 1.0), (0.0, 1.0), (-0.3, 1.7), (-5.0, 100.0), (100.0, 101.0)])
 @pytest.mark.parametrize("u", [0.0, 1e-7, 0.25, 0.5, 0.99, 1 - 2**-24])
 def test_every_level_survives_dequantization(bounds, u):
     pixels = PixelRange(*bounds, dequantized=True)

@@ -6,7 +6,8 @@ from torch import nn
 
 from score_lightning.data.pixels import PixelRange
 from score_lightning.errors import UserError
-from score_lightning.generation.generator import BatchStore, Generator, check_finite, trajectory
+from score_lightning.generation.generator import Generator, check_finite, trajectory
+from score_lightning.generation.store import BatchStore
 from score_lightning.models import ScoreModel
 from score_lightning.runtime.processes import Rank
 from score_lightning.samplers import DDIM, Ancestral, AnnealedLangevin, Sampler

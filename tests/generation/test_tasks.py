@@ -190,7 +190,7 @@ def test_interpolation_starts_and_ends_with_the_pictures(ckpt, tmp_path):
     between = drawn(tmp_path)[..., 0].astype(int)
     assert between.shape == (4, 8, 8)
     for one, path in zip(between[[0, -1]], images, strict=True):
-        assert np.abs(one - np.asarray(Image.open(path).convert("L")).astype(int)).max() <= 1
+        assert np.array_equal(one, np.asarray(Image.open(path).convert("L")))
     assert np.abs(between[1] - between[0]).max() > 1
 
 
@@ -223,7 +223,7 @@ def test_likelihoods_are_part_of_an_evaluation(ckpt, tmp_path, capsys):
     evaluate.main([f"ckpt={ckpt}", *arguments, "evaluation.metrics=[fid]"])
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     flow, bound = metrics["bits_per_dim_flow"], metrics["bits_per_dim_bound"]
-    assert 7 < flow < bound  # hardly trained
+    assert 5 < bound < flow  # hardly trained, but the bound clips x_0
     settings = metrics["settings"]["likelihood"]
     assert settings["n"] == 4
     assert settings["standard_error"]["bits_per_dim_flow"] > 0

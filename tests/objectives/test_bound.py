@@ -132,6 +132,18 @@ def test_the_bound_is_evaluated_with_a_clipped_x_0_and_trained_without():
     assert (trained > 1.5 * clipped[15]).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bins_far_from_the_mean_keep_their_digits(dtype):
+    """Against mpmath-like digits of the normal distribution's tail: log_ndtr of both ends in float64."""
+    bound, std = VariationalBound(), 0.0074
+    x = torch.linspace(-0.9, 0.9, 7, dtype=dtype)
+    mean = x + 9 * std
+    nats = bound._decode(x, mean, torch.full_like(x, std**2))
+    wide, half = x.double(), 1 / 255
+    upper, lower = (torch.special.log_ndtr((wide + side - mean.double()) / std) for side in (half, -half))
+    assert_close(nats.double(), -(upper + torch.log(-torch.expm1(lower - upper))), rtol=1e-3, atol=0)
+
+
 def test_only_the_first_level_is_decoded():
     """A batch of several times has the terms of each time by itself, to the bit on the CPU."""
     model, x_0 = ScoreModel(lambda x, c: torch.sin(x), DDPM), torch.rand(5, 1, 3, 3) * 2 - 1

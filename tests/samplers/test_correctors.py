@@ -12,7 +12,7 @@ from score_lightning.conditional import LabelConditioned, MeasurementConditioned
 from score_lightning.data.pixels import PixelRange
 from score_lightning.generation.generator import Generator
 from score_lightning.models import GaussianModel, ScoreModel
-from score_lightning.samplers import DDIM, PILOT, Langevin, ReverseDiffusion, Sampler, sample
+from score_lightning.samplers import DDIM, PILOT, Langevin, ProbabilityFlow, ReverseDiffusion, Sampler, sample
 from score_lightning.samplers.correctors import expected_norm
 from score_lightning.samplers.loop import measured
 from score_lightning.schedules import VE, VP, linear_beta
@@ -113,6 +113,29 @@ def test_a_pilot_run_is_made_once_for_all_batches(monkeypatch):
     model = ScoreModel(Net(), VP())
     list(Generator(SETTINGS, (1, 4, 4), PixelRange(), 2)(model, 9, 0))
     assert len(runs) == 1
+
+
+@pytest.mark.parametrize("predictor", [DDIM(), ProbabilityFlow(1e-2, 1e-2)], ids=["ddim", "flow"])
+def test_evaluations_of_a_pilot_run_are_counted_apart(predictor):
+    model = ScoreModel(Net(), VP())
+    settings = Sampler(predictor, Langevin(snr=0.1, steps=2), steps=4)
+    generator = Generator(settings, (1, 4, 4), PixelRange(), 8, guidance=1.0)
+    measured = generator.measured(model)
+    if predictor.evaluations:
+        assert measured.pilot_evaluations == PILOT * 2 * (3 + 8)  # it does not denoise
+    assert measured.measured(model) is measured
+    assert generator.evaluations(model) == measured.evaluations(model)
+
+
+def test_a_pilot_run_takes_no_more_images_at_once_than_a_batch():
+    model, sizes = ScoreModel(Net(), VP()), set()
+    model.register_forward_pre_hook(lambda _, args: sizes.add(len(args[0])))
+    small, large = (
+        Generator(SETTINGS, (1, 4, 4), PixelRange(), size, guidance=1.0).measured(model) for size in (5, 64)
+    )
+    assert sizes == {5, 2, 32}
+    for key, norm in large.sampler.corrector.norms.items():
+        assert small.sampler.corrector.norms[key] == pytest.approx(norm, rel=1e-5)
 
 
 def test_conditions_of_a_batch_are_shared_out_in_a_pilot_run():

@@ -4,8 +4,9 @@ import pytest
 import torch
 from support import run
 
+from score_lightning.models import CONDITIONINGS
 from score_lightning.networks.embedding import Fourier, sinusoidal
-from score_lightning.objectives import Denoising
+from score_lightning.objectives import Denoising, ImportanceSampled, VariationalBound
 from score_lightning.runtime.randomness import BatchNoise, ImageNoise
 from score_lightning.schedules import EDM, VP, linear_beta
 from score_lightning.training.module import ScoreModule
@@ -35,6 +36,11 @@ def everything():
     results = {"u": u, "z": image_noise(torch.empty(64, 3, dtype=torch.float32))}
     for name, (objective, schedule) in TIMES.items():
         results[name] = objective.draw_t(schedule, u)
+    for name, conditioning in CONDITIONINGS.items():
+        for kind, schedule in (("discrete", linear_beta(1e-4, 0.02, 1000)), ("continuous", VP())):
+            if (name, kind) != ("level", "continuous"):
+                t = torch.arange(0, 1000, 37) if kind == "discrete" else torch.linspace(1e-3, 1, 9, dtype=torch.float64)
+                results[f"{name} {kind}"] = conditioning(schedule, t, *schedule(t))
     t = torch.arange(0, 1000, 37)
     results["sinusoidal"] = sinusoidal(t, 32)
     torch.manual_seed(0)
@@ -81,3 +87,8 @@ def test_training_in_bfloat16_draws_every_level(tmp_path, monkeypatch):
     drawn = torch.cat(times)
     assert len(drawn.unique()) > 990
     assert drawn.max() == 999
+
+
+def test_remembered_losses_stay_float32_in_a_module_of_half_precision():
+    sampled = ImportanceSampled(VariationalBound(), 4, kept=2)
+    assert torch.nn.Sequential(sampled).to(torch.bfloat16)[0].losses.dtype == torch.float32
