@@ -149,7 +149,7 @@ def reference(tmp_path_factory):
     return path
 
 
-@settings(max_examples=700, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=550, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.one_of(TRAINING, TRAINING, TRAINING, OTHER_COMMANDS))
 @pytest.mark.slow
 def test_a_generated_command_is_carried_out_or_refused_in_words(ckpt, reference, command):

@@ -62,7 +62,7 @@ IMPORTANCE = ["objective=variational_bound", "objective.importance=true", "sched
     [
         [],
         pytest.param(["trainer.accumulate=2"], marks=pytest.mark.slow),
-        IMPORTANCE,
+        pytest.param(IMPORTANCE, marks=pytest.mark.slow),
         pytest.param(["labels.classes=10"], marks=pytest.mark.slow),
     ],
     ids=["plain", "two", "importance", "labels"],

@@ -50,6 +50,7 @@ def test_auto_is_what_the_hardware_has_and_is_recorded(unit, chosen, tmp_path, m
     assert saved["config"]["trainer"]["precision"] == chosen
 
 
+@pytest.mark.slow
 def test_published_recipes_keep_float32():
     found = {config.load([], exp).config.trainer.precision for exp in config.experiments()}
     assert found == {"32-true"}

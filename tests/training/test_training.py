@@ -183,6 +183,7 @@ def compile_points(out, monkeypatch, capfd, *words, backend):
     return rows, capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_compiled_network_learns_the_same(tmp_path, monkeypatch, capfd):
     plain = train_points(tmp_path / "plain", "trainer.max_steps=5", "trainer.log_every=1")
     compiled, printed = compile_points(tmp_path / "compiled", monkeypatch, capfd, backend="aot_eager")
