@@ -77,7 +77,7 @@ class ImportanceSampled(nn.Module):
     def observe(self, t: Tensor, losses: Tensor) -> None:
         """Remembers the losses (B,), as returned in training for times t (B,), of one whole batch.
 
-        Those that are not finite are passed over. Nothing leaves the device.
+        Those that are not finite are skipped. Nothing leaves the device.
         """
         levels, kept = self.losses.shape
         values = (losses.to(widest(losses)) / self._weight(t)).to(self.losses)

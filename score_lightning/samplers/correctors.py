@@ -22,7 +22,7 @@ class Langevin:
 
     With a signal-to-noise ratio r the step is delta = 2 a_t (r |z| / |score|)^2, a_t = (alpha_t / alpha_s)^2 with s the
     next time, and alpha_s = 1 after the last (Song et al. 2021a, Alg. 4 and 5). |z| is its expectation. |score| is the
-    mean norm over the images of a pilot run, which the loop makes with seeds of its own (see `sample`): the norm of
+    mean norm over the images of a pilot run, which the loop makes with its own seeds (see `sample`): the norm of
     each image by itself would bias the chain where dimensions are few, and the mean over a batch, as in the published
     code, would make an image depend on those beside it. |score| is taken for at least a tenth of |z| / sigma_max: steps
     would be infinite where a network has learned nothing yet.

@@ -90,9 +90,11 @@ class Schedule:
     ) -> Tensor:
         """x of the given shape where sampling starts: at time t of shape (), t_max when None.
 
-        Options are those of torch.empty.
+        A uniform start, whatever the time, is Phi(z) of the same normal numbers. Options are those of torch.empty.
         """
         z = randn_like(torch.empty(*shape, **options))  # type: ignore[call-overload]
+        if self.start == "uniform":
+            return torch.special.ndtr(z)
         return z * self(self.t_max if t is None else t)[1].item()
 
     def continuous(self) -> "Schedule":

@@ -6,14 +6,13 @@ casts where it multiplies. `geometric` is NCSN's ladder (alpha = 1), `linear_bet
 """
 
 import math
-from collections.abc import Sequence
 from typing import get_args
 
 import torch
 from torch import Tensor
 
 from score_lightning.perturbation import widest
-from score_lightning.schedules.base import MOST, RandnLike, Schedule, Spacing, shares
+from score_lightning.schedules.base import MOST, Schedule, Spacing, shares
 from score_lightning.schedules.limit import Limit
 
 LEAST_LOG_ALPHA2 = math.log(1e-14)  # below it 1 - alpha^2 no longer grows in float64
@@ -62,8 +61,9 @@ class Discrete(Schedule):
         try:  # index_select, unlike an index, takes no negative one from the end
             alpha, sigma = (table.index_select(0, t.flatten()).view(t.shape) for table in self._tables[key])
         except IndexError as error:
-            found = f"{int(t.min())} to {int(t.max())}"
-            raise IndexError(f"this schedule has the integer times 0 .. {self.levels - 1}; got {found}") from error
+            raise IndexError(
+                f"this schedule has the integer times 0 .. {self.levels - 1}; got {int(t.min())} to {int(t.max())}"
+            ) from error
         return alpha, sigma
 
     def at(self, u: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class Discrete(Schedule):
     def continuous(self) -> Limit:
         """The continuous limit: a schedule with the same levels and all times between them."""
         alpha, sigma = self._values
-        return Limit(alpha, sigma, self.start, self.prior)
+        return Limit(alpha, sigma, self.start)
 
     def _nearest(self, ratio: Tensor) -> Tensor:
         """The levels whose ln(sigma / alpha) are nearest to those of the ratios."""
@@ -122,21 +122,6 @@ class Discrete(Schedule):
         for i in range(1, steps):
             up[i] = torch.maximum(up[i], up[i - 1] + 1)
         return torch.minimum(up, torch.arange(last - steps + 1, last + 1)).flip(0)
-
-    def prior(
-        self,
-        shape: Sequence[int],
-        randn_like: RandnLike = torch.randn_like,
-        t: Tensor | None = None,
-        **options: object,
-    ) -> Tensor:
-        """x of the given shape where sampling starts: at level t of shape (), the last when None.
-
-        A uniform start, whatever the level, is Phi(z) of the same normal numbers. Options are those of torch.empty.
-        """
-        if self.start == "uniform":
-            return torch.special.ndtr(randn_like(torch.empty(*shape, **options)))  # type: ignore[call-overload]
-        return super().prior(shape, randn_like, t, **options)
 
 
 def geometric(sigma_min: float, sigma_max: float, levels: int, start: str = "gaussian") -> Discrete:

@@ -1,11 +1,8 @@
 """The continuous limit of a discrete schedule: smooth values between its levels."""
 
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor
 
-from score_lightning.schedules.base import RandnLike
 from score_lightning.schedules.continuous import Continuous
 
 
@@ -18,19 +15,17 @@ class Limit(Continuous):
     Args:
         alpha, sigma: (levels,) float64, of the discrete schedule.
         start: its distribution at the most noise.
-        prior: draws from that.
 
     Raises:
         ValueError: for a single level.
     """
 
-    def __init__(self, alpha: Tensor, sigma: Tensor, start: str, prior: Callable[..., Tensor]) -> None:
+    def __init__(self, alpha: Tensor, sigma: Tensor, start: str) -> None:
         super().__init__(1e-12)
         if len(alpha) < 2:
             raise ValueError("a schedule of one level has no continuous limit")
         self._set_ends(0.0, 1.0)
         self.limit_of, self.start = len(alpha), start
-        self._prior = prior
         self._values = (alpha.log(), (sigma / alpha).log())
         self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
@@ -61,18 +56,6 @@ class Limit(Continuous):
             below = _cubic(table, middle) < wanted
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return high
-
-    def prior(
-        self,
-        shape: Sequence[int],
-        randn_like: RandnLike = torch.randn_like,
-        t: Tensor | None = None,
-        **options: object,
-    ) -> Tensor:
-        """x of the given shape where sampling starts; at the most noise as the discrete schedule draws it."""
-        if t is None or t == self.t_max:
-            return self._prior(shape, randn_like, **options)
-        return super().prior(shape, randn_like, t, **options)
 
 
 def _cubic(values: Tensor, t: Tensor) -> Tensor:

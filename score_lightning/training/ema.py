@@ -80,9 +80,8 @@ class WeightAverage(nn.Module):
         if counts is None:
             torch._foreach_lerp_(mine, theirs, 1 - decay)
         else:
-            steps = torch._foreach_sub(theirs, mine)
-            torch._foreach_mul_(steps, counts * (1 - decay))
-            torch._foreach_add_(mine, steps)
+            # on the CPU a third of the time of a difference, a product and a sum
+            torch._foreach_lerp_(mine, theirs, [counts * (1 - decay)] * len(mine))
         for average, p in self._pairs.copied:
             average.copy_(p)
 

@@ -190,7 +190,10 @@ def test_interpolation_starts_and_ends_with_the_pictures(ckpt, tmp_path):
     between = drawn(tmp_path)[..., 0].astype(int)
     assert between.shape == (4, 8, 8)
     for one, path in zip(between[[0, -1]], images, strict=True):
-        assert np.array_equal(one, np.asarray(Image.open(path).convert("L")))
+        error = np.abs(one - np.asarray(Image.open(path).convert("L")).astype(int))
+        assert error.max() <= 1
+        # the error of the solver moves pixels at the ends of intervals; rounding to levels would move a quarter of them
+        assert (error > 0).mean() < 0.125
     assert np.abs(between[1] - between[0]).max() > 1
 
 
