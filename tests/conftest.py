@@ -88,7 +88,7 @@ def inception_weights(tmp_path_factory):
 def digits():
     """(training, validation) images of the digits."""
     from score_lightning.data import sources
-    from score_lightning.data.images import Shape
+    from score_lightning.data.pictures import Shape
 
     return sources.digits(Shape(8, 1))
 

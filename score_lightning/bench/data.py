@@ -20,9 +20,11 @@ from torchvision import transforms
 from score_lightning.bench.settings import OURS, Settings, noise_images
 from score_lightning.bench.tables import Bound, Row, Table, rate
 from score_lightning.bench.timing import Timing, alternate
-from score_lightning.data.files import list_pictures
-from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape
+from score_lightning.data.files import ImageFiles
+from score_lightning.data.images import ImageSet, LazyImageSet
+from score_lightning.data.listing import list_pictures
 from score_lightning.data.module import ImageData
+from score_lightning.data.pictures import Shape
 from score_lightning.data.pixels import PixelRange
 from score_lightning.runtime.randomness import BatchNoise
 from score_lightning.training.module import Augmentation
@@ -116,7 +118,7 @@ class _FileDataset(Dataset[Tensor]):
 
 
 def _files(root: Path) -> ImageFiles:
-    return ImageFiles(root, list_pictures(root), Shape(32, 3))
+    return ImageFiles(root, list_pictures(root).names, Shape(32, 3))
 
 
 def _write(folder: Path, images: Tensor) -> tuple[Path, list[str]]:

@@ -1,22 +1,28 @@
 """Large data sets in the layouts that their users have on disk: LSUN, FFHQ, ImageNet at 64 x 64 pixels."""
 
+import hashlib
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from score_lightning.data.files import class_labels, list_pictures
-from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape
-from score_lightning.data.sources import Split, decode, decode_split, hold_out
+from score_lightning.data.decoded import mapped, write_array
+from score_lightning.data.files import ImageFiles
+from score_lightning.data.images import ImageSet, LazyImageSet, Source
+from score_lightning.data.listing import find_classes, list_pictures
+from score_lightning.data.pictures import Shape
+from score_lightning.data.sources import Split, hold_out
 from score_lightning.errors import UserError
+from score_lightning.runtime.files import cache_folder
 
 if TYPE_CHECKING:
     import lmdb
@@ -26,9 +32,14 @@ if TYPE_CHECKING:
 class LmdbFiles(ImageFiles):
     """Pictures in an LMDB folder, named by their keys."""
 
-    def _content(self, name: str, archive: zipfile.ZipFile | None) -> bytes:  # noqa: ARG002 - there is no archive
+    def _states(self) -> Iterator[tuple[str, int, int]]:
+        """(key, size of the data base in bytes, time of its last change in nanoseconds) of each picture."""
+        state = (self.root / "data.mdb").stat()
+        return ((name, state.st_size, state.st_mtime_ns) for name in self.names)
+
+    def _stream(self, name: str) -> IO[bytes]:
         with _reading(self.root) as transaction:
-            return bytes(transaction.get(name.encode()) or b"")
+            return BytesIO(transaction.get(name.encode()) or b"")
 
 
 _OPEN: dict[Path, "lmdb.Environment"] = {}
@@ -73,9 +84,9 @@ def lsun(shape: Shape, path: str = "data", category: str = "church_outdoor", val
     """
     root = Path(path).expanduser()
     if (root / category / "data.mdb").is_file():
-        return decode_split(hold_out(_lmdb(root / category, shape), validation))
+        return hold_out(_lmdb(root / category, shape), validation)
     train, held = (_lmdb(root / f"{category}_{part}_lmdb", shape) for part in ("train", "val"))
-    return decode(train), decode(held)
+    return train, held
 
 
 def _lmdb(root: Path, shape: Shape) -> LazyImageSet:
@@ -101,23 +112,24 @@ def ffhq(shape: Shape, path: str = "data/ffhq", split: Literal["numbers", "ncsnv
     root = Path(path).expanduser()
     folders = [root / "images1024x1024", *([root / "thumbnails128x128"] if shape.size <= 128 else [])]
     root = next((folder for folder in folders if folder.is_dir()), root)
-    names = list_pictures(root)
+    listing = list_pictures(root)
+    names = listing.names
     if split not in ("numbers", "ncsnv2", "none"):
         raise UserError(f"data.split must be numbers, ncsnv2 or none, got {split!r}")
     files = ImageFiles(root, names, shape)
     numbers = ["".join(filter(str.isdigit, PurePosixPath(name).stem)) for name in names]
     held = torch.tensor([number != "" and int(number) >= 60_000 for number in numbers])
-    everything = LazyImageSet(files)
+    everything = LazyImageSet(files, source=Source(content=files.content, notes=tuple(listing.notes)))
     if split == "none":
-        return decode_split((everything, everything))
+        return everything, everything
     if split == "ncsnv2":
         order = list(range(len(names)))  # as that code permutes it
         np.random.RandomState(2019).shuffle(order)
         held = torch.zeros(len(names), dtype=torch.bool)
         held[order[int(0.9 * len(names)) :]] = True
     if not held.any() or held.all():
-        return tuple(map(decode, hold_out(everything, 0.05)))  # type: ignore[return-value]
-    return decode(everything.subset((~held).nonzero()[:, 0])), decode(everything.subset(held.nonzero()[:, 0]))
+        return hold_out(everything, 0.05)
+    return everything.subset((~held).nonzero()[:, 0]), everything.subset(held.nonzero()[:, 0])
 
 
 def imagenet64(shape: Shape, path: str = "data/imagenet64") -> Split:
@@ -145,26 +157,44 @@ def imagenet64(shape: Shape, path: str = "data/imagenet64") -> Split:
 
 def _pictures(roots: list[Path], shape: Shape) -> Split:
     """The pictures of both folders, with one numbering of their class folders."""
-    names = [list_pictures(root) for root in roots]
-    labels = class_labels([name for some in names for name in some])
-    parts = [None, None] if labels is None else labels.split([len(some) for some in names])
+    listings = [list_pictures(root) for root in roots]
+    classes = find_classes([name for listing in listings for name in listing.names])
+    sizes = [len(listing.names) for listing in listings]
+    parts = [None, None] if classes.labels is None else classes.labels.split(sizes)
+    files = [ImageFiles(root, listing.names, shape) for root, listing in zip(roots, listings, strict=True)]
+    notes = tuple(
+        f"{root.name}: {note}" for root, listing in zip(roots, listings, strict=True) for note in listing.notes
+    )
     train, held = (
-        decode(LazyImageSet(ImageFiles(root, some, shape), part))
-        for root, some, part in zip(roots, names, parts, strict=True)
+        LazyImageSet(some, part, Source(classes.names, some.content, (*notes, *classes.notes)))
+        for some, part in zip(files, parts, strict=True)
     )
     return train, held
 
 
 def _read_batches(paths: list[Path], shape: Shape) -> ImageSet:
-    """Arrays `data` uint8 (N, 3 * 64 * 64), channels first, and `labels` (N,) from 1."""
+    """Arrays `data` uint8 (N, 3 * 64 * 64), channels first, and `labels` (N,) from 1.
+
+    They are compressed, so that all processes share an uncompressed copy in the cache folder.
+    """
     if (shape.channels, shape.size) != (3, 64):
         raise UserError(f"{paths[0]} holds colored images of 64 pixels: set images.size=64 images.channels=3")
     try:
         labels = [torch.from_numpy(np.load(path, allow_pickle=False)["labels"]).long() - 1 for path in paths]
-        images = torch.empty(sum(map(len, labels)), 3, 64, 64, dtype=torch.uint8)
-        rows = iter(images.split([len(part) for part in labels]))
-        for path in tqdm(paths, "reading ImageNet", disable=None if len(paths) > 1 else True, leave=False):
-            next(rows).copy_(torch.from_numpy(np.load(path, allow_pickle=False)["data"]).view(-1, 3, 64, 64))
+        states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+        key = hashlib.sha256(repr(states).encode()).hexdigest()[:24]
+        n = sum(map(len, labels))
+        images = mapped(
+            cache_folder() / f"imagenet64-{key}.npy",
+            n * 3 * 64 * 64,
+            lambda path: write_array(path, (n, 3, 64, 64), _arrays(paths)),
+        )
     except Exception as error:  # damaged files make NumPy and zlib raise almost anything
         raise UserError(f"{paths[0].parent}: {[path.name for path in paths]} cannot be read: {error}") from error
-    return ImageSet(images, torch.cat(labels))
+    content = hashlib.sha256(repr([state[:2] for state in states]).encode()).hexdigest()
+    return ImageSet(images, torch.cat(labels), Source(content=content))
+
+
+def _arrays(paths: list[Path]) -> Iterator[Tensor]:
+    for path in tqdm(paths, "reading ImageNet", disable=None if len(paths) > 1 else True, leave=False):
+        yield torch.from_numpy(np.load(path, allow_pickle=False)["data"]).view(-1, 3, 64, 64)

@@ -1,5 +1,6 @@
-"""Sources of images: each returns those for training and those held out for validation."""
+"""Sources of images: each returns those for training and those held out for validation, pictures not yet decoded."""
 
+import hashlib
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -14,13 +15,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from score_lightning.data import toy
-from score_lightning.data.files import class_labels, list_pictures, read_npz
-from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape
+from score_lightning.data.files import ImageFiles, read_npz, shape_of
+from score_lightning.data.images import ImageSet, LazyImageSet, Source
+from score_lightning.data.listing import find_classes, list_pictures
+from score_lightning.data.pictures import Shape
 from score_lightning.errors import UserError
 from score_lightning.runtime.memory import check_bytes
 from score_lightning.runtime.randomness import generator
-
-MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images above which a folder is decoded batch by batch
 
 Split = tuple[ImageSet, ImageSet]
 Images = TypeVar("Images", bound=ImageSet)
@@ -50,7 +51,8 @@ def digits(shape: Shape, validation: float = 0.1) -> Split:
     """The 1,797 handwritten digits, 8 x 8 pixels, that come with scikit-learn."""
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).mul(255 / 16).round().to(torch.uint8).view(-1, 8, 8)
-    return hold_out(ImageSet(_fit_arrays(images.numpy(), shape), torch.from_numpy(labels).long()), validation)
+    classes = Source(tuple(map(str, range(10))))
+    return hold_out(ImageSet(_fit_arrays(images.numpy(), shape), torch.from_numpy(labels).long(), classes), validation)
 
 
 def plane(set: str = "mixture", n: int = 20_000, validation: float = 0.05) -> Split:
@@ -65,9 +67,26 @@ def plane(set: str = "mixture", n: int = 20_000, validation: float = 0.05) -> Sp
 
 def folder(shape: Shape, path: str, validation: float = 0.05) -> Split:
     """Pictures of any size in a folder or a zip file, in class folders or not; the central square, resized."""
-    root = Path(path).expanduser()
-    names = list_pictures(root)
-    return decode_split(hold_out(LazyImageSet(ImageFiles(root, names, shape), class_labels(names)), validation))
+    return hold_out(read_pictures(Path(path).expanduser(), shape), validation)
+
+
+def read_pictures(root: Path, shape: Shape | None = None) -> LazyImageSet:
+    """All pictures of a folder or a zip file, in class folders or not.
+
+    Args:
+        root: the folder, or the file.
+        shape: that pictures are brought to; without it they must all be squares of the first one's size.
+
+    Raises:
+        UserError: when there are none, or none of that size.
+    """
+    listing = list_pictures(root)
+    classes, files = (
+        find_classes(listing.names),
+        ImageFiles(root, listing.names, shape or shape_of(root, listing.names)),
+    )
+    source = Source(classes.names, files.content, (*listing.notes, *classes.notes))
+    return LazyImageSet(files, classes.labels, source)
 
 
 def npz(shape: Shape, path: str, validation: float = 0.05) -> Split:
@@ -79,7 +98,8 @@ def npz(shape: Shape, path: str, validation: float = 0.05) -> Split:
             f"{path} holds images of {have}, the network takes {shape.size} x {shape.size} with "
             f"{shape.channels}: set images.size and images.channels, or resize the images"
         )
-    return hold_out(ImageSet(images, labels), validation)
+    content = hashlib.sha256(f"{images.shape} {Path(path).expanduser().stat().st_size}".encode()).hexdigest()
+    return hold_out(ImageSet(images, labels, Source(content=content)), validation)
 
 
 def torchvision_source(name: str) -> Callable[..., Split]:
@@ -90,7 +110,8 @@ def torchvision_source(name: str) -> Callable[..., Split]:
         for train in (True, False):
             dataset = _download(partial(getattr(torchvision.datasets, name), path, train, download=True), name)
             images = _fit_arrays(np.asarray(dataset.data), shape)
-            splits.append(ImageSet(images, torch.as_tensor(dataset.targets).long()))
+            source = Source(tuple(map(str, dataset.classes)))
+            splits.append(ImageSet(images, torch.as_tensor(dataset.targets).long(), source))
         return splits[0], splits[1]
 
     return source
@@ -103,20 +124,8 @@ def celeba(shape: Shape, path: str = "data", crop: int = 140) -> Split:
         dataset = _download(partial(torchvision.datasets.CelebA, path, split, download=True), "CelebA")
         root = Path(dataset.root) / dataset.base_folder / "img_align_celeba"
         files = ImageFiles(root, list(dataset.filename), shape, crop)
-        splits.append(decode(LazyImageSet(files)))
+        splits.append(LazyImageSet(files))
     return splits[0], splits[1]
-
-
-def decode(images: LazyImageSet) -> ImageSet:
-    """The images in memory if they take at most `MEMORY_LIMIT`; otherwise as they are, decoded batch by batch."""
-    return images if images.bytes > MEMORY_LIMIT else images.load()
-
-
-def decode_split(split: tuple[LazyImageSet, LazyImageSet]) -> Split:
-    """Training and validation images in memory, each where it fits; the same stay the same."""
-    train, validation = split
-    decoded = decode(train)
-    return decoded, decoded if validation is train else decode(validation)
 
 
 def _download(load: Callable[[], Any], name: str) -> Any:

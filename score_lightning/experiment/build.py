@@ -12,17 +12,18 @@ from torch import nn
 from score_lightning.config import Resolved
 from score_lightning.config.registry import build_part
 from score_lightning.data import augment
+from score_lightning.data.decoded import decode_split
 from score_lightning.data.module import ImageData
 from score_lightning.data.pixels import Coordinates, PixelRange, Range
 from score_lightning.data.sources import Split
 from score_lightning.errors import UserError
-from score_lightning.experiment.checks import check_accepts, check_labels, check_variances, mistakes_in, picture_shape
+from score_lightning.experiment import checks
 from score_lightning.experiment.memory import build_within_memory, check_forward
 from score_lightning.generation.generator import Generator
 from score_lightning.models import ScoreModel
 from score_lightning.objectives import Objective
 from score_lightning.runtime.memory import check_bytes
-from score_lightning.runtime.processes import PROCESS
+from score_lightning.runtime.processes import PROCESS, local_processes
 from score_lightning.samplers import Sampler
 from score_lightning.schedules import Schedule
 from score_lightning.training.ema import WeightAverage
@@ -75,7 +76,7 @@ class Experiment:
         """The range of pixels in the model; data other than images are taken as they are."""
         if self.config.points:
             return Coordinates()
-        with mistakes_in("images.range"):
+        with checks.mistakes_in("images.range"):
             low, high = self.config.images.range
             return PixelRange(low, high, self.config.images.dequantize)
 
@@ -88,7 +89,7 @@ class Experiment:
     @cached_property
     def schedule(self) -> Schedule:
         """The noise schedule; with `continuous` the limit of a discrete one."""
-        with mistakes_in("continuous"):
+        with checks.mistakes_in("continuous"):
             return self._levels.continuous() if self.config.continuous else self._levels
 
     @cached_property
@@ -129,7 +130,7 @@ class Experiment:
         ]:
             if value is not None:
                 given[keyword] = value
-                check_accepts(c.net.get("name"), keyword, f"{key}: net {c.net.get('name')} cannot take {what}")
+                checks.check_accepts(c.net.get("name"), keyword, f"{key}: net {c.net.get('name')} cannot take {what}")
         with torch.device(device):
             net: nn.Module = build_part(self.resolved, "net", given)
         return net
@@ -137,10 +138,10 @@ class Experiment:
     @cached_property
     def objective(self) -> Objective:
         """The loss."""
-        check_variances(self.config, "objective")
+        checks.check_variances(self.config, "objective")
         given = {"low": self.pixels.low, "high": self.pixels.high, "levels": self.schedule.levels}
         objective: Objective = build_part(self.resolved, "objective", given)
-        with mistakes_in("objective"):
+        with checks.mistakes_in("objective"):
             objective.check(self.schedule, math.prod(self.shape))
         return objective
 
@@ -172,7 +173,7 @@ class Experiment:
             n: images that must fit into memory.
             section: sampler, or preview, whose name messages give.
         """
-        check_labels(self.config, label)
+        checks.check_labels(self.config, label)
         try:
             check_bytes(n * math.prod(self.shape), f"{n} images")
         except MemoryError as error:
@@ -182,38 +183,38 @@ class Experiment:
         return Generator(sampler, self.shape, self.pixels, size, label, self.config.labels.guidance)
 
     def _build_sampler(self, section: str) -> Sampler:
-        check_variances(self.config, section)
+        checks.check_variances(self.config, section)
         sampler: Sampler = build_part(self.resolved, section, {"pixels": (self.pixels.low, self.pixels.high)})
-        with mistakes_in(section, TypeError):
+        with checks.mistakes_in(section, TypeError):
             evaluations = sampler.evaluations(self.schedule)
         if evaluations is not None and evaluations > EVALUATIONS:
             raise UserError(f"{section}: {evaluations:,} evaluations of the network per image; at most {EVALUATIONS:,}")
         return sampler
 
     @cached_property
-    def split(self) -> Split:
-        """Training and validation images; the same where none are held out."""
-        c = self.config
-        split: Split = self._split or build_part(self.resolved, "data", {"shape": picture_shape(c.images)})
+    def listed(self) -> Split:
+        """Training and validation images as they are stored, pictures not yet decoded."""
+        split: Split = self._split or build_part(
+            self.resolved, "data", {"shape": checks.picture_shape(self.config.images)}
+        )
         if split[0].shape != self.shape:
             raise UserError(
-                f"data {c.data.get('name')} has data of shape {split[0].shape}, the model takes {self.shape}: set "
-                + ("points" if c.points else "images.size and images.channels")
+                f"data {self.config.data.get('name')} has data of shape {split[0].shape}, the model takes "
+                f"{self.shape}: set " + ("points" if self.config.points else "images.size and images.channels")
             )
-        for images in split:
-            if c.labels.classes is not None and images.labels is not None and images.labels.max() >= c.labels.classes:
-                raise UserError(
-                    f"labels.classes={c.labels.classes} needs images with that many labels; these have "
-                    f"{int(images.labels.max()) + 1}"
-                )
+        checks.check_classes(self.config.labels.classes, split)
         return split
+
+    @cached_property
+    def split(self) -> Split:
+        """Training and validation images, decoded; the same where none are held out."""
+        return decode_split(*self.listed, local_processes(self.config.trainer.devices))
 
     @cached_property
     def data(self) -> ImageData:
         """The loaders of a run."""
         c = self.config
-        if c.labels.classes is not None and any(images.labels is None for images in self.split):
-            raise UserError(f"labels.classes={c.labels.classes} needs images with that many labels; these have none")
+        checks.check_labeled(c.labels.classes, self.listed)
         try:
             check_bytes(c.trainer.workers * PROCESS, f"{c.trainer.workers} processes")
         except MemoryError as error:
@@ -229,7 +230,7 @@ class Experiment:
             raise UserError(f"validation.n must be at least {c.validation.levels}, got {c.validation.n}")
         if c.evaluation.n == 1:
             raise UserError("evaluation.n must be 0 (none) or at least 2, got 1")
-        with mistakes_in("optimizer"):
+        with checks.mistakes_in("optimizer"):
             decay_steps = c.trainer.max_steps if o.decay else None
             adam = AdamSettings(o.lr, tuple(o.betas), o.eps, o.weight_decay, o.warmup, decay_steps)
         flip = c.images.flip and not c.points

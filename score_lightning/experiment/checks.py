@@ -4,10 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast, get_args
 
+import torch
+from PIL import ImageColor
+
 from score_lightning.config import Config
 from score_lightning.config.registry import TABLES, keyword_types, part_of
 from score_lightning.config.schema import Images
-from score_lightning.data.images import Resize, Shape
+from score_lightning.data.pictures import Resize, Shape
+from score_lightning.data.sources import Split
+from score_lightning.data.summary import summarize
 from score_lightning.errors import UserError
 
 
@@ -72,12 +77,51 @@ def mistakes_in(section: str, *more: type[Exception]) -> Iterator[None]:
         raise UserError(f"{section}: {error}") from error
 
 
+def check_classes(classes: int | None, split: Split) -> None:
+    """Refuses a number of classes other than that of the images, or classes that no image is of.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    parts = [images.labels for images in split if images.labels is not None]
+    if classes is None or not parts:
+        return
+    labels, names = torch.cat(parts), split[0].source.classes
+    have = int(labels.max()) + 1 if names is None else len(names)
+    if classes != have:
+        listed = "" if names is None else f" ({summarize(names)})"
+        raise UserError(f"labels.classes={classes}: the images have {have} classes{listed}; set labels.classes={have}")
+    missing = sorted(set(range(have)) - set(labels.tolist()))
+    if missing:
+        raise UserError(f"labels.classes={classes}: no image has the label {missing[0]}; number classes from 0 on")
+
+
+def check_labeled(classes: int | None, split: Split) -> None:
+    """Refuses images without labels for a model that is conditioned on them.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    if classes is not None and any(images.labels is None for images in split):
+        why = [note for note in split[0].source.notes if "classes" in note]
+        raise UserError(
+            f"labels.classes={classes} needs images with labels, such as class folders; these have none"
+            + "".join(f": {note}" for note in why)
+        )
+
+
 def picture_shape(images: Images) -> Shape:
     """What pictures are brought to.
 
     Raises:
-        UserError: for another way to resize.
+        UserError: for another way to resize, or no color.
     """
+    try:
+        ImageColor.getrgb(images.background)
+    except ValueError as error:
+        raise UserError(
+            f"images.background must be a color, such as white or #ffcc00, got {images.background!r}"
+        ) from error
     if images.resize not in get_args(Resize):
         raise UserError(f"images.resize must be one of {', '.join(get_args(Resize))}, got {images.resize!r}")
-    return Shape(images.size, images.channels, cast(Resize, images.resize))
+    return Shape(images.size, images.channels, cast(Resize, images.resize), images.background)

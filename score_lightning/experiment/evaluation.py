@@ -6,8 +6,9 @@ from pathlib import Path
 
 from score_lightning.config.registry import TABLES, build_part
 from score_lightning.data import sources
-from score_lightning.data.files import class_labels, list_pictures, read_npz, shape_of
-from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape
+from score_lightning.data.files import read_npz
+from score_lightning.data.images import ImageSet
+from score_lightning.data.pictures import Shape
 from score_lightning.data.sources import Split
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluator import Evaluator
@@ -138,6 +139,4 @@ def read_images(path: str, shape: Shape | None = None) -> ImageSet:
     place = Path(path).expanduser()
     if place.suffix == ".npz":
         return ImageSet(*read_npz(place))
-    names = list_pictures(place)
-    files = ImageFiles(place, names, shape or shape_of(place, names))
-    return LazyImageSet(files, class_labels(names))
+    return sources.read_pictures(place, shape)

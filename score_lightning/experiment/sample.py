@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from score_lightning.data.images import Shape
+from score_lightning.data.pictures import Shape
 from score_lightning.errors import UserError
 from score_lightning.evaluation.metrics import OrderedRows
 from score_lightning.evaluation.report import make_folder
 from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.checks import picture_shape
 from score_lightning.experiment.loading import image_key, open_checkpoint
 from score_lightning.formats.native import run_folder_of
 from score_lightning.generation.generator import Generator, check_finite
@@ -34,9 +35,9 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int) -> None:
     generator = experiment.generator(batch_size, options.get("label"), n)
     known, pair = None, None
     if task == "interpolate":
-        pair = read_pair(options.get("image"), _image_shape(generator, task))
+        pair = read_pair(options.get("image"), _image_shape(experiment, task))
     elif task is not None:
-        shape = _image_shape(generator, task)
+        shape = _image_shape(experiment, task)
         knowledge = read_known(task, options.get("image"), options.get("mask"), shape, generator.pixels)
         generator, known = replace(generator, measurement=knowledge.measurement), knowledge.picture
     device = find_device(options.get("device", "auto"))
@@ -52,11 +53,10 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int) -> None:
         store.clear()
 
 
-def _image_shape(generator: Generator, task: str) -> Shape:
-    if len(generator.shape) < 3:
+def _image_shape(experiment: Experiment, task: str) -> Shape:
+    if experiment.config.points:
         raise UserError(f"task={task} is of images; this model draws points")
-    channels, size, _ = generator.shape
-    return Shape(size, channels)
+    return picture_shape(experiment.config.images)
 
 
 def _generate(

@@ -10,6 +10,7 @@ import torch
 
 from score_lightning import config
 from score_lightning.config import Resolved
+from score_lightning.data.summary import describe
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.resume import Start, check_resumed, find_newest, initialize, resume_from
@@ -81,8 +82,8 @@ def _prepare(resolved: Resolved, start: Start) -> Experiment:
 def fit(experiment: Experiment, start: Start) -> Path:
     """Trains, and returns the run folder."""
     images, validation = experiment.split  # mistakes in the data before a folder is made
-    if validation is images and is_first():
-        print("data.validation=0: no images are held out, the validation loss is that of training images")
+    if is_first():
+        print(describe(str(experiment.config.data["name"]), images, validation))
     trainer = build_trainer(experiment, build_callbacks(experiment), start.folder)
     checkpoint = None if start.checkpoint is None else str(start.checkpoint)
     try:

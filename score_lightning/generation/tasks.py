@@ -5,16 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from score_lightning.conditional import Measurement, colorization, inpainting, upsampling
-from score_lightning.data.images import Shape, open_picture
+from score_lightning.data.pictures import Shape, flatten, open_picture
 from score_lightning.data.pixels import PixelRange, Range
 from score_lightning.errors import UserError
 from score_lightning.likelihood import check_times, decode, encode, interpolate
 from score_lightning.models import ScoreModel
 from score_lightning.runtime.randomness import ImageNoise
+from score_lightning.runtime.startup import is_first
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ def read_known(task: str, image: str | None, mask: str | None, shape: Shape, pix
             if mask is None
             else f"task={task} takes no mask"
         )
-    picture = _open(image)
+    picture = _open(image, shape)
     try:
         if mask is not None:
-            return _inpaint(picture, _open(mask), (image, mask), shape, pixels)
+            return _inpaint(picture, _open(mask, shape), (image, mask), shape, pixels)
         if task == "colorize":
             return _colorize(picture, shape, pixels)
         return _upsample(picture, image, shape, pixels)
@@ -71,7 +72,7 @@ def read_pair(text: str | None, shape: Shape) -> Tensor:
     names = [name.strip() for name in (text or "").strip("[] ").split(",") if name.strip()]
     if len(names) != 2:
         raise UserError(f"task=interpolate needs two pictures, image=[FILE,FILE]; got {text or 'none'}")
-    return torch.stack([_fit(_open(name), shape) for name in names])
+    return torch.stack([_fit(_open(name, shape), shape) for name in names])
 
 
 def interpolation(model: ScoreModel, ends: Tensor, n: int, pixels: Range, batch_size: int = 256) -> Tensor:
@@ -97,12 +98,17 @@ def interpolation(model: ScoreModel, ends: Tensor, n: int, pixels: Range, batch_
     return pixels.decode(path).cpu()
 
 
-def _open(name: str) -> Image.Image:
+def _open(name: str, shape: Shape) -> Image.Image:
+    """A picture in color, after a line on what is read."""
     path = Path(name).expanduser()
     if not path.is_file():
         raise UserError(f"there is no picture {path}")
     with open_picture(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+        picture = flatten(image, shape.background).convert("RGB")
+        remarks = [shape.say(kind) for kind in shape.remarks(image) if kind != "small"]
+    if is_first():
+        print(", ".join([f"{path}: {picture.width} x {picture.height} pixels", *remarks]))
+    return picture
 
 
 def _fit(image: Image.Image, shape: Shape) -> Tensor:
@@ -115,7 +121,7 @@ def _inpaint(image: Image.Image, mask: Image.Image, names: tuple[str, str], shap
         raise UserError(
             f"the mask {names[1]} has {sizes[0]} pixels, {names[0]} {sizes[1]}: they must have the same size"
         )
-    known = _fit(mask, Shape(shape.size, 1))[0] < 128
+    known = _fit(mask, replace(shape, channels=1))[0] < 128
     picture = _fit(image, shape)
     shown = torch.where(known, picture, torch.tensor(128, dtype=torch.uint8))
     return Known(inpainting(pixels.encode(picture), known), shown)
@@ -135,6 +141,6 @@ def _upsample(image: Image.Image, name: str, shape: Shape, pixels: Range) -> Kno
             f"task=upsample needs a small square whose side divides {shape.size}, such as "
             f"{shape.size // 2} x {shape.size // 2} pixels; {name} has {width} x {height}"
         )
-    small = pixels.encode(_fit(image, Shape(width, shape.channels)))
+    small = pixels.encode(_fit(image, replace(shape, size=width)))
     measurement = upsampling(small, shape.size // width)
     return Known(measurement, pixels.decode(measurement.y))

@@ -70,6 +70,11 @@ def rank_of(trainer: L.Trainer) -> Rank:
     return Rank(trainer.global_rank, trainer.world_size, metric_device(trainer.strategy.root_device))
 
 
+def local_processes(devices: str) -> int:
+    """How many processes share this machine: those of a launcher, else as many as asked for, 1 where that is open."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", devices if devices.isdigit() else 1))
+
+
 def metric_device(device: torch.device) -> torch.device:
     """Where metrics are gathered for a model on this device: there, or on the CPU if the device has no float64."""
     return device if has_float64(device) else torch.device("cpu")

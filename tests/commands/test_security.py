@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import score_lightning
-from score_lightning.data.files import list_pictures
-from score_lightning.data.images import ImageFiles, Shape
+from score_lightning.data.files import ImageFiles
+from score_lightning.data.listing import list_pictures
+from score_lightning.data.pictures import Shape
 from score_lightning.errors import UserError
 
 FILES = sorted(Path(score_lightning.__file__).parent.rglob("*.py"))

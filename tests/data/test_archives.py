@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from score_lightning.data import sources
 from score_lightning.data.archives import ffhq, imagenet64, lsun
-from score_lightning.data.images import LazyImageSet, Shape
+from score_lightning.data.decoded import decode
+from score_lightning.data.images import LazyImageSet
 from score_lightning.data.module import Batches
+from score_lightning.data.pictures import Shape
 from score_lightning.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -41,23 +42,21 @@ def same(images, expected):
     torch.testing.assert_close(images[:], torch.from_numpy(np.stack(expected)).permute(0, 3, 1, 2))
 
 
-def test_lsun_is_read_from_its_lmdb_folders(tmp_path, monkeypatch):
+def test_lsun_is_read_from_its_lmdb_folders(tmp_path):
     train, held = write_lsun(tmp_path, "train", 5), write_lsun(tmp_path, "val", 2)
     split = lsun(Shape(8, 3), str(tmp_path), "tower")
     same(split[0], train)
     same(split[1], held)
-    monkeypatch.setattr(sources, "MEMORY_LIMIT", 0)
-    lazy = lsun(Shape(8, 3), str(tmp_path), "tower")[0]
-    assert isinstance(lazy, LazyImageSet)
-    same(lazy, train)
+    decoded = decode(split[0])
+    assert not isinstance(decoded, LazyImageSet)
+    same(decoded, train)
     with pytest.raises(UserError, match=r"church_outdoor_train_lmdb has no data\.mdb"):
         lsun(Shape(8, 3), str(tmp_path))
 
 
-def test_lsun_is_read_by_workers_of_a_process_that_has_read_it(tmp_path, monkeypatch):
+def test_lsun_is_read_by_workers_of_a_process_that_has_read_it(tmp_path):
     expected = write_lsun(tmp_path, "train", 6)
     write_lsun(tmp_path, "val", 2)
-    monkeypatch.setattr(sources, "MEMORY_LIMIT", 0)
     train, _ = lsun(Shape(8, 3), str(tmp_path), "tower")
     same(train, expected)
     order = [(0, torch.tensor([0, 1, 2])), (1, torch.tensor([3, 4, 5]))]

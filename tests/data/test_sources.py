@@ -12,8 +12,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from score_lightning.data import sources
-from score_lightning.data.files import class_labels, list_pictures
-from score_lightning.data.images import ImageFiles, Shape
+from score_lightning.data.decoded import decode_split
+from score_lightning.data.pictures import Shape
 from score_lightning.errors import UserError
 
 
@@ -30,10 +30,10 @@ def test_digits_are_scikit_learns():
 
 
 def test_a_folder_is_decoded_cropped_and_labelled(pictures):
-    names = list_pictures(pictures)
-    assert names == ["cat/a.png", "cat/b.jpg", "cat/c.PNG", "dog/d.webp", "dog/e.bmp", "dog/f.png"]
-    assert class_labels(names).tolist() == [0, 0, 0, 1, 1, 1]
-    images = ImageFiles(pictures, names, Shape(8, 3)).decode(range(6))
+    train, validation = sources.folder(Shape(8, 3), str(pictures), 0)
+    assert validation is train
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    images = train.images
     exact = np.asarray(Image.open(pictures / "dog/e.bmp")).transpose(2, 0, 1)
     assert np.array_equal(images[4], exact)
     wide = np.asarray(Image.open(pictures / "cat/a.png"))[:, 2:10].transpose(2, 0, 1)  # 12 x 8: the central square
@@ -54,32 +54,6 @@ def test_a_zip_holds_the_same_images_as_its_folder(pictures, tmp_path):
         assert torch.equal(a.images, c.images)
         assert torch.equal(b.labels, d.labels)
         assert (len(a), len(b)) == (4, 2)
-
-
-def test_images_that_do_not_fit_in_memory_are_decoded_by_batch(pictures, monkeypatch):
-    eager = sources.folder(Shape(8, 3), str(pictures), 0.3)
-    monkeypatch.setattr(sources, "MEMORY_LIMIT", 100)
-    lazy = sources.folder(Shape(8, 3), str(pictures), 0.3)
-    assert not hasattr(lazy[0], "images")
-    for a, b in zip(eager, lazy, strict=True):
-        assert torch.equal(a[torch.arange(len(a))], b[torch.arange(len(b))])
-        assert torch.equal(a.labels, b.labels)
-
-
-def test_names_of_cameras_are_not_hidden_files(tmp_path):
-    for name in ("_DSC0001.JPG", "__MACOSX/a.png", ".b.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name)
-    assert list_pictures(tmp_path) == ["_DSC0001.JPG"]
-
-
-def test_photos_are_turned_as_their_camera_says(tmp_path):
-    image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
-    exif = Image.Exif()
-    exif[274] = 6  # to be turned by 270 degrees
-    image.save(tmp_path / "photo.png", exif=exif)
-    fitted = ImageFiles(tmp_path, ["photo.png"], Shape(8, 1)).decode([0])
-    assert np.array_equal(fitted[0, 0], np.rot90(np.asarray(image), -1))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -213,7 +187,7 @@ def test_what_cannot_be_read_is_named_with_the_remedy(tmp_path, monkeypatch, sou
     (tmp_path / "flipped.zip").write_bytes(content)
     np.savez(tmp_path / "code.npz", images=np.array([gzip.open], dtype=object))
     with pytest.raises(UserError, match=message):
-        source(tmp_path)
+        decode_split(*source(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["folder", "npz"])

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from score_lightning.data.files import list_pictures
-from score_lightning.data.images import ImageFiles, ImageSet, LazyImageSet, Shape
+from score_lightning.data.files import ImageFiles
+from score_lightning.data.images import ImageSet, LazyImageSet
+from score_lightning.data.listing import list_pictures
+from score_lightning.data.pictures import Shape
 from score_lightning.errors import UserError
 from score_lightning.evaluation import reference
 from score_lightning.evaluation.features.base import Features
@@ -101,7 +103,7 @@ def test_damaged_and_foreign_caches_are_rebuilt(images, tmp_path, monkeypatch, d
 
 
 def test_pictures_are_hashed_by_their_files(pictures):
-    names = list_pictures(pictures)
+    names = list_pictures(pictures).names
     make = lambda size: LazyImageSet(ImageFiles(pictures, names, Shape(size, 3)))  # noqa: E731
     before = make(8).sha256
     assert make(8).sha256 == before != make(9).sha256

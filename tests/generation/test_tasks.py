@@ -10,7 +10,7 @@ from support import fails, run
 
 from score_lightning import checkpoint, config, sample, train
 from score_lightning import eval as evaluate
-from score_lightning.data.images import Shape
+from score_lightning.data.pictures import Shape
 from score_lightning.data.pixels import PixelRange
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
@@ -121,7 +121,7 @@ def test_a_label_that_is_none_is_refused(labeled, tmp_path, capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["labels.classes=5"], "needs images with that many labels; these have 10"),
+        (["labels.classes=5"], "labels.classes=5: the images have 10 classes (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)"),
         (["labels.classes=10", "net=mlp", "conditioning=log_sigma"], "net mlp cannot take labels"),
         (["labels.guidance=1"], "needs a model conditioned on labels"),
         (["labels.classes=10", "labels.drop=0", "labels.guidance=1"], "also trained without labels"),
