@@ -10,7 +10,7 @@ TASKS = ("inpaint", "colorize", "upsample", "interpolate")
 
 OPTIONS = {
     "ckpt": str, "n": int, "out": str, "seed": int, "batch_size": int, "weights": str, "device": str, "devices": int,
-    "label": int, "task": str, "image": str, "mask": str,
+    "label": str, "task": str, "image": str, "mask": str,
 }  # fmt: skip
 
 
@@ -28,7 +28,8 @@ Writes samples.png and samples.npz (images uint8 N x H x W x C). If it is interr
   weights=ema                  ema (the averaged weights) or raw
   device=auto                  auto, cpu, cuda, cuda:1, mps …
   devices=1                    processes on this machine; or use torchrun
-  label=K                      class of all images, of a model conditioned on labels [i modulo their number]
+  label=NAME                   class of all images, or its number, of a model conditioned on labels
+                               [image i is of class i modulo their number]
   task=inpaint                 inpaint the white pixels of mask=FILE, a picture of the size of image=FILE
   task=colorize                color image=FILE; what is kept is the mean of red, green and blue
   task=upsample                enlarge image=FILE, a small square, to the size of the model's images

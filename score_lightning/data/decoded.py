@@ -48,7 +48,7 @@ def decode(images: LazyImageSet, processes: int = 1) -> ImageSet:
     except OSError as error:
         if files.decoded_bytes > SHARE * available_bytes() / processes:
             _say(f"{explain(error)}; nor does memory hold them: pictures are decoded batch by batch (trainer.workers)")
-            return images.noted(files.notes(files.remarks(images.order.tolist())))
+            return images.examined()
         _say(f"{explain(error)}: pictures are decoded into the memory of each process")
         stored, remarks = torch.empty(len(files), *images.shape, dtype=torch.uint8), Counter()
         for place, part in zip(stored.split(CHUNK), _chunks(files, remarks), strict=True):

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -27,6 +27,10 @@ class Source:
     classes: tuple[str, ...] | None = None
     content: str | None = None
     notes: tuple[str, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """Classes and content as plain data, which checkpoints hold."""
+        return {"classes": None if self.classes is None else list(self.classes), "content": self.content}
 
 
 class ImageSet(Dataset[Tensor]):
@@ -120,6 +124,10 @@ class LazyImageSet(ImageSet):
         """The images at the indices."""
         labels = None if self.labels is None else self.labels[indices]
         return type(self)(self.files, labels, self.source, self.order[indices])
+
+    def examined(self) -> Self:
+        """The same with the remarks on its pictures, of which only the headers are read, among the notes."""
+        return self.noted(self.files.notes(self.files.remarks(self.order.tolist())))
 
     def noted(self, notes: Sequence[str]) -> Self:
         """The same with more notes."""

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from score_lightning.data.images import ImageSet
+from score_lightning.data.images import ImageSet, LazyImageSet
+from score_lightning.runtime.startup import is_first
 
 SHOWN = 12  # classes that are listed one by one
 
@@ -15,6 +16,13 @@ def summarize(names: Sequence[str], sizes: Sequence[int] | None = None) -> str:
         return ", ".join(names if sizes is None else [f"{name} {n:,}" for name, n in zip(names, sizes, strict=True)])
     each = "" if sizes is None else f", {min(sizes):,} to {max(sizes):,} of each"
     return f"{names[0]}, {names[1]} … {names[-1]}{each}"
+
+
+def announce(name: str, train: ImageSet, validation: ImageSet | None = None) -> None:
+    """Prints `describe`, on the first process; pictures to evaluate are looked through for it."""
+    if is_first():
+        looked = train.examined() if validation is None and isinstance(train, LazyImageSet) else train
+        print(describe(name, looked, validation))
 
 
 def describe(name: str, train: ImageSet, validation: ImageSet | None = None) -> str:

@@ -94,6 +94,7 @@ class Outputs:
         settings: for metrics.json.
         entries: the points of a sweep, or a single one.
         seeds: of the images; none where they were not drawn from a model.
+        captions: of the images that are shown, such as their classes.
     """
 
     def __init__(
@@ -104,7 +105,9 @@ class Outputs:
         settings: dict[str, Any],
         entries: Sequence[Entry],
         seeds: Sequence[int] = (),
+        captions: Sequence[str] | None = None,
     ) -> None:
+        self._captions = captions
         self._folder, self._title, self._evaluator = folder, title, evaluator
         self._settings, self._entries, self._seeds = settings, entries, seeds
         self._likelihood = Likelihood({}, {}, {})
@@ -165,7 +168,7 @@ class Outputs:
             names = [name for name in self._entries[0].results[0].metrics if "_std_" not in name]
             plot_sweep(entries, names, self._picture("sweep.png"))
         else:
-            save_grid(results[0].shown, self._picture("samples.png"))
+            save_grid(results[0].shown, self._picture("samples.png"), captions=self._captions)
         self._draw_neighbors(results[0])
 
     def _draw_neighbors(self, result: Result) -> None:

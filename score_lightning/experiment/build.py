@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -31,7 +32,6 @@ from score_lightning.training.gradients import Clipping
 from score_lightning.training.module import Augmentation, ScoreModule
 from score_lightning.training.optimizer import AdamSettings
 
-EVALUATIONS = 1_000_000  # of the network, per image: days for one
 TRAINING_COPIES = 5  # of the weights on this machine: the weights, their average, their gradient, Adam's two moments
 
 
@@ -42,34 +42,33 @@ class Experiment:
         resolved: the configuration.
         training: whether the network is to be trained: it must then fit into memory with its gradient and moments.
         split: training and validation images, in place of those of the configuration.
+        classes: names of the classes that a trained model was conditioned on, by number, where they are known.
 
     Raises:
         UserError: when a part is unknown, refuses its values, or does not suit another one; each when it is first
             asked for.
     """
 
-    def __init__(self, resolved: Resolved, training: bool = False, split: Split | None = None) -> None:
+    def __init__(
+        self,
+        resolved: Resolved,
+        training: bool = False,
+        split: Split | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
         self.resolved, self.config = resolved, resolved.config
-        self._training, self._split = training, split
+        self._training, self._split, self._classes = training, split, classes
 
     def with_config(self, resolved: Resolved) -> "Experiment":
         """An experiment with another sampler for the same model, which is shared."""
-        other = Experiment(resolved, self._training)
+        other = Experiment(resolved, self._training, classes=self._classes)
         other.__dict__ |= {"model": self.model, "schedule": self.schedule}
         return other
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W) of an image, or (D,) of a data point."""
-        images, points = self.config.images, self.config.points
-        if points > 0:
-            return (points,)
-        if points < 0 or images.size < 1 or images.channels not in (1, 3):
-            raise UserError(
-                f"images.size must be positive and images.channels 1 or 3, got {images.size}, {images.channels}; or "
-                f"set points, the dimensions of data other than images, got {points}"
-            )
-        return (images.channels, images.size, images.size)
+        return checks.data_shape(self.config)
 
     @cached_property
     def pixels(self) -> Range:
@@ -163,32 +162,38 @@ class Experiment:
         return self.generator(n=n, section="preview")
 
     def generator(
-        self, batch_size: int | None = None, label: int | None = None, n: int = 1, section: str = "sampler"
+        self, batch_size: int | None = None, label: str | None = None, n: int = 1, section: str = "sampler"
     ) -> Generator:
         """The generation of n images.
 
         Args:
             batch_size: images sampled at once; evaluation.batch_size when None.
-            label: of all images; i modulo the number of classes when None.
+            label: class of all images, its name or number; i modulo the number of classes when None.
             n: images that must fit into memory.
             section: sampler, or preview, whose name messages give.
         """
-        checks.check_labels(self.config, label)
+        number = checks.find_label(self.config, label, self.classes if label is not None else None)
         try:
             check_bytes(n * math.prod(self.shape), f"{n} images")
         except MemoryError as error:
             raise UserError(f"{section}: {error}") from error
         size = batch_size or self.config.evaluation.batch_size
         sampler = self.sampler if section == "sampler" else self.preview_sampler
-        return Generator(sampler, self.shape, self.pixels, size, label, self.config.labels.guidance)
+        return Generator(sampler, self.shape, self.pixels, size, number, self.config.labels.guidance)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes by number, their numbers where they have none; None of a model without labels."""
+        n = self.config.labels.classes
+        names = self.listed[0].source.classes if self._training and self._classes is None else self._classes
+        if n is None:
+            return None
+        return tuple(names) if names is not None and len(names) == n else tuple(map(str, range(n)))
 
     def _build_sampler(self, section: str) -> Sampler:
         checks.check_variances(self.config, section)
         sampler: Sampler = build_part(self.resolved, section, {"pixels": (self.pixels.low, self.pixels.high)})
-        with checks.mistakes_in(section, TypeError):
-            evaluations = sampler.evaluations(self.schedule)
-        if evaluations is not None and evaluations > EVALUATIONS:
-            raise UserError(f"{section}: {evaluations:,} evaluations of the network per image; at most {EVALUATIONS:,}")
+        checks.check_evaluations(section, sampler, self.schedule)
         return sampler
 
     @cached_property
@@ -197,12 +202,7 @@ class Experiment:
         split: Split = self._split or build_part(
             self.resolved, "data", {"shape": checks.picture_shape(self.config.images)}
         )
-        if split[0].shape != self.shape:
-            raise UserError(
-                f"data {self.config.data.get('name')} has data of shape {split[0].shape}, the model takes "
-                f"{self.shape}: set " + ("points" if self.config.points else "images.size and images.channels")
-            )
-        checks.check_classes(self.config.labels.classes, split)
+        checks.check_data(self.config, self.shape, split)
         return split
 
     @cached_property

@@ -1,26 +1,30 @@
 """Checks of settings that only make sense together, with the remedy in the message."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast, get_args
 
 import torch
 from PIL import ImageColor
 
-from score_lightning.config import Config
+from score_lightning.config import Config, suggest
 from score_lightning.config.registry import TABLES, keyword_types, part_of
 from score_lightning.config.schema import Images
 from score_lightning.data.pictures import Resize, Shape
 from score_lightning.data.sources import Split
 from score_lightning.data.summary import summarize
 from score_lightning.errors import UserError
+from score_lightning.samplers import Sampler
+from score_lightning.schedules import Schedule
+
+EVALUATIONS = 1_000_000  # of the network, per image: days for one
 
 
-def check_labels(config: Config, label: int | None) -> None:
-    """Refuses a label, or guidance, that the model cannot be conditioned on.
+def find_label(config: Config, label: str | None, classes: Sequence[str] | None) -> int | None:
+    """The number of a class, of those by number, that is given by its name, or by its number where no name is one.
 
     Raises:
-        UserError: with the remedy.
+        UserError: when there is no such class, or the model cannot be conditioned on labels or guided by them.
     """
     labels = config.labels
     remedy = "needs a model conditioned on labels; this one is not: train one with labels.classes=N"
@@ -30,10 +34,20 @@ def check_labels(config: Config, label: int | None) -> None:
         raise UserError(
             "labels.guidance needs a model that was also trained without labels: train with labels.drop=0.1"
         )
-    if label is not None and not labels.classes:
+    if label is None:
+        return None
+    if classes is None:
         raise UserError(f"label=K {remedy}")
-    if label is not None and not 0 <= label < (labels.classes or 0):
-        raise UserError(f"label must lie between 0 and {(labels.classes or 0) - 1}, got {label}")
+    if label in classes:
+        return list(classes).index(label)
+    named = not all(map(str.isdecimal, classes))
+    if named and label.isdecimal() and int(label) < len(classes):
+        return int(label)
+    raise UserError(
+        f"label must be one of the classes {summarize(classes)}"
+        + (f", or a number from 0 to {len(classes) - 1}" if named else "")
+        + f"; got {label!r}{suggest(label, classes)}"
+    )
 
 
 def check_variances(config: Config, section: str) -> None:
@@ -77,7 +91,50 @@ def mistakes_in(section: str, *more: type[Exception]) -> Iterator[None]:
         raise UserError(f"{section}: {error}") from error
 
 
-def check_classes(classes: int | None, split: Split) -> None:
+def data_shape(config: Config) -> tuple[int, ...]:
+    """(C, H, W) of an image, or (D,) of a data point.
+
+    Raises:
+        UserError: when these are no sizes.
+    """
+    images, points = config.images, config.points
+    if points > 0:
+        return (points,)
+    if points < 0 or images.size < 1 or images.channels not in (1, 3):
+        raise UserError(
+            f"images.size must be positive and images.channels 1 or 3, got {images.size}, {images.channels}; or "
+            f"set points, the dimensions of data other than images, got {points}"
+        )
+    return (images.channels, images.size, images.size)
+
+
+def check_evaluations(section: str, sampler: Sampler, schedule: Schedule) -> None:
+    """Refuses a sampler that does not suit a schedule, or would never end.
+
+    Raises:
+        UserError: naming the section that it stands in.
+    """
+    with mistakes_in(section, TypeError):
+        evaluations = sampler.evaluations(schedule)
+    if evaluations is not None and evaluations > EVALUATIONS:
+        raise UserError(f"{section}: {evaluations:,} evaluations of the network per image; at most {EVALUATIONS:,}")
+
+
+def check_data(config: Config, shape: tuple[int, ...], split: Split) -> None:
+    """Refuses data of another shape than the model's, or of other classes.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    if split[0].shape != shape:
+        raise UserError(
+            f"data {config.data.get('name')} has data of shape {split[0].shape}, the model takes {shape}: set "
+            + ("points" if config.points else "images.size and images.channels")
+        )
+    _check_classes(config.labels.classes, split)
+
+
+def _check_classes(classes: int | None, split: Split) -> None:
     """Refuses a number of classes other than that of the images, or classes that no image is of.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from score_lightning import config
+from score_lightning.data.summary import announce
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluator import Evaluator, batches_of
 from score_lightning.evaluation.model_losses import Likelihood, level_losses, mean_bits
@@ -18,10 +19,12 @@ from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.evaluation import Evaluation, read_images
 from score_lightning.experiment.loading import Opened, image_key, open_checkpoint
 from score_lightning.formats.native import run_folder_of
+from score_lightning.generation.pictures import class_captions
 from score_lightning.generation.store import BatchStore
 from score_lightning.models import ScoreModel
 from score_lightning.runtime.files import sha256_of_state
 from score_lightning.runtime.processes import Rank, find_device, launch
+from score_lightning.runtime.startup import is_first
 
 
 def evaluate_checkpoint(
@@ -43,6 +46,7 @@ def evaluate_checkpoint(
     evaluation = Evaluation(experiment, options.get("reference"), n)
     evaluator = evaluation.evaluator
     _check_likelihood(options, evaluation)
+    _announce_reference(evaluation)
     folder = make_folder(Path(options.get("out", run_folder_of(options["ckpt"]))).expanduser())
 
     rank, device = launch(device, options.get("devices", 1))
@@ -54,7 +58,7 @@ def evaluate_checkpoint(
         run = describe_run(n, evaluator, rank, device, c.evaluation.batch_size, experiment.pixels.quantizer)
         settings = {**_settings(options, opened), **run}
         title = f"{Path(c.exp).stem}: {n:,} images against {evaluation.reference.name}"
-        outputs = Outputs(folder, title, evaluator, settings, entries, seeds)
+        outputs = Outputs(folder, title, evaluator, settings, entries, seeds, class_captions(experiment.classes, 100))
         outputs.draw_trajectory(experiment.model, points[0].generator)
         if losses.levels is not None:
             outputs.draw_levels(*losses.levels)
@@ -63,6 +67,16 @@ def evaluate_checkpoint(
         outputs.write()
         for store in (store for point in points for store in point.stores):
             store.clear()
+
+
+def _announce_reference(evaluation: Evaluation) -> None:
+    """Says what images are compared with."""
+    reference = evaluation.reference
+    if reference.images is not None:
+        name = reference.name if reference.held_out is None else f"{reference.name}, the training images"
+        announce(f"reference {name}", reference.images)
+    elif is_first():
+        print(f"reference {reference.name}: statistics, without images")
 
 
 def _check_likelihood(options: dict[str, Any], evaluation: Evaluation) -> None:
@@ -164,6 +178,8 @@ def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:
     device = find_device(options.get("device", "auto"))
     evaluation = Evaluation(experiment, options["reference"], n)
     evaluator = evaluation.evaluator
+    announce(path, images)
+    _announce_reference(evaluation)
     folder = make_folder(Path(options.get("out", ".")).expanduser())
     if folder.resolve() == Path(path).expanduser().resolve():
         raise UserError(f"{folder} holds the images: results would be images of the next evaluation; set out=DIR")

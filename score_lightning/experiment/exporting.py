@@ -30,7 +30,9 @@ def export(path: str, name: str, out: Path) -> None:
             if name == "safetensors":
                 opened = open_checkpoint(path, [])
                 experiment = opened.experiment
-                write_exported(partial, experiment.model.state_dict(), experiment.resolved.plain(), opened.step)
+                write_exported(
+                    partial, experiment.model.state_dict(), experiment.resolved.plain(), opened.step, opened.data
+                )
             else:
                 _write_pipeline(partial, path)
     except (OSError, SafetensorError) as error:

@@ -3,9 +3,10 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -47,10 +48,12 @@ class Opened:
     Args:
         experiment: with its weights in the model, in evaluation mode.
         step: training steps.
+        data: what is known of the images it was trained on (see `Source.plain`).
     """
 
     experiment: Experiment
     step: int
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 def open_checkpoint(path: str | Path, overrides: Sequence[str], weights: str = "ema") -> Opened:
@@ -67,10 +70,11 @@ def open_checkpoint(path: str | Path, overrides: Sequence[str], weights: str = "
     if weights not in WEIGHTS:
         raise UserError(f"weights must be one of {', '.join(WEIGHTS)}, got {weights!r}")
     contents = read(path)
-    experiment = Experiment(change(contents["config"], str(path), overrides))
+    known = contents.get("data") or {}
+    experiment = Experiment(change(contents["config"], str(path), overrides), classes=known.get("classes"))
     load_weights(experiment.model, contents, path, weights)
     experiment.model.config = experiment.resolved.plain()
-    return Opened(experiment, contents.get("global_step", 0))
+    return Opened(experiment, contents.get("global_step", 0), known)
 
 
 def image_key(experiment: Experiment, generator: Generator, seed: int, device: torch.device) -> str:

@@ -18,10 +18,12 @@ from score_lightning.experiment.checks import picture_shape
 from score_lightning.experiment.loading import image_key, open_checkpoint
 from score_lightning.formats.native import run_folder_of
 from score_lightning.generation.generator import Generator, check_finite
-from score_lightning.generation.pictures import save_grid, save_samples
+from score_lightning.generation.pictures import class_captions, save_grid, save_samples
 from score_lightning.generation.store import BatchStore
 from score_lightning.generation.tasks import interpolation, read_known, read_pair
 from score_lightning.runtime.processes import Rank, find_device, launch
+
+SHOWN = 100  # images in samples.png
 
 
 def sample(options: dict[str, Any], overrides: Sequence[str], n: int) -> None:
@@ -49,7 +51,8 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int) -> None:
         return
     images, store = _generate(experiment, generator, n, options.get("seed", 0), rank, folder)
     if rank.number == 0:
-        _write(images, known, folder)
+        shown = class_captions(experiment.classes, min(n, SHOWN), generator.label)
+        _write(images, known, folder, shown)
         store.clear()
 
 
@@ -77,15 +80,18 @@ def _generate(
     return images.compute().cpu(), store
 
 
-def _write(images: Tensor, known: Tensor | None, folder: Path) -> None:
-    """Writes samples.npz and samples.png, which shows first what was known."""
+def _write(images: Tensor, known: Tensor | None, folder: Path, captions: Sequence[str] | None = None) -> None:
+    """Writes samples.npz and samples.png, which shows first what was known, and the class of each image."""
     picture, npz = folder / "samples.png", folder / "samples.npz"
     if images.ndim == 2:
         np.savez_compressed(npz, points=images.numpy())
         print(f"Drew {len(images)} points: {save_samples(images, picture)} and {npz}")
         return
     np.savez_compressed(npz, images=images.permute(0, 2, 3, 1).numpy())
-    first = images[:100]
-    save_grid(first if known is None else torch.cat([known[None], first]), picture)
+    first = images[:SHOWN]
+    if known is None:
+        save_grid(first, picture, captions=captions)
+    else:
+        save_grid(torch.cat([known[None], first]), picture, captions=captions and ["known", *captions])
     content = f"the first {len(first)}" if known is None else f"what is known, and the first {len(first)}"
     print(f"Drew {len(images)} images: {picture} ({content}) and {npz} (all)")

@@ -10,14 +10,13 @@ import torch
 
 from score_lightning import config
 from score_lightning.config import Resolved
-from score_lightning.data.summary import describe
+from score_lightning.data.summary import announce
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.resume import Start, check_resumed, find_newest, initialize, resume_from
 from score_lightning.experiment.trainer import build_callbacks, build_trainer
 from score_lightning.figures import FIGURES, Trained, check_figure
 from score_lightning.runtime.processes import bf16_units, find_device
-from score_lightning.runtime.startup import is_first
 from score_lightning.tracking.csv import read_losses
 from score_lightning.training.callbacks import PeriodicEvaluation, run_folder
 
@@ -81,13 +80,13 @@ def _prepare(resolved: Resolved, start: Start) -> Experiment:
 
 def fit(experiment: Experiment, start: Start) -> Path:
     """Trains, and returns the run folder."""
-    images, validation = experiment.split  # mistakes in the data before a folder is made
-    if is_first():
-        print(describe(str(experiment.config.data["name"]), images, validation))
+    data = experiment.data  # mistakes in it before a folder is made
+    announce(str(experiment.config.data["name"]), data.train, data.validation)
+    experiment.module.data = data.train.source.plain()
     trainer = build_trainer(experiment, build_callbacks(experiment), start.folder)
     checkpoint = None if start.checkpoint is None else str(start.checkpoint)
     try:
-        trainer.fit(experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(experiment.module, data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stopped:
         if isinstance(stopped.__context__, KeyboardInterrupt):  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from stopped

@@ -17,6 +17,7 @@ from score_lightning.config.registry import part_of
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.evaluation import Evaluation, NoFeaturesError
+from score_lightning.generation.pictures import class_captions
 from score_lightning.objectives import ImportanceSampled
 from score_lightning.runtime.files import write_text
 from score_lightning.runtime.startup import is_first
@@ -52,7 +53,8 @@ def build_callbacks(experiment: Experiment) -> list[L.Callback]:
     if t.compile:
         callbacks.append(NetworkCompiler())
     if c.samples.n:
-        callbacks.append(SampleGrid(experiment.preview, c.samples.n, c.seed, c.samples.every))
+        captions = class_captions(experiment.classes, c.samples.n)
+        callbacks.append(SampleGrid(experiment.preview, c.samples.n, c.seed, c.samples.every, captions))
     if c.evaluation.n and not c.points:
         callbacks += _evaluation(experiment)
     best = ModelCheckpoint(

@@ -66,11 +66,13 @@ def write(
         raise UserError(f"{path} cannot be written: {error}") from error
 
 
-def write_exported(folder: Path, weights: Mapping[str, Tensor], config: dict[str, Any], step: int) -> None:
+def write_exported(
+    folder: Path, weights: Mapping[str, Tensor], config: dict[str, Any], step: int, data: dict[str, Any]
+) -> None:
     """Writes a model's weights as safetensors, with config.json; `read` reads the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in weights.items()}, folder / EXPORTED[0])
-    described = {"config": config, "global_step": step, "score_lightning": version("score_lightning")}
+    described = {"config": config, "data": data, "global_step": step, "score_lightning": version("score_lightning")}
     (folder / EXPORTED[1]).write_text(json.dumps(described, indent=2) + "\n")
 
 
@@ -80,7 +82,7 @@ def _read_exported(folder: Path) -> dict[str, Any]:
         weights = load_file(folder / EXPORTED[0])
         prefixed = {prefix + name: value for prefix in WEIGHTS.values() for name, value in weights.items()}
         config, step = dict(described["config"]), int(described["global_step"])
-        return {"config": config, "state_dict": prefixed, "global_step": step}
+        return {"config": config, "data": described.get("data"), "state_dict": prefixed, "global_step": step}
     except Exception as error:  # damaged files make their readers raise almost anything
         raise UserError(f"{folder} is no exported checkpoint, or damaged: {error}") from error
 

@@ -1,15 +1,22 @@
 """Images as PNG files: grids, scatter plots of points, histograms."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
+CAPTION = (48, 16)
+"""Least width and height of a caption in pixels."""
 
-def save_grid(images: Tensor, path: Path, smallest: int = 512, columns: int | None = None) -> Path:
+
+def save_grid(
+    images: Tensor, path: Path, smallest: int = 512, columns: int | None = None, captions: Sequence[str] | None = None
+) -> Path:
     """Writes uint8 images (N, C, H, W) as a PNG grid, small ones enlarged by a whole factor.
 
     Args:
@@ -17,16 +24,41 @@ def save_grid(images: Tensor, path: Path, smallest: int = 512, columns: int | No
         path: of the PNG; its folder is made.
         smallest: least width in pixels, to which the grid is enlarged.
         columns: images in a row; nearly a square when None.
+        captions: below each image; the grid is then so large that they can be read.
     """
     if columns is None:
         columns = -(-len(images) // max(1, round(len(images) ** 0.5)))
+    if captions is not None:
+        images, smallest = _captioned(images, captions, -(-smallest // columns)), 1
     grid = make_grid(images, nrow=columns, padding=max(1, images.shape[2] // 16), pad_value=255)
     return _save(grid, path, smallest)
 
 
-def save_samples(samples: Tensor, path: Path) -> Path:
+def class_captions(classes: Sequence[str] | None, n: int, label: int | None = None) -> list[str] | None:
+    """The classes of generated images 0 to n - 1: that of a label, or i modulo their number; None without classes."""
+    return None if classes is None else [classes[i % len(classes) if label is None else label] for i in range(n)]
+
+
+def _captioned(images: Tensor, captions: Sequence[str], smallest: int) -> Tensor:
+    """Images, enlarged by a whole factor to a least width in pixels, each above its caption."""
+    factor = -(-max(smallest, CAPTION[0]) // images.shape[3])
+    enlarged = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    width, font = enlarged.shape[3], ImageFont.load_default(CAPTION[1] - 4)
+    strips = []
+    for text in captions[: len(images)]:
+        strip = Image.new("L", (width, CAPTION[1]), 255)
+        while font.getlength(text) > width and len(text) > 1:
+            text = text.removesuffix("…")[:-1] + "…"
+        ImageDraw.Draw(strip).text((width / 2, CAPTION[1] / 2), text, fill=0, font=font, anchor="mm")
+        strips.append(torch.from_numpy(np.array(strip)))
+    return torch.cat([enlarged, torch.stack(strips)[:, None].expand(-1, images.shape[1], -1, -1)], dim=2)
+
+
+def save_samples(samples: Tensor, path: Path, captions: Sequence[str] | None = None) -> Path:
     """Writes images uint8 (N, C, H, W) as a grid, or points (N, D) as a scatter plot, or as a histogram if D = 1."""
-    return save_grid(samples[:100], path) if samples.ndim == 4 else plot_points(samples, path)
+    if samples.ndim != 4:
+        return plot_points(samples, path)
+    return save_grid(samples[:100], path, captions=captions)
 
 
 def save_rows(rows: Tensor, path: Path, smallest: int = 512) -> Path:

@@ -1,6 +1,7 @@
 """Sample grids and evaluation during training. Every rank enters; rank 0 writes."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,14 @@ class SampleGrid(Periodic):
         n: images in a grid.
         seed: of the images.
         every: steps between grids.
+        captions: one for each image, such as its class.
     """
 
-    def __init__(self, generator: Generator, n: int, seed: int, every: int | None) -> None:
+    def __init__(
+        self, generator: Generator, n: int, seed: int, every: int | None, captions: Sequence[str] | None = None
+    ) -> None:
         super().__init__(every)
-        self._generator, self._n, self._seed = generator, n, seed
+        self._generator, self._n, self._seed, self._captions = generator, n, seed, captions
 
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
         """Draws and logs one grid."""
@@ -90,7 +94,7 @@ class SampleGrid(Periodic):
 
     def _draw(self, drawn: Tensor, generator: Generator, trainer: L.Trainer, module: ScoreModule) -> None:
         grid, ways = (self.folder / "samples" / f"{name}_{trainer.global_step:07d}.png" for name in PICTURES.values())
-        show(trainer, "samples/grid", save_samples(drawn, grid))
+        show(trainer, "samples/grid", save_samples(drawn, grid, self._captions))
         if drawn.ndim == 4:
             states = trajectory(generator, module.average.model, min(self._n, WAYS), self._seed)
             show(trainer, "samples/trajectory", save_rows(states, ways))

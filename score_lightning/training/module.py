@@ -65,10 +65,12 @@ class ScoreModule(L.LightningModule):
     Attributes:
         last: (times (B,), losses (B,)) of the last batch.
         config: plain data that goes into every checkpoint.
+        data: what is known of the images (see `Source.plain`), which does so, too.
     """
 
     last: tuple[Tensor, Tensor]
     config: dict[str, Any]
+    data: dict[str, Any]
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class ScoreModule(L.LightningModule):
         self.model, self.average = model, average
         self._objective, self._augmentation, self._adam = objective, augmentation, adam
         self._seed, self._clipping, self.config = seed, clipping or Clipping(), {}
+        self.data = {}
         self._validation = ValidationLoss(objective, model, augmentation.pixels, validation_levels, seed)
         self._level_losses = LevelLosses(len(self._validation.times))
 
@@ -141,13 +144,13 @@ class ScoreModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/lr"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the configuration, as plain data, and the number of skipped steps, none of which is unread.
+        """Adds the configuration, what is known of the images, and the number of skipped steps, all of them read.
 
         Raises:
             NonFiniteError: when more steps were not finite than may be skipped.
         """
         self._clipping.read(self)
-        checkpoint["config"] = self.config
+        checkpoint["config"], checkpoint["data"] = self.config, self.data
         checkpoint["skipped"] = self._clipping.skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

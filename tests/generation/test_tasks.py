@@ -60,7 +60,7 @@ def test_labels_choose_what_is_drawn_and_guidance_exaggerates_it(labeled, tmp_pa
 def test_without_a_label_image_i_has_label_i_modulo_their_number(labeled, tmp_path):
     sample.main([f"ckpt={labeled}", "n=12", f"out={tmp_path / 'all'}"])
     experiment = checkpoint.open_checkpoint(labeled, []).experiment
-    batch = experiment.generator(label=2).batch(experiment.model, [2], 0)
+    batch = experiment.generator(label="2").batch(experiment.model, [2], 0)
     found = torch.from_numpy(drawn(tmp_path / "all")[2]).permute(2, 0, 1).int()
     assert (found - batch.images[0].int()).abs().max() <= 1  # another batch size
 
@@ -115,7 +115,9 @@ def test_mistakes_get_one_message(arguments, message, ckpt, tmp_path, capsys, mo
 
 def test_a_label_that_is_none_is_refused(labeled, tmp_path, capsys, monkeypatch):
     arguments = [f"ckpt={labeled}", "label=10", f"out={tmp_path / 'out'}"]
-    assert "label must lie between 0 and 9, got 10" in fails(sample, arguments, capsys, monkeypatch)
+    assert "label must be one of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; got '10'" in fails(
+        sample, arguments, capsys, monkeypatch
+    )
 
 
 @pytest.mark.parametrize(
