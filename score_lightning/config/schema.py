@@ -212,6 +212,18 @@ class Config:
     logger: Logger = doc("", factory=Logger)
 
 
+SAME_RUN = (
+    "seed", "images", "points", "labels", "data", "net", "schedule", "continuous", "prediction", "conditioning",
+    "sigma_data", "objective", "init", "optimizer", "ema", "trainer.batch_size",
+)  # fmt: skip
+"""What makes a run the same run, which resume=auto continues: these sections and fields, but for the keys of `ANY_RUN`.
+
+And the images, by the names and sizes of their files.
+"""
+ANY_RUN = ("data.path", "labels.guidance", "net.map_scale")
+"""Where the data are stored, how samples are guided, and how weights were before the first step."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """What a toy experiment draws after its training; in the experiment's file only, no part of a run's configuration.

@@ -10,6 +10,8 @@ from typing import Any
 from score_lightning import config
 from score_lightning.config import Resolved, to_yaml
 from score_lightning.config.registry import TABLES
+from score_lightning.config.schema import ANY_RUN, SAME_RUN
+from score_lightning.data.summary import summarize
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
 from score_lightning.formats import native
@@ -19,13 +21,6 @@ from score_lightning.training.module import ScoreModule
 from score_lightning.training.stopping import wait_for_others
 
 SHOWN = 30  # differing weights that are listed
-SAME_RUN = (
-    "seed", "points", "images", "labels", "data", "net", "schedule", "continuous", "prediction", "conditioning",
-    "sigma_data", "objective", "optimizer", "ema",
-)  # fmt: skip
-"""Sections that make another run where they differ, but for the keys of `ANY_RUN`."""
-ANY_RUN = ("data.path", "labels.guidance", "net.map_scale")
-"""Where the data are stored, how samples are guided, and how weights were before the first step."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +49,12 @@ def resume_from(path: str) -> Start:
     return Start(Path(path), None, native.read(path))
 
 
-def find_newest(resolved: Resolved) -> Start:
-    """The start from the newest checkpoint of an experiment's runs with the same settings; a new training without one.
+def find_newest(experiment: Experiment) -> Start:
+    """The start from the newest checkpoint of the same run, with the same settings and data; else a new training.
 
     A run that was killed before its first checkpoint is started again in its own folder.
     """
-    c = resolved.config
+    resolved, c = experiment.resolved, experiment.config
     runs = Path(c.out) / Path(c.exp).stem
     for path in _newest_first(runs):
         try:
@@ -68,11 +63,11 @@ def find_newest(resolved: Resolved) -> Start:
         except UserError as error:
             print(f"skipped: {error}")
             continue
-        step, difference = contents["global_step"], _first_difference(theirs.plain(), resolved.plain())
-        if difference:
-            print(f"skipped: {path} has {difference}")
+        differences = _differences(theirs.plain(), resolved.plain()) or _other_data(contents, experiment)
+        if differences:
+            print(f"skipped: {path} has {differences[0]}")
             continue
-        done = step >= c.trainer.max_steps
+        done = contents["global_step"] >= c.trainer.max_steps
         if not done:
             print(f"resuming from {path}")
         return Start(path, path.parent.parent, contents, done)
@@ -99,13 +94,34 @@ def _by_age(folder: Path) -> list[Path]:
     return [path for _, path in sorted(newest.values(), reverse=True)]
 
 
-def _first_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first setting in which one run differs from another, as text; empty where they are the same run."""
-    theirs, ours = (flatten({key: plain.get(key) for key in SAME_RUN}) for plain in (before, now))
-    for key in sorted(theirs.keys() | ours.keys(), key=lambda key: (key != "seed", key)):
-        if theirs.get(key) != ours.get(key) and key not in ANY_RUN:
-            return f"{key} {theirs.get(key)}, not {ours.get(key)}"
-    return ""
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The settings in which one run differs from another, as texts; none where they are the same run."""
+    theirs, ours = (_identity(plain) for plain in (before, now))
+    keys = sorted(theirs.keys() | ours.keys(), key=lambda key: (key != "seed", key))
+    return [f"{key} {theirs.get(key)}, not {ours.get(key)}" for key in keys if theirs.get(key) != ours.get(key)]
+
+
+def _identity(plain: dict[str, Any]) -> dict[str, Any]:
+    """The settings that make a run the same run, by dotted name."""
+    of_run = lambda key: any(key == part or key.startswith(f"{part}.") for part in SAME_RUN)  # noqa: E731
+    return {key: value for key, value in flatten(plain).items() if of_run(key) and key not in ANY_RUN}
+
+
+def _other_data(contents: dict[str, Any], experiment: Experiment) -> list[str]:
+    """In which way a checkpoint was trained on other images than those of an experiment; empty where on the same.
+
+    Images are known by the names and sizes of their files, those of checkpoints that have none of these by their path.
+    """
+    before, now = contents.get("data") or {}, experiment.listed[0].source
+    if now.content is None:
+        return []  # the settings say which they are
+    if before.get("content") is None:
+        paths = [contents["config"]["data"].get("path"), experiment.config.data.get("path")]
+        theirs, ours = (Path(str(path)).expanduser().resolve() for path in paths)
+        return [] if theirs == ours else [f"data.path {paths[0]}, not {paths[1]}"]
+    if before["content"] == now.content:
+        return []
+    return [f"other images than {experiment.config.data.get('path')}: names or sizes of their files differ"]
 
 
 def initialize(module: ScoreModule, resolved: Resolved) -> None:
@@ -160,6 +176,7 @@ def check_resumed(experiment: Experiment, path: Path, contents: dict[str, Any]) 
     c, module = experiment.config, experiment.module
     if "optimizer_states" not in contents:
         raise UserError(f"{path} holds weights without the state of their training: start from it with init={path}")
+    _check_order_of_classes(experiment, path, contents)
     step = contents.get("global_step", 0)
     if step >= c.trainer.max_steps:
         raise UserError(f"{path} has done {step} steps: trainer.max_steps must be more, got {c.trainer.max_steps}")
@@ -174,3 +191,18 @@ def check_resumed(experiment: Experiment, path: Path, contents: dict[str, Any]) 
             f"{path} belongs to another network: {len(differing)} weights differ in name or shape, the first "
             f"{differing[0]}. Leave exp and net as they were, or leave out exp"
         )
+    changed = _differences(config.change(contents["config"], str(path), []).plain(), experiment.resolved.plain())
+    changed += _other_data(contents, experiment)
+    if changed and is_first():
+        print(f"resuming with other settings than {path}: it has {'; '.join(changed)}")
+
+
+def _check_order_of_classes(experiment: Experiment, path: Path, contents: dict[str, Any]) -> None:
+    """Refuses images whose classes have other numbers than those that a model was conditioned on."""
+    ours = experiment.listed[0].source.classes
+    if not experiment.config.labels.classes or ours is None:
+        return
+    # before checkpoints held names, classes were in the order of text
+    theirs = tuple((contents.get("data") or {}).get("classes") or sorted(ours))
+    if theirs != ours:
+        raise UserError(f"{path} numbers the classes {summarize(theirs)}, the images {summarize(ours)}: start anew")

@@ -27,13 +27,14 @@ def train(options: dict[str, Any], overrides: Sequence[str]) -> None:
     Raises:
         UserError: for a mistake in them, before anything is trained where it can be noticed then.
     """
-    resolved, start = _resolve(options, overrides)
+    experiment, start = _resolve(options, overrides)
+    resolved = experiment.resolved
     if start.done and (resolved.figure.name is None or (start.folder / "figure.png").exists()):  # type: ignore[operator]
         print(f"{start.checkpoint} has done all its steps: trainer.max_steps=N adds more")
         return
     if resolved.figure.name is not None:
         check_figure(resolved.figure, resolved.config)
-    experiment = _prepare(resolved, start)
+    _prepare(experiment, start)
     variants = _plan_variants(resolved)
     if options.get("dry_run"):
         print(config.to_yaml(resolved.plain()))
@@ -46,36 +47,38 @@ def train(options: dict[str, Any], overrides: Sequence[str]) -> None:
         _draw(experiment, variants, folder)
 
 
-def _resolve(options: dict[str, Any], overrides: Sequence[str]) -> tuple[Resolved, Start]:
-    """The configuration of a run, and where it starts."""
+def _resolve(options: dict[str, Any], overrides: Sequence[str]) -> tuple[Experiment, Start]:
+    """The experiment of a run, and where it starts."""
     exp, resume = options.get("exp"), options.get("resume")
     if resume == "auto":
         if exp is None:
             raise UserError(f"resume=auto needs exp=NAME; experiments: {', '.join(config.experiments())}")
-        resolved = choose_precision(config.load(overrides, exp))
-        return resolved, find_newest(resolved)
+        experiment = _experiment(config.load(overrides, exp))
+        return experiment, find_newest(experiment)
     start = Start() if resume is None else resume_from(resume)
     if start.contents is not None and any(override.startswith("init=") for override in overrides):
         raise UserError("resume continues with the weights of its training: leave out init")
     if exp is not None:
-        return choose_precision(config.load(overrides, exp)), start
+        return _experiment(config.load(overrides, exp)), start
     if start.contents is None:
         raise UserError(f"exp=NAME is missing; experiments: {', '.join(config.experiments())} (--help lists all keys)")
     resolved = config.change(start.contents["config"], str(resume), overrides)
     if resolved.config.exp in config.experiments():
         resolved = replace(resolved, figure=config.load([], resolved.config.exp).figure)
-    return choose_precision(resolved), start
+    return _experiment(resolved), start
 
 
-def _prepare(resolved: Resolved, start: Start) -> Experiment:
-    """The experiment of a training, all of it but its data checked."""
-    experiment = Experiment(resolved, training=True)
+def _experiment(resolved: Resolved) -> Experiment:
+    return Experiment(choose_precision(resolved), training=True)
+
+
+def _prepare(experiment: Experiment, start: Start) -> None:
+    """Checks all of a training but its data."""
     _ = experiment.module, experiment.preview
-    if start.contents is None and resolved.config.init is not None:
-        initialize(experiment.module, resolved)
+    if start.contents is None and experiment.config.init is not None:
+        initialize(experiment.module, experiment.resolved)
     if start.contents is not None and start.checkpoint is not None and not start.done:
         check_resumed(experiment, start.checkpoint, start.contents)
-    return experiment
 
 
 def fit(experiment: Experiment, start: Start) -> Path:
@@ -117,7 +120,8 @@ def _plan_variants(resolved: Resolved) -> dict[str, Experiment]:
         if overrides:
             plain = {**resolved.plain(), "exp": label.replace(" ", "_")}
             variant = config.change(plain, f"variants.{label}", [*overrides, "logger=off"])
-            planned[label] = _prepare(variant, Start())
+            planned[label] = Experiment(variant, training=True)
+            _prepare(planned[label], Start())
     return planned
 
 

@@ -143,6 +143,13 @@ class ScoreModule(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, a.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/lr"}}
 
+    def on_train_start(self) -> None:
+        """Lets the present settings of Adam hold, not those of the checkpoint that a run resumes from."""
+        optimizer, schedule = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+        self._adam.replace(optimizer, schedule)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the configuration, what is known of the images, and the number of skipped steps, all of them read.
 

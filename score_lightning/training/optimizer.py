@@ -32,6 +32,15 @@ class AdamSettings:
         warm = min(1.0, step / self.warmup) if self.warmup else 1.0
         return warm if self.decay_steps is None else warm * max(0.0, 1 - step / self.decay_steps)
 
+    def replace(self, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR) -> None:
+        """Puts these settings in place of those that an optimizer and its schedule brought from a checkpoint."""
+        lr = self.lr * self.factor(schedule.last_epoch)
+        mine = {"initial_lr": self.lr, "lr": lr, "eps": self.eps, "weight_decay": self.weight_decay}
+        for group in optimizer.param_groups:
+            group.update(mine, betas=(self.betas[0], self.betas[1]))
+        schedule.base_lrs = [self.lr for _ in optimizer.param_groups]
+        schedule._last_lr = [lr for _ in optimizer.param_groups]
+
 
 @dataclass
 class Alike:
