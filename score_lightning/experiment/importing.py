@@ -76,6 +76,7 @@ def _open(resolved: Resolved, path: Path, name: str | None) -> Given:
             raise UserError(f"{path} is a folder; format={name} is a file")
         return _open_diffusers(resolved, path)
     published = formats.read(path)
+    formats.check_origin(published.weights, path)
     if name is None:
         # of an unknown layout the closest is tried, to say what differs
         name = formats.detect(published.weights) or formats.closest(published.weights)

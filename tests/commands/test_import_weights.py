@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from support import GOLDEN, SMALL, fails, golden_state, slow_but
 
 from score_lightning import checkpoint, export, import_weights, sample, train
+from score_lightning import eval as evaluate
 from score_lightning.errors import UserError
 
 
@@ -397,3 +398,64 @@ def test_what_a_folder_of_diffusers_lacks_is_named(damage, given, message, pipel
         (unet / "config.json").unlink()
     words = [f"path={folder / given}", "exp=ddpm_digits", f"out={tmp_path / 'a.ckpt'}"]
     assert message in fails(import_weights, words, capsys, monkeypatch)
+
+
+@pytest.fixture
+def denoising_diffusion(tmp_path):
+    """What the trainer of denoising-diffusion-pytorch saves, with a few of its network's entries."""
+    names = ["init_conv.weight", "downs.0.0.block1.proj.weight", "downs.0.2.to_qkv.weight", "final_conv.weight"]
+    model = {"betas": torch.ones(10), **{f"model.{name}": torch.ones(1) for name in names}}
+    ema = {"initted": torch.tensor(True), "step": torch.tensor(9)}
+    ema |= {f"{kind}_model.{name}": value for kind in ("online", "ema") for name, value in model.items()}
+    contents = {"step": 9, "model": model, "opt": {"state": {}}, "ema": ema, "scaler": None, "version": "2.2.5"}
+    torch.save(contents, tmp_path / "model-1.pt")
+    return tmp_path / "model-1.pt"
+
+
+def test_a_checkpoint_of_denoising_diffusion_is_recognized_by_every_command(
+    denoising_diffusion, tmp_path, capsys, monkeypatch
+):
+    recipes = {"ncsn": "ncsn_cifar", "ncsnv2": "ncsnv2_cifar", "edm": "edm_cifar"}
+    commands = [(import_weights, [f"path={denoising_diffusion}", "exp=ddpm_cifar"])]
+    for name in import_weights.NAMES:
+        exp = recipes.get(name, "ddpm_cifar")
+        commands.append((import_weights, [f"path={denoising_diffusion}", f"exp={exp}", f"format={name}"]))
+    commands += [(sample, [f"ckpt={denoising_diffusion}"]), (evaluate, [f"ckpt={denoising_diffusion}"])]
+    commands += [(train, [f"{key}={denoising_diffusion}", "exp=ddpm_digits"]) for key in ("init", "resume")]
+    for entry, words in commands:
+        message = fails(entry, [*words, f"out={tmp_path / 'out'}"], capsys, monkeypatch)
+        assert "was written by denoising-diffusion-pytorch" in message
+        assert ", ".join(import_weights.NAMES) in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_else_a_file_is_or_what_to_do_with_it_is_said(published, ckpt, tmp_path, capsys, monkeypatch):
+    state = torch.load(published)
+    larger = {f"net.model.{name}": value for name, value in state.items()}
+    contents = {
+        "lightning": ({"state_dict": larger, "callbacks": {}}, "look like format=ddim in a larger module"),
+        "latents": ({"state_dict": {"first_stage_model.a": torch.ones(1)}}, "makes latents for an autoencoder"),
+        "hyper": ({"state_dict": state, "hyper_parameters": Harmful()}, "weights_only=False)['state_dict']"),
+        "names": ({"weights": state, "args": 3}, "it has weights, args"),
+    }
+    monkeypatch.setenv("HARM", str(tmp_path / "harm"))
+    for name, (saved, message) in contents.items():
+        torch.save(saved, tmp_path / name)
+        words = [f"path={tmp_path / name}", "exp=ddpm_cifar", f"out={tmp_path / 'a.ckpt'}"]
+        assert message in fails(import_weights, words, capsys, monkeypatch)
+    words = [f"path={ckpt}", "exp=ddpm_digits", f"out={tmp_path / 'a.ckpt'}"]
+    assert "take its checkpoints as they are" in fails(import_weights, words, capsys, monkeypatch)
+    for given in (published, tmp_path / "lightning"):
+        assert "import_weights makes one" in fails(sample, [f"ckpt={given}"], capsys, monkeypatch)
+    assert "a folder without model.safetensors" in fails(sample, [f"ckpt={tmp_path}"], capsys, monkeypatch)
+    assert "would run code" in fails(sample, [f"ckpt={tmp_path / 'hyper'}"], capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["ema", "ema_model", "model_ema", "ema_state_dict"])
+def test_averages_are_read_under_the_names_that_trainers_give_them(name, published, tmp_path, capsys):
+    state = torch.load(published)
+    torch.save({"model": {key: value + 1 for key, value in state.items()}, name: state}, published)
+    import_weights.main([f"path={published}", "exp=ddpm_cifar", f"out={tmp_path / 'a.ckpt'}", *SMALL])
+    assert "format=ddim, averaged" in capsys.readouterr().out
+    model = checkpoint.load(tmp_path / "a.ckpt")
+    assert torch.equal(model.net.conv_in.weight, state["conv_in.weight"])
