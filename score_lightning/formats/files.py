@@ -21,9 +21,12 @@ from score_lightning.errors import UserError
 
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of compiled networks
 
-# numbers that optimizers of 2020 hold as NumPy's: constructors of numbers, under the names of then and of now
-NUMBERS: list[Any] = [np.dtype, type(np.dtype("float64")), type(np.dtype("float32")), type(np.dtype("int64"))]
-NUMBERS += [(np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+# NumPy's numbers and arrays, as optimizers of 2020 and torch-fidelity hold them: their constructors, under the names of
+# then and of now
+NUMBERS: list[Any] = [np.ndarray, np.dtype, *(type(np.dtype(name)) for name in ("f8", "f4", "i8", "u1"))]
+for core in ("core", "_core"):
+    NUMBERS += [(np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar")]
+    NUMBERS += [(np.zeros(1).__reduce__()[0], f"numpy.{core}.multiarray._reconstruct")]
 NUMBERS += [codecs.encode]
 
 SNAPSHOT = (
