@@ -15,14 +15,16 @@ def usage() -> str:
     return f"""python -m score_lightning.import_weights path=FILE exp=RECIPE [key=value …]
 
 Turns weights that were published elsewhere into a checkpoint for eval, sample, export and train init=.
-  path=FILE            the published file, or the folder of a diffusers pipeline; no code in it is run
+  path=FILE            the published file, the index of several (….index.json), or the folder of a diffusers pipeline;
+                       no code in it is run
   exp=RECIPE           experiment that the weights belong to: its network, noise levels and prediction
   format={"|".join(NAMES)}
                        the layout of the file; detected where it is left out
   out=FILE.ckpt        the checkpoint [RECIPE.ckpt]
   KEY=VALUE            changes the recipe, as in train: net.channels=64
 
-Averaged weights are taken where the file has them. Of a diffusers folder the network's settings are taken, too.
+Averaged weights are taken where the file has them, of a diffusers folder those in unet_ema/. Of its variants the one
+in full precision is read first. The network's settings are taken from there, too.
 
 experiments: {", ".join(config.experiments())}"""
 

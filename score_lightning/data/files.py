@@ -1,4 +1,4 @@
-"""Images on disk: pictures in folders and zip files, read and decoded one by one, and NumPy files."""
+"""Images on disk: pictures in folders and zip files, read and decoded one by one."""
 
 import hashlib
 import math
@@ -185,43 +185,3 @@ def shape_of(root: Path, names: Sequence[str]) -> Shape:
                 )
             channels = max(channels, 1 if is_gray(image) else 3)
     return Shape(size, channels)
-
-
-def check_unpacked(path: Path) -> None:
-    """Refuses a zip file whose contents are larger than this machine's memory.
-
-    Raises:
-        MemoryError: with both sizes.
-    """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            check_bytes(sum(entry.file_size for entry in archive.infolist()), f"the contents of {path.name}")
-
-
-def read_npz(path: Path) -> tuple[Tensor, Tensor | None]:
-    """(images uint8 (N, C, H, W), labels int64 (N,) or None) of a NumPy file.
-
-    Raises:
-        UserError: when the file is missing, damaged, or has no such arrays.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: expected a .npz file with images (N x H x W [x C], uint8)")
-    try:
-        check_unpacked(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            images, labels = arrays["images"], arrays.get("labels")
-    except Exception as error:  # damaged files make NumPy and zlib raise almost anything
-        raise UserError(f"{path} is not a .npz file with an array `images`: {error}") from error
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
-        raise UserError(
-            f"{path}: images must be uint8, N x H x W or N x H x W x C with C of 1 or 3, got "
-            f"{images.dtype} {images.shape}"
-        )
-    if labels is not None and (
-        labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or (labels < 0).any()
-    ):
-        raise UserError(
-            f"{path}: labels must be numbers from 0 for the {len(images)} images, got {labels.dtype} {labels.shape}"
-        )
-    channels_last = torch.from_numpy(images if images.ndim == 4 else images[..., None])
-    return channels_last.permute(0, 3, 1, 2).contiguous(), None if labels is None else torch.from_numpy(labels).long()

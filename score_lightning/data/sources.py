@@ -15,7 +15,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from score_lightning.data import toy
-from score_lightning.data.files import ImageFiles, read_npz, shape_of
+from score_lightning.data.arrays import read_npz
+from score_lightning.data.files import ImageFiles, shape_of
 from score_lightning.data.images import ImageSet, LazyImageSet, Source
 from score_lightning.data.listing import find_classes, list_pictures
 from score_lightning.data.pictures import Shape

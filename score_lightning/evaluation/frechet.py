@@ -19,7 +19,7 @@ def frechet_distance(mu_1: Array, cov_1: Array, mu_2: Array, cov_2: Array) -> fl
         cov_1, cov_2: (D, D) covariances, symmetric and positive semi-definite.
 
     Raises:
-        ValueError: when the shapes do not fit or a number is not finite.
+        ValueError: when the shapes do not fit, a number is not finite, or a covariance has variances below 0.
     """
     mu_1, cov_1, mu_2, cov_2 = (torch.as_tensor(a).to("cpu", torch.float64) for a in (mu_1, cov_1, mu_2, cov_2))
     if mu_1.ndim != 1 or mu_1.shape != mu_2.shape or not cov_1.shape == cov_2.shape == (len(mu_1), len(mu_1)):
@@ -27,8 +27,11 @@ def frechet_distance(mu_1: Array, cov_1: Array, mu_2: Array, cov_2: Array) -> fl
         raise ValueError(f"means must be (D,) and covariances (D, D), got {shapes}")
     if not all(torch.isfinite(a).all() for a in (mu_1, cov_1, mu_2, cov_2)):
         raise ValueError("means and covariances must be finite")
-    root = _trace_of_root(cov_1, cov_2)
-    return float((mu_1 - mu_2).square().sum() + cov_1.trace() + cov_2.trace() - 2 * root)
+    total = cov_1.trace() + cov_2.trace()
+    between = total - 2 * _trace_of_root(cov_1, cov_2)
+    if between < -1e-3 * total.abs():  # more than rounding errors, even of covariances in single precision
+        raise ValueError("covariances must be positive semi-definite")
+    return float((mu_1 - mu_2).square().sum() + between.clamp(min=0))
 
 
 def _trace_of_root(cov_1: Tensor, cov_2: Tensor) -> Tensor:

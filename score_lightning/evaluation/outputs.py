@@ -13,7 +13,7 @@ from score_lightning.evaluation.evaluator import Evaluator, Result
 from score_lightning.evaluation.model_losses import Likelihood
 from score_lightning.evaluation.plots import plot_levels, plot_sweep
 from score_lightning.evaluation.provenance import commit, versions
-from score_lightning.evaluation.report import summarize, write_metrics, write_report
+from score_lightning.evaluation.report import show, summarize, write_metrics, write_report
 from score_lightning.generation.generator import Generator, trajectory
 from score_lightning.generation.pictures import save_grid, save_neighbors, save_rows
 from score_lightning.models import ScoreModel
@@ -184,8 +184,7 @@ class Outputs:
             if len(entries) > 1:
                 print(f"{entry['sampler']} {entry['evaluations_per_image']} evaluations")
             for name in self._entries[0].results[0].metrics:
-                spread = entry.get("spread", {}).get(name)
-                print(f"  {name:28} {entry[name]:.4f}" + (f" ± {spread['std']:.4f}" if spread else ""))
+                print(f"  {name:28} {show(entry, name)}")
         for name, value in self._likelihood.metrics.items():
             error = self._likelihood.settings["standard_error"][name]
             print(f"  {name:28} {value:.4f} ± {error:.4f} bits per dimension (standard error)")

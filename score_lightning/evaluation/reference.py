@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from score_lightning.data.files import check_unpacked
+from score_lightning.data.arrays import open_arrays
 from score_lightning.data.images import ImageSet
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features.base import Features
@@ -124,37 +124,38 @@ def reference_statistics(
 
 
 def read_statistics(path: Path) -> Statistics:
-    """Mean and covariance of a NumPy file with `mu` (D,) and `sigma` (D, D), as FID implementations write them.
+    """Mean and covariance of a .npz or .pt file with `mu` (D,) and `sigma` (D, D), as FID implementations write them.
 
     Raises:
         UserError: when the file is damaged or holds something else.
     """
-    try:
-        check_unpacked(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            mean, cov = (torch.from_numpy(arrays[name].astype(np.float64)) for name in ("mu", "sigma"))
-    except Exception as error:  # damaged files make NumPy and zlib raise almost anything
-        raise UserError(f"{path} is not a .npz file of statistics, mu and sigma: {error}") from error
+    with open_arrays(path) as arrays:
+        if not {"mu", "sigma"} <= set(arrays):
+            raise UserError(f"{path} has no statistics: expected mu and sigma, got {', '.join(arrays) or 'none'}")
+        mean, cov = (torch.from_numpy(arrays[name].astype(np.float64)) for name in ("mu", "sigma"))
     fits = mean.ndim == 1 and len(mean) > 0 and cov.shape == (len(mean), len(mean))
     if not fits or not torch.isfinite(mean).all() or not torch.isfinite(cov).all():
         shapes = f"{tuple(mean.shape)} and {tuple(cov.shape)}"
         raise UserError(f"{path}: mu must be (D,) and sigma (D, D), all finite; got shapes {shapes}")
-    if not torch.allclose(cov, cov.T, atol=1e-6 * cov.abs().max().item()) or (cov.diagonal() < 0).any():
+    largest = cov.abs().max().item()
+    symmetric = torch.allclose(cov, cov.T, atol=1e-6 * largest)
+    # the smallest eigenvalues of a covariance in single precision may be below 0
+    if not symmetric or (cov.diagonal() < 0).any() or torch.linalg.eigvalsh(cov)[0] < -1e-3 * largest:
         raise UserError(f"{path}: sigma is not a covariance: it must be symmetric, with no variance below 0")
     return Statistics(mean, cov)
 
 
 def holds_statistics(path: Path) -> bool:
-    """Whether a NumPy file holds statistics rather than images.
+    """Whether a file of arrays holds statistics rather than images.
+
+    Reference batches of guided-diffusion hold both, statistics of a whole data set and some of its images as arr_0, and
+    count as statistics.
 
     Raises:
-        UserError: when it is not a NumPy file.
+        UserError: when it is no such file.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return "mu" in arrays and "images" not in arrays
-    except Exception as error:  # as in read_statistics
-        raise UserError(f"{path} is not a .npz file, or damaged: {error}") from error
+    with open_arrays(path) as arrays:
+        return "mu" in arrays and "images" not in arrays
 
 
 def _key(features: Features, images: ImageSet, rank: Rank) -> str:

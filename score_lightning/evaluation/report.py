@@ -88,7 +88,7 @@ def _names(entry: Mapping[str, Any]) -> list[str]:
 
 def _rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     """One row per metric, below a head."""
-    return [["metric", "value"], *([name, _value(metrics, name)] for name in _names(metrics))]
+    return [["metric", "value"], *([name, show(metrics, name)] for name in _names(metrics))]
 
 
 def _sweep_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -97,13 +97,14 @@ def _sweep_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     rows = [["sampler", "evaluations", *names]]
     for entry in entries:
         label = [label_of(entry["sampler"], entries), f"{entry['evaluations_per_image']:,}"]
-        rows.append([*label, *(_value(entry, name) for name in names)])
+        rows.append([*label, *(show(entry, name) for name in names)])
     return rows
 
 
-def _value(entry: Mapping[str, Any], name: str) -> str:
+def show(entry: Mapping[str, Any], name: str) -> str:
+    """A metric, and its standard deviation over the seeds; 0 has no sign, as KID's may have that rounds to it."""
     spread = entry.get("spread", {}).get(name)
-    return f"{entry[name]:.4f}" + (f" ± {spread['std']:.4f}" if spread else "")
+    return f"{entry[name]:z.4f}" + (f" ± {spread['std']:.4f}" if spread else "")
 
 
 def _picture(path: Path, text: str) -> str:

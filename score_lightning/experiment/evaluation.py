@@ -3,10 +3,11 @@
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from zipfile import is_zipfile
 
 from score_lightning.config.registry import TABLES, build_part
 from score_lightning.data import sources
-from score_lightning.data.files import read_npz
+from score_lightning.data.arrays import ARRAYS, read_npz
 from score_lightning.data.images import ImageSet
 from score_lightning.data.pictures import Shape
 from score_lightning.data.sources import Split
@@ -31,7 +32,7 @@ class Evaluation:
 
     Args:
         experiment: whose configuration has the images' shape and, without a reference, their source.
-        given: the reference: name of a data set; path of a folder, a zip, or an npz of images or of statistics; the
+        given: the reference: name of a data set; path of a folder, a zip, or a file of images or of statistics; the
             training images when None.
         n: images that are evaluated.
 
@@ -57,7 +58,7 @@ class Evaluation:
             other = Experiment(replace(resolved, config=replace(c, data=data)))
             return _reference(given, other.split)
         path = Path(given).expanduser()
-        if path.suffix == ".npz" and path.is_file() and holds_statistics(path):
+        if path.suffix in ARRAYS and path.is_file() and holds_statistics(path):
             return Reference(given, statistics=read_statistics(path), sha256=file_sha256(path))
         shape = picture_shape(c.images)
         # pictures are brought to a model's shape as its training images are; those to evaluate are taken as they are
@@ -127,7 +128,7 @@ def _reference(name: str, split: Split) -> Reference:
 
 
 def read_images(path: str, shape: Shape | None = None) -> ImageSet:
-    """All images of a folder, a zip or an npz; those of the first two are decoded when they are needed.
+    """All images of a folder, a zip or a file of arrays; those of the first two are decoded when they are needed.
 
     Args:
         path: of the folder or the file.
@@ -137,6 +138,11 @@ def read_images(path: str, shape: Shape | None = None) -> ImageSet:
         UserError: when they cannot be read, or are of several sizes.
     """
     place = Path(path).expanduser()
-    if place.suffix == ".npz":
+    if place.suffix in ARRAYS and not place.is_dir():
         return ImageSet(*read_npz(place))
+    if place.is_file() and place.suffix != ".zip" and not is_zipfile(place):
+        raise UserError(
+            f"{place} cannot be read: expected a folder or a .zip file of pictures, or images in a .npz, .npy or .pt "
+            "file; a reference may also be a .npz or .pt file of statistics (mu, sigma)"
+        )
     return sources.read_pictures(place, shape)

@@ -37,7 +37,7 @@ def import_weights(resolved: Resolved, path: Path, out: Path, name: str | None =
 
     Args:
         resolved: the recipe, that is its network, noise levels and prediction.
-        path: the published file, or the folder of a diffusers pipeline; no code in it is run.
+        path: the published file, the index of several, or the folder of a diffusers pipeline; no code in it is run.
         out: the checkpoint.
         name: of the layout in `FORMATS`; detected when None.
 
@@ -61,7 +61,8 @@ def import_weights(resolved: Resolved, path: Path, out: Path, name: str | None =
     if given.name in ("diffusers", "improved-diffusion") and resolved.config.labels.classes:
         resolved = config.change(resolved.plain(), str(path), ["labels.drop=0"])  # trained with labels only
     prefixed = {kind: {f"net.{key}": value for key, value in state.items()} for kind, state in entries.items()}
-    sha256 = sha256_of_folder(path) if path.is_dir() else sha256_of_file(path)
+    hashed = path.parent if path.suffix == ".json" else path  # an index says nothing of the weights themselves
+    sha256 = sha256_of_folder(hashed) if hashed.is_dir() else sha256_of_file(hashed)
     imported = {"format": str(given.name), "file": path.name, "sha256": sha256}
     native.write(out, resolved.plain(), prefixed, published.step, imported)
     numbers = sum(value.numel() for value in entries["ema"].values())
@@ -75,6 +76,7 @@ def _open(resolved: Resolved, path: Path, name: str | None) -> Given:
             raise UserError(f"{path} is a folder; format={name} is a file")
         return _open_diffusers(resolved, path)
     published = formats.read(path)
+    formats.check_origin(published.weights, path)
     if name is None:
         # of an unknown layout the closest is tried, to say what differs
         name = formats.detect(published.weights) or formats.closest(published.weights)
@@ -123,11 +125,22 @@ def _open_diffusers(resolved: Resolved, path: Path) -> Given:
                 print(f"{section}.{key}: {value} by config.json, {plain[section][key]} in the recipe")
         plain[section] |= values
     _check_scheduler(folder.scheduler, resolved, path)
+    if path.is_dir():
+        _say_what_is_read(folder, path)
     published = formats.read(folder.weights)
     if folder.average is not None:
         published = replace(published, average=formats.read(folder.average).weights)
     options = {"cosines_first": folder.unet["flip_sin_to_cos"], "former": _former(published)}
     return Given("diffusers", config.change(plain, str(path), []), published, options)
+
+
+def _say_what_is_read(folder: diffusers.Folder, path: Path) -> None:
+    """Prints the files of weights that are read, and those in the same folders that are not."""
+    for what, file in {"weights": folder.weights, "their average": folder.average}.items():
+        if file is not None:
+            others = [other.name for other in diffusers.find_weights(file.parent) if other != file]
+            rather = f", rather than {', '.join(others)}" if others else ""
+            print(f"{what}: {file.relative_to(path)}{rather}")
 
 
 def _former(published: Published) -> bool:

@@ -147,7 +147,7 @@ def _summary(trainer: L.Trainer, folder: Path, points: bool) -> str:
         lines.append(f"  validation loss {trainer.callback_metrics['val/loss']:.4f}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, PeriodicEvaluation):
-            lines += [f"  {name:28} {value:.4f}" for name, value in callback.named.items()]
+            lines += [f"  {name:28} {value:z.4f}" for name, value in callback.named.items()]
     pictures = sorted((folder / "samples").glob("step_*.png"))
     lines += [f"  pictures: {pictures[-1]}"] if pictures else []
     checkpoint = folder / "checkpoints" / "last.ckpt"

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,9 @@ from score_lightning.formats.files import Published, read
 from score_lightning.formats.names import Source, Sources
 from score_lightning.networks import NCSNpp, RefineNet, UNet
 
-__all__ = ["FORMATS", "Format", "Published", "Source", "Sources", "closest", "detect", "read", "translate"]
+__all__ = [
+    "FORMATS", "Format", "Published", "Source", "Sources", "check_origin", "closest", "detect", "read", "translate",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,47 @@ FORMATS = {
     "diffusers": Format((UNet,), names.diffusers, r"^down_blocks\."),
     "edm": Format((NCSNpp,), numbered.edm, r"^(model\.)?map_layer0\.", r"\.resample_filter$"),
 }
+
+FOREIGN = {
+    r"^average\.model\.net\.": (
+        "holds weights that score_lightning trained: sample, eval, export and train init= take its checkpoints as they "
+        "are"
+    ),
+    r"(^|\.)downs\.\d+\.\d+\.block1\.": (
+        "was written by denoising-diffusion-pytorch, whose network, with linear attention and standardized weights, no "
+        f"format here holds ({', '.join(FORMATS)}): sample from it there, or train one of the recipes"
+    ),
+    r"^(first_stage_model|cond_stage_model)\.": (
+        "holds a latent diffusion model, whose network makes latents for an autoencoder; the formats here "
+        f"({', '.join(FORMATS)}) hold networks that make images"
+    ),
+}
+"""What is said of files that no format reads, by a regular expression of names of entries."""
+
+
+def origin(state: Mapping[str, Tensor]) -> str:
+    """What a state dict is that no format reads, as the end of a sentence; empty where that is not known."""
+    return next((what for mark, what in FOREIGN.items() if any(re.search(mark, key) for key in state)), "")
+
+
+def check_origin(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuses a file of another project, and one whose network lies inside a larger module.
+
+    Raises:
+        UserError: saying what it is, and what can be done.
+    """
+    if what := origin(state):
+        raise UserError(f"{path} {what}")
+    if detect(state) is not None:
+        return
+    parts = [key.split(".") for key in state]
+    for prefix in dict.fromkeys(".".join(part[:n]) + "." for part in parts for n in (1, 2) if len(part) > n):
+        name = detect({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
+        if name is not None:
+            raise UserError(
+                f"{path}: its entries {prefix}… look like format={name} in a larger module: save them alone, without "
+                f"that prefix: {{k.removeprefix({prefix!r}): v for k, v in state.items() if k.startswith({prefix!r})}}"
+            )
 
 
 def detect(state: Mapping[str, Tensor]) -> str | None:

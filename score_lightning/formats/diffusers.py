@@ -1,6 +1,7 @@
 """Folders of diffusers, and the settings of a UNet2DModel, read and written."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from score_lightning.networks import UNet
 from score_lightning.networks.blocks import Attention
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+KINDS = re.compile(r"diffusion_pytorch_model(\.\w+)?\.(bin|safetensors)(\.index(\.\w+)?\.json)?")
+"""The names of files of weights: in full or a variant of them (.fp16), or their index where there are several."""
 
 # what a UNet2DModel can be set to and ours cannot
 FIXED: dict[str, tuple[Any, ...]] = {
@@ -47,8 +50,8 @@ class Folder:
     """A folder of diffusers.
 
     Args:
-        weights: the file of the network's weights.
-        average: that of their average, where there is one.
+        weights: the file of the network's weights, or the index of several.
+        average: that of their average, where there is one beside them.
         unet: the contents of its config.json, completed by the defaults.
         scheduler: those of scheduler_config.json, where there is one.
     """
@@ -62,24 +65,71 @@ class Folder:
 def open_folder(path: Path) -> Folder:
     """A pipeline's folder, with `unet/` and perhaps `scheduler/`, or that of the network alone, or its file of weights.
 
-    Its training example saves the average of the weights in `unet_ema/`.
+    Its training example saves the average of the weights in `unet_ema/`, which is taken where there is no `unet/`.
 
     Raises:
-        UserError: when it is no such folder or a file in it cannot be read.
+        UserError: when it is no such folder, a network of it needs others, or a file in it cannot be read.
     """
     given = [path] if path.is_file() else []
     path = path.parent if given else path
-    unet = path / "unet" if (path / "unet" / "config.json").is_file() else path
-    if not (unet / "config.json").is_file():
-        raise UserError(f"{path} is no folder of diffusers: it has neither unet/config.json nor config.json")
-    weights = given or [unet / name for name in WEIGHTS if (unet / name).is_file()]
-    if not weights:
-        raise UserError(f"{unet} has no weights: expected {' or '.join(WEIGHTS)}")
-    averages = [] if given else [path / "unet_ema" / name for name in WEIGHTS if (path / "unet_ema" / name).is_file()]
+    above = path.resolve().parent
+    _check_alone(above if (above / "model_index.json").is_file() else path)
+    networks = [path / name for name in ("unet", "", "unet_ema") if (path / name / "config.json").is_file()]
+    if not networks:
+        raise UserError(
+            f"{path} is no folder of diffusers: it has neither unet/config.json nor config.json, but {_held(path)}"
+        )
+    unet, average = networks[0], path / "unet_ema"
+    weights = given or _demand_weights(unet)
+    averages = _demand_weights(average) if average.is_dir() and average != unet and not given else []
     schedulers = [path / "scheduler" / "scheduler_config.json", path / "scheduler_config.json"]
     scheduler = next((_read(file) for file in schedulers if file.is_file()), None)
-    average = averages[0] if averages else None
-    return Folder(weights[0], average, {**DEFAULTS, **_read(unet / "config.json")}, scheduler)
+    settings = {**DEFAULTS, **_read(unet / "config.json")}
+    return Folder(weights[0], averages[0] if averages else None, settings, scheduler)
+
+
+def _check_alone(folder: Path) -> None:
+    """Refuses a pipeline whose network does not make images by itself, but latents, say, or images of a text.
+
+    Raises:
+        UserError: naming what else the pipeline has.
+    """
+    index = folder / "model_index.json"
+    pipeline = _read(index) if index.is_file() else {}
+    parts = {name for name, kind in pipeline.items() if isinstance(kind, list) and any(kind)}
+    parts |= {name for name in ("vae", "vqvae", "text_encoder") if (folder / name).is_dir()}
+    others = sorted(parts - {"unet", "scheduler"})
+    if others:
+        raise UserError(
+            f"{folder} holds a pipeline ({pipeline.get('_class_name', 'without model_index.json')}) with "
+            f"{', '.join(others)}: only a UNet2DModel that makes images by itself, as in a DDPMPipeline, can be read"
+        )
+
+
+def find_weights(folder: Path) -> list[Path]:
+    """The files of weights, or their indices, in a network's folder, the one to read first.
+
+    Full precision comes before half, the usual name before a variant, safetensors before .bin, one file before several.
+    """
+
+    def order(found: re.Match[str]) -> tuple[bool, str, bool, bool]:
+        variant = found[1] or found[4] or ""
+        return variant in (".fp16", ".bf16"), variant, found[2] == "bin", bool(found[3])
+
+    names = filter(None, (KINDS.fullmatch(file.name) for file in folder.iterdir()))
+    return [folder / found[0] for found in sorted(names, key=order)]
+
+
+def _demand_weights(folder: Path) -> list[Path]:
+    weights = find_weights(folder)
+    if not weights:
+        raise UserError(f"{folder} has no weights: expected {' or '.join(WEIGHTS)}, but it has {_held(folder)}")
+    return weights
+
+
+def _held(folder: Path) -> str:
+    """The names of some files in a folder."""
+    return ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
 
 
 def is_bare(path: Path) -> bool:

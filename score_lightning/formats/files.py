@@ -1,9 +1,12 @@
 """Published checkpoint files: read without running code, and unpacked to weights, average and step."""
 
 import codecs
+import json
 import pickle
 import pickletools
+import re
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +21,26 @@ from score_lightning.errors import UserError
 
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of compiled networks
 
-# numbers that optimizers of 2020 hold as NumPy's: constructors of numbers, under the names of then and of now
-NUMBERS: list[Any] = [np.dtype, type(np.dtype("float64")), type(np.dtype("float32")), type(np.dtype("int64"))]
-NUMBERS += [(np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+# NumPy's numbers and arrays, as optimizers of 2020 and torch-fidelity hold them: their constructors, under the names of
+# then and of now
+NUMBERS: list[Any] = [np.ndarray, np.dtype, *(type(np.dtype(name)) for name in ("f8", "f4", "i8", "u1"))]
+for core in ("core", "_core"):
+    NUMBERS += [(np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar")]
+    NUMBERS += [(np.zeros(1).__reduce__()[0], f"numpy.{core}.multiarray._reconstruct")]
 NUMBERS += [codecs.encode]
 
-REMEDY = (
-    "Where you trust it, turn it into a plain state dict with the project that wrote it; a snapshot of NVlabs/edm, "
-    'say, inside its folder: python -c "import pickle, torch; '
+SNAPSHOT = (
+    'a snapshot of NVlabs/edm, say, inside its folder: python -c "import pickle, torch; '
     "torch.save(pickle.load(open('SNAPSHOT.pkl', 'rb'))['ema'].state_dict(), 'edm.pt')\""
 )
+SAVED = (
+    'a checkpoint of Lightning, say: python -c "import torch; '
+    "torch.save(torch.load('FILE', weights_only=False)['state_dict'], 'weights.pt')\""
+)
+
+WEIGHTS = ("model", "state_dict", "net", "model_state_dict")
+AVERAGES = ("ema", "ema_model", "model_ema", "ema_state_dict")
+"""The names of weights and of their average in files that hold more than those."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,24 @@ class Published:
 
 
 def read(path: Path) -> Published:
-    """The contents of a file; no code in it is run.
+    """The contents of a file, or of all the files that an index of shards names; no code in them is run.
+
+    Raises:
+        UserError: when one is missing, damaged, holds code, or is no checkpoint.
+    """
+    if path.suffix == ".json":
+        return Published(_join_shards(path))
+    count = re.search(r"-\d{5}-of-(\d{5})\.", path.name)
+    if count and int(count[1]) > 1:
+        raise UserError(
+            f"{path} holds a part of the weights, one of {int(count[1])}: give the index beside it, ….index.json, "
+            "or the folder"
+        )
+    return unpack(load(path), path)
+
+
+def load(path: Path) -> Any:
+    """What was saved in a file, on the CPU; no code in it is run.
 
     Raises:
         UserError: when it is missing, damaged, holds code, or is no checkpoint.
@@ -55,20 +85,43 @@ def read(path: Path) -> Published:
         raise UserError(f"there is no checkpoint {path}")
     try:
         if path.suffix == ".safetensors":
-            return Published(_plain(load_file(path)))
+            return load_file(path)
         with torch.serialization.safe_globals(NUMBERS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about other pickle protocols, whose failure is reported below
-            contents = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged and foreign files make the readers raise almost anything
         if holds_code(path, error):
             raise UserError(
-                f"{path} is a pickle that would run code when it is read, so it was not read. {REMEDY}"
+                f"{path} is a pickle that would run code when it is read, so it was not read. Where you trust it, turn "
+                "it into a plain state dict with the project that wrote it; "
+                + (SAVED if zipfile.is_zipfile(path) else SNAPSHOT)
             ) from error
         reason = (
             "its contents make no sense" if isinstance(error, pickle.UnpicklingError) else str(error).split("\n")[0]
         )
         raise UserError(f"{path} is truncated, damaged or no checkpoint: {reason or type(error).__name__}") from error
-    return _unpack(contents, path)
+
+
+def _join_shards(index: Path) -> dict[str, Tensor]:
+    """The weights that an index finds in several files beside it: {"weight_map": {entry: file}}.
+
+    Raises:
+        UserError: when it is no such index, or a file is missing or cannot be read.
+    """
+    if not index.is_file():
+        raise UserError(f"there is no checkpoint {index}")
+    try:
+        places = dict(json.loads(index.read_text())["weight_map"])
+        shards = sorted({index.parent / Path(name).name for name in places.values()})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{index} is no index of files of weights: it has no weight_map of their names") from error
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing:
+        raise UserError(
+            f"{index} names {len(shards)} files of weights beside it, {len(missing)} of them missing: "
+            + ", ".join(missing[:5])
+        )
+    return {name: value for shard in shards for name, value in unpack(load(shard), shard).weights.items()}
 
 
 def holds_code(path: Path, error: Exception) -> bool:
@@ -82,8 +135,12 @@ def holds_code(path: Path, error: Exception) -> bool:
             return False
 
 
-def _unpack(contents: Any, path: Path) -> Published:
-    """Weights, average and step, recognized by the structure of what was saved."""
+def unpack(contents: Any, path: Path) -> Published:
+    """Weights, average and step, recognized by the structure of what was saved.
+
+    Raises:
+        UserError: naming what a file holds that has no weights.
+    """
     # NCSN, NCSNv2 and DDIM: [weights, optimizer, epoch, step, average], those of NCSN the first two only
     if isinstance(contents, Sequence) and contents and _is_state(contents[0]):
         step = _step(contents[3]) if len(contents) > 3 else 0
@@ -93,12 +150,16 @@ def _unpack(contents: Any, path: Path) -> Published:
         return Published(_plain(contents))
     if isinstance(contents, Mapping):
         # score_sde_pytorch: the average lies in a list; other trainers: under a name
-        for key in ("model", "state_dict", "net"):
+        averages = [average for average in (_average(contents.get(key)) for key in AVERAGES) if average]
+        for key in WEIGHTS:
             if _is_state(contents.get(key)):
-                return Published(_plain(contents[key]), _average(contents.get("ema")), _step(contents.get("step")))
-        if _is_state(contents.get("ema")):
-            return Published(_plain(contents["ema"]))
-    raise UserError(f"{path} holds no weights: expected a state dict, or one with its optimizer, average and step")
+                return Published(_plain(contents[key]), next(iter(averages), None), _step(contents.get("step")))
+        if averages and isinstance(averages[0], dict):
+            return Published(averages[0])
+    held = f"; it has {', '.join(map(str, list(contents)[:8])) or 'nothing'}" if isinstance(contents, Mapping) else ""
+    raise UserError(
+        f"{path} holds no weights: expected a state dict, or one with its optimizer, average and step{held}"
+    )
 
 
 def _step(step: Any) -> int:

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from score_lightning import formats
 from score_lightning.errors import UserError
+from score_lightning.formats import files
 from score_lightning.runtime.files import atomic_file
 
 WEIGHTS = {"ema": "average.model.", "raw": "model."}  # which weights, and the prefix of their names
@@ -27,19 +29,29 @@ def read(path: str | Path) -> dict[str, Any]:
     path = Path(path).expanduser()
     if (path / EXPORTED[0]).is_file():
         return _read_exported(path)
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}")
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged and foreign files make the reader raise almost anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is truncated, damaged or no checkpoint of score_lightning: {reason}") from error
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a folder without {EXPORTED[0]}: expected a checkpoint or the folder of an exported one. "
+            "Of a folder of diffusers, import_weights makes a checkpoint"
+        )
+    contents = files.load(path)
     parts = [contents.get(key) for key in ("config", "state_dict")] if isinstance(contents, dict) else [None]
     if not all(isinstance(part, dict) for part in parts):
-        raise UserError(f"{path} is not a checkpoint of score_lightning: it has no configuration inside")
+        raise UserError(
+            f"{path} is not a checkpoint of score_lightning: it has no configuration inside{_advice(contents, path)}"
+        )
     if not all(isinstance(value, Tensor) for value in contents["state_dict"].values()):
         raise UserError(f"{path} is damaged: not all of its weights are numbers")
     return contents
+
+
+def _advice(contents: Any, path: Path) -> str:
+    """What a file without a configuration is, or what to do with it."""
+    try:
+        what = formats.origin(files.unpack(contents, path).weights)
+    except UserError:  # nothing that could be imported
+        return ""
+    return f"; it {what}" if what else ". If its weights were published elsewhere, import_weights makes one of them"
 
 
 def write(

@@ -31,6 +31,12 @@ def levels(scheduler: Mapping[str, Any], place: Path) -> tuple[Tensor, str]:
 def _levels(scheduler: Mapping[str, Any], place: Path) -> tuple[Tensor, str]:
     if scheduler.get("rescale_betas_zero_snr") or scheduler.get("predict_epsilon") is False:
         raise UserError(f"{place}: schedulers with rescale_betas_zero_snr, or predict_epsilon false, cannot be read")
+    name = scheduler.get("_class_name", "DDPMScheduler")
+    if name not in ("DDPMScheduler", "DDIMScheduler") and not scheduler.keys() & {"beta_schedule", "trained_betas"}:
+        raise UserError(
+            f"{place}: its scheduler, {name}, has no betas; only noise levels linear, squaredcos_cap_v2 and "
+            "trained_betas can be read"
+        )
     n, kind = scheduler.get("num_train_timesteps", 1000), scheduler.get("beta_schedule", "linear")
     first, last = scheduler.get("beta_start", 0.0001), scheduler.get("beta_end", 0.02)
     prediction = PREDICTIONS.get(scheduler.get("prediction_type", "epsilon"))

@@ -1,6 +1,7 @@
 """Files as their authors published them, through the command, to the published output."""
 
 import io
+import json
 import os
 import pickle
 import zipfile
@@ -8,9 +9,11 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support import GOLDEN, SMALL, fails, golden_state, slow_but
 
-from score_lightning import checkpoint, import_weights, sample, train
+from score_lightning import checkpoint, export, import_weights, sample, train
+from score_lightning import eval as evaluate
 from score_lightning.errors import UserError
 
 
@@ -253,3 +256,206 @@ def test_no_damage_to_a_file_gets_past_with_a_traceback(published, tmp_path, cap
         published.write_bytes(broken)
         fails(import_weights, words, capsys, monkeypatch)
     assert not (tmp_path / "out.ckpt").exists()
+
+
+@pytest.fixture
+def pipeline(ckpt, tmp_path):
+    """A folder of diffusers with the averaged weights of a short training, and those weights."""
+    export.main([f"ckpt={ckpt}", "format=diffusers", f"out={tmp_path / 'pipeline'}"])
+    return tmp_path / "pipeline", load_file(tmp_path / "pipeline/unet/diffusion_pytorch_model.safetensors")
+
+
+def imported(folder, capsys):
+    """The imported network, as diffusers has it, and what was printed."""
+    out = folder.parent / "imported"
+    import_weights.main([f"path={folder}", "exp=ddpm_digits", f"out={out}.ckpt"])
+    printed = capsys.readouterr().out
+    export.main([f"ckpt={out}.ckpt", "format=diffusers", f"out={out}"])
+    return load_file(out / "unet/diffusion_pytorch_model.safetensors"), printed
+
+
+def save(state, path):
+    """Weights in the files that diffusers saves: one, or two where the path is that of their index."""
+    write = save_file if ".safetensors" in path.name else torch.save
+    if path.suffix != ".json":
+        write(state, path)
+        return
+    names, parts = list(state), {}
+    for i, part in enumerate((names[:5], names[5:]), start=1):
+        file = f"diffusion_pytorch_model-0000{i}-of-00002.{'bin' if '.bin' in path.name else 'safetensors'}"
+        write({name: state[name] for name in part}, path.with_name(file))
+        parts |= dict.fromkeys(part, file)
+    path.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": parts}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fp16.safetensors", "fp16.bin", "bin", "safetensors.index.json", "safetensors.index.fp16.json",
+        "bin.index.json",
+    ],
+)  # fmt: skip
+def test_variants_and_shards_of_diffusers_are_read(name, pipeline, capsys):
+    folder, state = pipeline
+    (folder / "unet/diffusion_pytorch_model.safetensors").unlink()
+    kind = torch.half if "fp16" in name else torch.float
+    save({key: value.to(kind) for key, value in state.items()}, folder / f"unet/diffusion_pytorch_model.{name}")
+    again, printed = imported(folder, capsys)
+    assert f"weights: unet/diffusion_pytorch_model.{name}\n" in printed
+    assert all(torch.equal(again[key], value.to(kind).float()) for key, value in state.items())
+    if name.endswith(".json"):  # the index can be given, too
+        words = [f"path={folder}/unet/diffusion_pytorch_model.{name}", "exp=ddpm_digits"]
+        import_weights.main([*words, f"out={folder.parent / 'a.ckpt'}"])
+
+
+def test_of_several_variants_the_one_in_full_precision_is_read(pipeline, capsys):
+    folder, state = pipeline
+    unet, zeros = folder / "unet", {key: torch.zeros_like(value) for key, value in state.items()}
+    first = unet / "diffusion_pytorch_model.safetensors"
+    names = ["bin", "bin.index.json", "fp32.safetensors", "fp16.safetensors", "fp16.bin"]
+    for name in names:
+        save(zeros, unet / f"diffusion_pytorch_model.{name}")
+    again, printed = imported(folder, capsys)
+    assert all(torch.equal(again[key], value) for key, value in state.items())
+    others = ", ".join(f"diffusion_pytorch_model.{name}" for name in names)
+    assert f"weights: unet/{first.name}, rather than {others}\n" in printed
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_the_average_that_diffusers_trains_is_read_with_or_without_the_weights(both, pipeline, tmp_path, capsys):
+    folder, state = pipeline
+    (folder / "unet").rename(folder / "unet_ema")
+    if both:
+        (folder / "unet").mkdir()
+        (folder / "unet/config.json").write_bytes((folder / "unet_ema/config.json").read_bytes())
+        save({key: value * 0 for key, value in state.items()}, folder / "unet/diffusion_pytorch_model.bin")
+    again, printed = imported(folder, capsys)
+    assert all(torch.equal(again[key], value) for key, value in state.items())
+    assert ("weights: unet/diffusion_pytorch_model.bin\n" in printed) == both
+    what = "their average" if both else "weights"
+    assert f"{what}: unet_ema/diffusion_pytorch_model.safetensors\n" in printed
+    raw = checkpoint.open_checkpoint(tmp_path / "imported.ckpt", [], "raw").experiment.model
+    assert any(p.any() for p in raw.parameters()) != both
+
+
+PIPELINES = {
+    "StableDiffusionPipeline": {"vae": ["diffusers", "AutoencoderKL"], "text_encoder": ["transformers", "CLIPText"]},
+    "LDMPipeline": {"vqvae": ["diffusers", "VQModel"]},
+    "DiTPipeline": {"transformer": ["diffusers", "Transformer2DModel"]},
+}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("given", ["", "unet", "unet/diffusion_pytorch_model.safetensors"])
+def test_networks_that_do_not_make_images_by_themselves_are_refused(name, given, pipeline, tmp_path):
+    parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
+    index = {"_class_name": name, "safety_checker": [None, None], **PIPELINES[name], **parts}
+    (pipeline[0] / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=rf"a pipeline \({name}\) with {', '.join(sorted(PIPELINES[name]))}: only"):
+        import_weights.main([f"path={pipeline[0] / given}", "exp=ddpm_digits", f"out={tmp_path / 'a.ckpt'}"])
+
+
+def test_an_autoencoder_is_noticed_without_an_index_and_other_pipelines_of_one_network_are_read(pipeline, capsys):
+    folder, state = pipeline
+    (folder / "model_index.json").write_text('{"_class_name": "MyPipeline", "unet": ["diffusers", "UNet2DModel"]}')
+    assert imported(folder, capsys)[0].keys() == state.keys()
+    (folder / "model_index.json").unlink()
+    (folder / "vae").mkdir()
+    with pytest.raises(UserError, match="with vae: only a UNet2DModel that makes images by itself"):
+        import_weights.main([f"path={folder}", "exp=ddpm_digits", f"out={folder.parent / 'a.ckpt'}"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "given", "message"),
+    [
+        ("shard", "", "2 files of weights beside it, 1 of them missing: diffusion_pytorch_model-00002-of-00002.bin"),
+        ("one of two", "unet/diffusion_pytorch_model-00001-of-00002.bin", "one of 2: give the index"),
+        ("index", "", "it has no weight_map"),
+        ("name", "", "but it has config.json, model.safetensors"),
+        ("average", "", "unet_ema has no weights: expected diffusion_pytorch_model.safetensors or"),
+        ("scheduler", "", "its scheduler, ScoreSdeVeScheduler, has no betas"),
+        ("config", "", "neither unet/config.json nor config.json, but model_index.json, scheduler, unet"),
+    ],
+)
+def test_what_a_folder_of_diffusers_lacks_is_named(damage, given, message, pipeline, tmp_path, capsys, monkeypatch):
+    folder, state = pipeline
+    unet = folder / "unet"
+    if damage in ("shard", "one of two", "index"):
+        (unet / "diffusion_pytorch_model.safetensors").unlink()
+        save(state, unet / "diffusion_pytorch_model.bin.index.json")
+    if damage == "shard":
+        (unet / "diffusion_pytorch_model-00002-of-00002.bin").unlink()
+    elif damage == "index":
+        (unet / "diffusion_pytorch_model.bin.index.json").write_text("{}")
+    elif damage == "name":
+        (unet / "diffusion_pytorch_model.safetensors").rename(unet / "model.safetensors")
+    elif damage == "average":
+        (folder / "unet_ema").mkdir()
+    elif damage == "scheduler":
+        settings = {"_class_name": "ScoreSdeVeScheduler", "sigma_max": 1348.0}
+        (folder / "scheduler/scheduler_config.json").write_text(json.dumps(settings))
+    elif damage == "config":
+        (unet / "config.json").unlink()
+    words = [f"path={folder / given}", "exp=ddpm_digits", f"out={tmp_path / 'a.ckpt'}"]
+    assert message in fails(import_weights, words, capsys, monkeypatch)
+
+
+@pytest.fixture
+def denoising_diffusion(tmp_path):
+    """What the trainer of denoising-diffusion-pytorch saves, with a few of its network's entries."""
+    names = ["init_conv.weight", "downs.0.0.block1.proj.weight", "downs.0.2.to_qkv.weight", "final_conv.weight"]
+    model = {"betas": torch.ones(10), **{f"model.{name}": torch.ones(1) for name in names}}
+    ema = {"initted": torch.tensor(True), "step": torch.tensor(9)}
+    ema |= {f"{kind}_model.{name}": value for kind in ("online", "ema") for name, value in model.items()}
+    contents = {"step": 9, "model": model, "opt": {"state": {}}, "ema": ema, "scaler": None, "version": "2.2.5"}
+    torch.save(contents, tmp_path / "model-1.pt")
+    return tmp_path / "model-1.pt"
+
+
+def test_a_checkpoint_of_denoising_diffusion_is_recognized_by_every_command(
+    denoising_diffusion, tmp_path, capsys, monkeypatch
+):
+    recipes = {"ncsn": "ncsn_cifar", "ncsnv2": "ncsnv2_cifar", "edm": "edm_cifar"}
+    commands = [(import_weights, [f"path={denoising_diffusion}", "exp=ddpm_cifar"])]
+    for name in import_weights.NAMES:
+        exp = recipes.get(name, "ddpm_cifar")
+        commands.append((import_weights, [f"path={denoising_diffusion}", f"exp={exp}", f"format={name}"]))
+    commands += [(sample, [f"ckpt={denoising_diffusion}"]), (evaluate, [f"ckpt={denoising_diffusion}"])]
+    commands += [(train, [f"{key}={denoising_diffusion}", "exp=ddpm_digits"]) for key in ("init", "resume")]
+    for entry, words in commands:
+        message = fails(entry, [*words, f"out={tmp_path / 'out'}"], capsys, monkeypatch)
+        assert "was written by denoising-diffusion-pytorch" in message
+        assert ", ".join(import_weights.NAMES) in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_else_a_file_is_or_what_to_do_with_it_is_said(published, ckpt, tmp_path, capsys, monkeypatch):
+    state = torch.load(published)
+    larger = {f"net.model.{name}": value for name, value in state.items()}
+    contents = {
+        "lightning": ({"state_dict": larger, "callbacks": {}}, "look like format=ddim in a larger module"),
+        "latents": ({"state_dict": {"first_stage_model.a": torch.ones(1)}}, "makes latents for an autoencoder"),
+        "hyper": ({"state_dict": state, "hyper_parameters": Harmful()}, "weights_only=False)['state_dict']"),
+        "names": ({"weights": state, "args": 3}, "it has weights, args"),
+    }
+    monkeypatch.setenv("HARM", str(tmp_path / "harm"))
+    for name, (saved, message) in contents.items():
+        torch.save(saved, tmp_path / name)
+        words = [f"path={tmp_path / name}", "exp=ddpm_cifar", f"out={tmp_path / 'a.ckpt'}"]
+        assert message in fails(import_weights, words, capsys, monkeypatch)
+    words = [f"path={ckpt}", "exp=ddpm_digits", f"out={tmp_path / 'a.ckpt'}"]
+    assert "take its checkpoints as they are" in fails(import_weights, words, capsys, monkeypatch)
+    for given in (published, tmp_path / "lightning"):
+        assert "import_weights makes one" in fails(sample, [f"ckpt={given}"], capsys, monkeypatch)
+    assert "a folder without model.safetensors" in fails(sample, [f"ckpt={tmp_path}"], capsys, monkeypatch)
+    assert "would run code" in fails(sample, [f"ckpt={tmp_path / 'hyper'}"], capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["ema", "ema_model", "model_ema", "ema_state_dict"])
+def test_averages_are_read_under_the_names_that_trainers_give_them(name, published, tmp_path, capsys):
+    state = torch.load(published)
+    torch.save({"model": {key: value + 1 for key, value in state.items()}, name: state}, published)
+    import_weights.main([f"path={published}", "exp=ddpm_cifar", f"out={tmp_path / 'a.ckpt'}", *SMALL])
+    assert "format=ddim, averaged" in capsys.readouterr().out
+    model = checkpoint.load(tmp_path / "a.ckpt")
+    assert torch.equal(model.net.conv_in.weight, state["conv_in.weight"])

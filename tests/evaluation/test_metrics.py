@@ -45,6 +45,16 @@ def test_frechet_distance_of_nothing_is_zero_and_of_one_point_the_other_variance
     assert frechet_distance(zero, 0 * eye, zero, eye) == 600
 
 
+@pytest.mark.parametrize("dim", [1, 3, 64])
+def test_frechet_distance_of_a_set_to_itself_is_never_below_zero(dim):
+    for _ in range(20):
+        x = torch.randn(2 * dim + 2, dim, dtype=torch.float64)
+        mean, cov = x.mean(0), x.T.cov().reshape(dim, dim)
+        distance = frechet_distance(mean, cov, mean, cov)
+        assert 0 <= distance < 1e-9
+        assert f"{distance:.4f}" == "0.0000"
+
+
 def test_frechet_distance_equals_torch_fidelity():
     from torch_fidelity.metric_fid import fid_statistics_to_metric
 
@@ -60,6 +70,9 @@ def test_frechet_distance_refuses_what_makes_no_sense():
         frechet_distance(torch.zeros(2), torch.eye(3), torch.zeros(2), torch.eye(2))
     with pytest.raises(ValueError, match="finite"):
         frechet_distance(torch.zeros(2), torch.eye(2) * torch.nan, torch.zeros(2), torch.eye(2))
+    indefinite = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
+    with pytest.raises(ValueError, match="positive semi-definite"):
+        frechet_distance(torch.zeros(2), indefinite, torch.zeros(2), indefinite)
 
 
 def test_moments_equal_numpys_in_any_batches_and_far_from_zero():

@@ -1,11 +1,14 @@
 """Statistics of reference images: computed once, kept, and never those of something else."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
+from score_lightning import config
 from score_lightning.data.files import ImageFiles
 from score_lightning.data.images import ImageSet, LazyImageSet
 from score_lightning.data.listing import list_pictures
@@ -14,6 +17,8 @@ from score_lightning.errors import UserError
 from score_lightning.evaluation import reference
 from score_lightning.evaluation.features.base import Features
 from score_lightning.evaluation.reference import holds_statistics, read_statistics, reference_statistics
+from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.evaluation import Evaluation, read_images
 from score_lightning.runtime.processes import Rank
 
 
@@ -124,14 +129,100 @@ def test_statistics_files_are_read_and_damaged_ones_refused(tmp_path):
     np.savez(tmp_path / "shapes.npz", mu=mu, sigma=np.eye(4))
     np.savez(tmp_path / "nan.npz", mu=mu * np.nan, sigma=sigma)
     np.savez(tmp_path / "objects.npz", mu=np.array([None]), sigma=sigma)
+    np.savez(tmp_path / "indefinite.npz", mu=mu, sigma=np.eye(3) + 2 * np.eye(3)[::-1])
     (tmp_path / "text.npz").write_text("hello")
     for name, message in {
         "shapes": "must be",
         "nan": "all finite",
-        "objects": "mu and sigma",
-        "text": "mu and",
+        "objects": "of numbers alone",
+        "indefinite": "not a covariance",
+        "text": "of numbers alone, or damaged",
+        "images": "expected mu and sigma, got images",
     }.items():
         with pytest.raises(UserError, match=f"{name}.npz.*{message}"):
             read_statistics(tmp_path / f"{name}.npz")
     with pytest.raises(UserError, match=r"not a \.npz file"):
         holds_statistics(tmp_path / "text.npz")
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_statistics_are_read_in_either_byte_order_and_of_torch_fidelitys_files(kind, order, tmp_path):
+    sigma = np.eye(3)
+    sigma[0, 1] = sigma[1, 0] = 0.5
+    arrays = {"mu": np.arange(3).astype(order + kind), "sigma": sigma.astype(order + kind)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    torch.save(arrays, tmp_path / "b.pt")  # torch-fidelity keeps NumPy's arrays
+    torch.save({name: torch.from_numpy(array.astype("=" + kind)) for name, array in arrays.items()}, tmp_path / "c.pt")
+    for name in ("a.npz", "b.pt", "c.pt"):
+        assert holds_statistics(tmp_path / name)
+        statistics = read_statistics(tmp_path / name)
+        assert statistics.mean.tolist() == [0, 1, 2]
+        assert statistics.cov.tolist() == sigma.tolist()
+
+
+COLORS = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+
+
+def saved(name, path):
+    """The same six images in a file, of the kinds that other programs write."""
+    labels = np.arange(6) % 3
+    if name == "guided.npz":  # samples of guided-diffusion
+        np.savez(path, COLORS, labels)
+    elif name == "virtual.npz":  # its reference batches
+        np.savez(path, arr_0=COLORS, mu=np.zeros(3), sigma=np.eye(3), mu_s=np.zeros(3), sigma_s=np.eye(3))
+    elif name == "big_endian.npz":
+        np.savez(path, images=COLORS, labels=labels.astype(">i8"))
+    elif name == "other.npz":
+        np.savez(path, COLORS, np.zeros(6))
+    elif name == "array.npy":
+        np.save(path, COLORS)
+    elif name == "tensor.pt":
+        torch.save(torch.from_numpy(COLORS).permute(0, 3, 1, 2), path)
+    elif name == "named.pt":
+        torch.save({"images": torch.from_numpy(COLORS), "labels": torch.from_numpy(labels), "made": "today"}, path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["guided.npz", "virtual.npz", "big_endian.npz", "other.npz", "array.npy", "tensor.pt", "named.pt"],
+)
+def test_images_are_read_from_the_files_that_other_programs_write(name, tmp_path):
+    saved(name, tmp_path / name)
+    images = read_images(str(tmp_path / name))
+    assert torch.equal(images[:], torch.from_numpy(COLORS).permute(0, 3, 1, 2))
+    labeled = name in ("guided.npz", "big_endian.npz", "named.pt")
+    assert (images.labels.tolist() if labeled else images.labels) == ([0, 1, 2, 0, 1, 2] if labeled else None)
+    reference = Evaluation(
+        Experiment(config.load(["images.channels=3"], "ddpm_digits")), str(tmp_path / name)
+    ).reference
+    assert (reference.images is None) == (name == "virtual.npz")  # whose statistics are of more images
+
+
+class Harmful:
+    def __reduce__(self):
+        return pytest.fail, ("code in the file was run",)
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "message"),
+    [
+        ("a.pkl", pickle.dumps({"mu": Harmful()}), "numpy.savez('statistics.npz', mu=s['mu'], sigma=s['sigma'])"),
+        ("a.npy", pickle.dumps({"mu": Harmful()}), "is not a .npy file of numbers alone, or damaged"),
+        ("a.pt", pickle.dumps({"mu": Harmful()}), "is not a .pt file of numbers alone, or damaged"),
+        ("a.h5", b"hello", "expected a folder or a .zip file of pictures, or images in a .npz, .npy or .pt file"),
+        ("a.npz", {"x": COLORS}, "expected an array `images` or arr_0, got x"),
+        ("a.npz", {"images": COLORS / 255}, "save (255 * x).round().astype('uint8')"),
+        ("a.npz", None, "expected a .npz, .npy or .pt file of images or statistics"),
+    ],
+)
+def test_what_is_no_file_of_images_or_statistics_is_told_what_is(name, contents, message, tmp_path):
+    path = tmp_path / name
+    if isinstance(contents, dict):
+        np.savez(path, **contents)
+    elif contents:
+        path.write_bytes(contents)
+    for read in (read_images, lambda path: Evaluation(Experiment(config.load([], "ddpm_digits")), path).reference):
+        with pytest.raises(UserError) as error:
+            read(str(path))
+        assert message in str(error.value)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from score_lightning.evaluation.plots import label_of, plot_levels, plot_sweep
-from score_lightning.evaluation.report import summarize, write_metrics, write_report
+from score_lightning.evaluation.report import show, summarize, write_metrics, write_report
 from score_lightning.generation.pictures import save_grid, save_neighbors, save_rows
 
 
@@ -49,6 +49,11 @@ def test_summaries_are_means_with_their_spread():
     summary = summarize([{"fid_x": 1.0}, {"fid_x": 2.0}, {"fid_x": 6.0}])
     assert summary["fid_x"] == 3
     assert summary["spread"]["fid_x"] == {"mean": 3, "std": pytest.approx(7**0.5), "values": [1.0, 2.0, 6.0]}
+
+
+def test_a_metric_that_rounds_to_zero_is_shown_without_a_sign():
+    assert show({"kid_x": -4e-5}, "kid_x") == "0.0000"
+    assert show({"kid_x": -6e-5, "spread": {"kid_x": {"std": 0.5}}}, "kid_x") == "-0.0001 ± 0.5000"
 
 
 def test_reports_hold_metrics_settings_and_pictures(tmp_path):

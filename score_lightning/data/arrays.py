@@ -1,0 +1,111 @@
+"""Images, labels and statistics in NumPy's and PyTorch's files."""
+
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from score_lightning.errors import UserError
+from score_lightning.formats.files import NUMBERS
+from score_lightning.runtime.memory import check_bytes
+
+ARRAYS = {".npz", ".npy", ".pt", ".pth", ".pkl"}
+"""The endings of files of arrays; those of the last are refused with what to do."""
+
+
+def check_unpacked(path: Path) -> None:
+    """Refuses a zip file whose contents are larger than this machine's memory.
+
+    Raises:
+        MemoryError: with both sizes.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_bytes(sum(entry.file_size for entry in archive.infolist()), f"the contents of {path.name}")
+
+
+@contextmanager
+def open_arrays(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays in a .npz, .npy or .pt file by name; one without a name is arr_0, as np.savez has it.
+
+    Those of a .npz file are read when they are asked for. No code in a file is run.
+
+    Raises:
+        UserError: when the file is missing, a pickle or damaged, which may turn out inside the `with` block only.
+    """
+    kind = path.suffix if path.suffix in ARRAYS else ".npz"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: expected a .npz, .npy or .pt file of images or statistics")
+    if kind == ".pkl":
+        raise UserError(
+            f"{path} is a pickle, which may run code when it is read, so it was not read. Where you trust it: "
+            f"python -c \"import numpy, pickle; s = pickle.load(open('{path.name}', 'rb')); "
+            "numpy.savez('statistics.npz', mu=s['mu'], sigma=s['sigma'])\""
+        )
+    try:
+        check_unpacked(path)
+        if kind == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                yield arrays
+        else:
+            yield _named(np.load(path, allow_pickle=False) if kind == ".npy" else _load_tensors(path))
+    except UserError:
+        raise
+    except Exception as error:  # damaged files make NumPy, zlib and PyTorch raise almost anything
+        reason = f": {error}" if isinstance(error, MemoryError | OSError) else ""
+        raise UserError(f"{path} is not a {kind} file of numbers alone, or damaged{reason}") from error
+
+
+def _load_tensors(path: Path) -> Any:
+    with torch.serialization.safe_globals(NUMBERS), warnings.catch_warnings(action="ignore"):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _named(loaded: Any) -> dict[str, np.ndarray]:
+    named = loaded if isinstance(loaded, dict) else {"arr_0": loaded}
+    return {str(name): np.asarray(a) for name, a in named.items() if isinstance(a, Tensor | np.ndarray)}
+
+
+def read_npz(path: Path) -> tuple[Tensor, Tensor | None]:
+    """(images uint8 (N, C, H, W), labels int64 (N,) or None) of a .npz, .npy or .pt file.
+
+    The images are named `images` and the labels `labels`, or arr_0 and, where they are whole numbers, one for each
+    image, arr_1, as guided-diffusion writes them.
+
+    Raises:
+        UserError: when the file is missing, damaged, or has no such arrays.
+    """
+    with open_arrays(path) as arrays:
+        name = "images" if "images" in arrays else "arr_0"
+        if name not in arrays:
+            raise UserError(
+                f"{path} has no images: expected an array `images` or arr_0, got {', '.join(arrays) or 'none'}"
+            )
+        images, labels = arrays[name], arrays.get("labels" if name == "images" else "arr_1")
+    if images.ndim == 4 and images.shape[3] not in (1, 3) and images.shape[1] in (1, 3):
+        images = np.moveaxis(images, 1, 3)  # as PyTorch has them
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
+        real = images.dtype.kind == "f" and images.ndim in (3, 4)
+        remedy = ": of pixels in [0, 1], save (255 * x).round().astype('uint8')" if real else ""
+        raise UserError(
+            f"{path}: images must be uint8, N x H x W, N x H x W x C or N x C x H x W with C of 1 or 3, got "
+            f"{images.dtype} {images.shape}{remedy}"
+        )
+    whole = labels is not None and labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
+    if labels is None or (name == "arr_0" and not whole):
+        return _channels_first(images), None
+    if not whole or (labels < 0).any():
+        raise UserError(
+            f"{path}: labels must be numbers from 0 for the {len(images)} images, got {labels.dtype} {labels.shape}"
+        )
+    return _channels_first(images), torch.from_numpy(labels.astype(np.int64))  # of the machine's byte order
+
+
+def _channels_first(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images if images.ndim == 4 else images[..., None]).permute(0, 3, 1, 2).contiguous()
