@@ -165,7 +165,7 @@ class ImageFiles:
             return self.shape.fit(image, self.crop), kinds
 
 
-def shape_of(root: Path, names: Sequence[str]) -> Shape:
+def shape_of(root: Path, names: Sequence[str], background: str) -> Shape:
     """The one shape of pictures below a folder or in a zip file, which must be squares; in color if any of them is.
 
     Raises:
@@ -184,4 +184,4 @@ def shape_of(root: Path, names: Sequence[str]) -> Shape:
                     "evaluate must all be of one size; resize them"
                 )
             channels = max(channels, 1 if is_gray(image) else 3)
-    return Shape(size, channels)
+    return Shape(size, channels, background=background)

@@ -20,7 +20,7 @@ Resize = Literal["bicubic", "bilinear"]
 UNREADABLE = ("BUFR", "EPS", "FPX", "GRIB", "HDF5", "MIC", "MPEG", "WMF")
 """Formats that Pillow names without reading them, or reads with a program outside of it only."""
 REMARKS = {
-    "transparent": "with transparent pixels, on images.background={background}",
+    "transparent": "with an alpha channel, composited on images.background={background}",
     "deep": "of more than 8 bits, scaled to 8",
     "frames": "with several frames, of which the first one is taken",
     "cropped": "that are not square, cropped to the central square",

@@ -71,12 +71,13 @@ def folder(shape: Shape, path: str, validation: float = 0.05) -> Split:
     return hold_out(read_pictures(Path(path).expanduser(), shape), validation)
 
 
-def read_pictures(root: Path, shape: Shape | None = None) -> LazyImageSet:
+def read_pictures(root: Path, shape: Shape | None = None, background: str = "white") -> LazyImageSet:
     """All pictures of a folder or a zip file, in class folders or not.
 
     Args:
         root: the folder, or the file.
         shape: that pictures are brought to; without it they must all be squares of the first one's size.
+        background: color that transparent ones are then composited on.
 
     Raises:
         UserError: when there are none, or none of that size.
@@ -84,7 +85,7 @@ def read_pictures(root: Path, shape: Shape | None = None) -> LazyImageSet:
     listing = list_pictures(root)
     classes, files = (
         find_classes(listing.names),
-        ImageFiles(root, listing.names, shape or shape_of(root, listing.names)),
+        ImageFiles(root, listing.names, shape or shape_of(root, listing.names, background)),
     )
     source = Source(classes.names, files.content, (*listing.notes, *classes.notes))
     return LazyImageSet(files, classes.labels, source)

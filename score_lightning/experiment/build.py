@@ -110,6 +110,8 @@ class Experiment:
         except ValueError as error:
             raise UserError(str(error)) from error
         check_forward(model, shape, f"net {name}", taken)
+        if self._training:
+            checks.check_attention(c)
         # the same numbers in another order of memory, in which convolutions are faster
         return model.to(memory_format=torch.channels_last)
 

@@ -76,6 +76,25 @@ def check_accepts(net: object, keyword: str, reason: str) -> None:
         raise UserError(f"{reason}; {' and '.join(accepting)} can")
 
 
+def check_attention(config: Config) -> None:
+    """Refuses attention at resolutions that a U-Net does not have.
+
+    Raises:
+        UserError: with those that it has.
+    """
+    asked, multipliers = config.net.get("attention"), config.net.get("multipliers")
+    if not isinstance(asked, list) or not isinstance(multipliers, list):
+        return
+    levels = [config.images.size // 2**i for i in range(len(multipliers))]
+    unmet = [resolution for resolution in asked if resolution not in levels]
+    if unmet:
+        near = [min(levels, key=lambda level: abs(level - resolution)) for resolution in asked]
+        raise UserError(
+            f"net.attention={asked}: there are no levels of {', '.join(map(str, unmet))} pixels, of images of "
+            f"{config.images.size} pixels there are {levels}; set net.attention={sorted(set(near))}, or [] for none"
+        )
+
+
 @contextmanager
 def mistakes_in(section: str, *more: type[Exception]) -> Iterator[None]:
     """Turns what an object says of its arguments into a message that names their section.

@@ -16,8 +16,10 @@ from score_lightning.evaluation.model_losses import Likelihood, level_losses, me
 from score_lightning.evaluation.outputs import Entry, Outputs, describe_run
 from score_lightning.evaluation.report import make_folder
 from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.checks import picture_shape
 from score_lightning.experiment.evaluation import Evaluation, read_images
 from score_lightning.experiment.loading import Opened, image_key, open_checkpoint
+from score_lightning.experiment.unused import say_unused
 from score_lightning.formats.native import run_folder_of
 from score_lightning.generation.pictures import class_captions
 from score_lightning.generation.store import BatchStore
@@ -40,6 +42,7 @@ def evaluate_checkpoint(
     if c.points:
         raise UserError("this model draws points, which have no metrics of images: look at them with sample ckpt=PATH")
     n = options.get("n", c.evaluation.n or 1000)
+    say_unused(experiment.resolved, "eval")
     of_sampler = [override for override in overrides if override.startswith("sampler.")]  # for each sampler of a list
     points = [_Point(experiment, [*of_sampler, *point], options["ckpt"], n) for point in sweep]
     device = find_device(options.get("device", "auto"))
@@ -166,15 +169,18 @@ def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:
         UserError: for a mistake in the options or overrides.
     """
     path = options["images"]
-    images = read_images(path)
+    plain: dict[str, Any] = {"exp": "images", "trainer": {"max_steps": 1}}
+    given = config.change(plain, "images=" + path, overrides).config.images
+    images = read_images(path, background=picture_shape(given).background)
     n = options.get("n", len(images))
     if not 1 <= n <= len(images):
         raise UserError(f"{path} holds {len(images)} images; n must lie between 1 and that, got {n}")
     channels, height, width = images.shape
     if height != width:
         raise UserError(f"{path} holds images of {width} x {height} pixels; expected squares")
-    plain = {"exp": "images", "images": {"size": height, "channels": channels}, "trainer": {"max_steps": 1}}
+    plain["images"] = {"size": height, "channels": channels}
     experiment = Experiment(config.change(plain, "images=" + path, overrides))
+    say_unused(experiment.resolved, "images")
     device = find_device(options.get("device", "auto"))
     evaluation = Evaluation(experiment, options["reference"], n)
     evaluator = evaluation.evaluator

@@ -62,11 +62,13 @@ class Evaluation:
             return Reference(given, statistics=read_statistics(path), sha256=file_sha256(path))
         shape = picture_shape(c.images)
         # pictures are brought to a model's shape as its training images are; those to evaluate are taken as they are
-        compared = read_images(given, shape if c.data.get("name") else None)
-        if compared.shape != (shape.channels, shape.size, shape.size):
+        compared = read_images(given, shape if c.data.get("name") else None, shape.background)
+        if compared.shape != shape.tensor:
+            remedy = (
+                "resize one of them" if compared.shape[1:] != shape.tensor[1:] else "bring both to gray or to color"
+            )
             raise UserError(
-                f"{given} holds images of shape {compared.shape}; expected {(shape.channels, shape.size, shape.size)}, "
-                "as those to evaluate: resize one of them"
+                f"{given} holds images of shape {compared.shape}, those to evaluate are of {shape.tensor}: {remedy}"
             )
         return Reference(given, compared)
 
@@ -127,12 +129,13 @@ def _reference(name: str, split: Split) -> Reference:
     return Reference(name, images, None if validation is images else validation)
 
 
-def read_images(path: str, shape: Shape | None = None) -> ImageSet:
+def read_images(path: str, shape: Shape | None = None, background: str = "white") -> ImageSet:
     """All images of a folder, a zip or a file of arrays; those of the first two are decoded when they are needed.
 
     Args:
         path: of the folder or the file.
         shape: that pictures are brought to; without it they must all be of the first one's.
+        background: color that transparent ones are then composited on.
 
     Raises:
         UserError: when they cannot be read, or are of several sizes.
@@ -145,4 +148,4 @@ def read_images(path: str, shape: Shape | None = None) -> ImageSet:
             f"{place} cannot be read: expected a folder or a .zip file of pictures, or images in a .npz, .npy or .pt "
             "file; a reference may also be a .npz or .pt file of statistics (mu, sigma)"
         )
-    return sources.read_pictures(place, shape)
+    return sources.read_pictures(place, shape, background)

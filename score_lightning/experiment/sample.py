@@ -16,6 +16,7 @@ from score_lightning.evaluation.report import make_folder
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.checks import picture_shape
 from score_lightning.experiment.loading import image_key, open_checkpoint
+from score_lightning.experiment.unused import say_unused
 from score_lightning.formats.native import run_folder_of
 from score_lightning.generation.generator import Generator, check_finite
 from score_lightning.generation.pictures import class_captions, save_grid, save_samples
@@ -34,6 +35,7 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int) -> None:
     """
     ckpt, batch_size, task = options["ckpt"], options.get("batch_size", 256), options.get("task")
     experiment = open_checkpoint(ckpt, overrides, options.get("weights", "ema")).experiment
+    say_unused(experiment.resolved, "sample" if task is None else "task")
     generator = experiment.generator(batch_size, options.get("label"), n)
     known, pair = None, None
     if task == "interpolate":

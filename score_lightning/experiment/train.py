@@ -15,6 +15,7 @@ from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.resume import Start, check_resumed, find_newest, initialize, resume_from
 from score_lightning.experiment.trainer import build_callbacks, build_trainer
+from score_lightning.experiment.unused import say_unused
 from score_lightning.figures import FIGURES, Trained, check_figure
 from score_lightning.runtime.processes import bf16_units, find_device
 from score_lightning.tracking.csv import read_losses
@@ -29,6 +30,7 @@ def train(options: dict[str, Any], overrides: Sequence[str]) -> None:
     """
     experiment, start = _resolve(options, overrides)
     resolved = experiment.resolved
+    say_unused(resolved, "train")
     if start.done and (resolved.figure.name is None or (start.folder / "figure.png").exists()):  # type: ignore[operator]
         print(f"{start.checkpoint} has done all its steps: trainer.max_steps=N adds more")
         return

@@ -47,7 +47,7 @@ def test_pictures_are_decoded_once(pictures, cache, monkeypatch):
         map(bytes, torch.cat([train.images, held.images]).numpy())
     )
     assert again.source == train.source  # what was said of them is said again
-    assert any("transparent" in note for note in again.source.notes)
+    assert any("alpha channel" in note for note in again.source.notes)
     assert len(list(cache.glob("decoded-*.npy"))) == 1
 
 
@@ -123,7 +123,7 @@ def test_what_neither_disk_nor_memory_holds_is_decoded_by_batch(pictures, monkey
     by_batch = decode(lazy, processes=3)
     assert isinstance(by_batch, LazyImageSet)
     equal(by_batch, lazy)
-    assert any("1 pictures with transparent pixels" in note for note in by_batch.source.notes)
+    assert any("1 pictures with an alpha channel" in note for note in by_batch.source.notes)
     assert "pictures are decoded batch by batch" in capsys.readouterr().out
 
 

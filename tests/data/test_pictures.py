@@ -70,7 +70,7 @@ def test_transparent_pixels_show_the_background(background, tmp_path):
     expected = (share * rgba[..., :3] + (1 - share) * behind).transpose(2, 0, 1)
     assert np.abs(pixels - expected).max() <= 1
     assert (pixels[:, :4] == behind[:, None, None]).all()  # nothing of what was hidden there
-    assert notes == (f"1 pictures with transparent pixels, on images.background={background}",)
+    assert notes == (f"1 pictures with an alpha channel, composited on images.background={background}",)
 
 
 @pytest.mark.parametrize("mode", ["LA", "P", "L", "I;16"])
@@ -86,7 +86,7 @@ def test_every_kind_of_transparency_is_seen(mode, tmp_path):
     image.save(tmp_path / "a.png", **options)
     pixels, notes = read(tmp_path / "a.png")
     assert np.array_equal(pixels[0], np.where(LEVELS == 0, 255, LEVELS))
-    assert "transparent" in "".join(notes)
+    assert "alpha channel" in "".join(notes)
 
 
 def test_only_the_first_frame_is_taken_and_said_so(tmp_path):

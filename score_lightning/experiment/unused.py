@@ -1,0 +1,90 @@
+"""Settings that a user gives and that nothing uses: said before the work, rather than ignored in silence."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from score_lightning.config import Config, Resolved
+from score_lightning.runtime.startup import is_first
+
+Work = Literal["train", "sample", "task", "eval", "images"]
+"""What settings are for: training, samples, tasks, the evaluation of a checkpoint or of images that are there."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Keys, or sections of them, that have no effect where something holds.
+
+    Args:
+        keys: dotted names.
+        reason: for the message.
+        unused: whether they have no effect.
+    """
+
+    keys: tuple[str, ...]
+    reason: str
+    unused: Callable[[Config], bool]
+
+
+TRAINING = ("optimizer", "ema", "trainer", "samples", "preview", "logger", "init", "images.flip", "images.augment")
+UNUSED: dict[Work, tuple[str, ...]] = {
+    "train": (),
+    "eval": (*TRAINING, "labels.drop"),
+    "task": (*TRAINING, "labels.drop", "validation", "evaluation", "features", "objective", "data"),
+}
+UNUSED["sample"] = (*UNUSED["task"], "images.resize", "images.background")
+UNUSED["images"] = (
+    *TRAINING, "labels", "validation", "objective", "net", "schedule", "sampler", "continuous", "prediction",
+    "conditioning", "sigma_data", "points", "images.size", "images.channels", "images.resize", "images.range",
+    "images.dequantize",
+)  # fmt: skip
+"""Sections and fields that each kind of work has no use for."""
+COMMANDS = {"train": "train", "sample": "sample", "task": "sample", "eval": "eval", "images": "eval images="}
+METRICS = ("evaluation.every", "evaluation.metrics", "evaluation.splits", "evaluation.kid_subsets", "features")
+RULES = (
+    Rule(("labels.drop",), "labels.classes is not set", lambda c: c.labels.classes is None),
+    Rule(("images",), "data are points", lambda c: c.points > 0),
+    Rule(("evaluation", "features"), "points have no metrics", lambda c: c.points > 0),
+    Rule(
+        ("images.resize", "images.background"),
+        "images in a npz file are taken as they are",
+        lambda c: c.data.get("name") == "npz",
+    ),
+    Rule(("sigma_data",), "prediction is not edm", lambda c: c.prediction != "edm"),
+    Rule(("ema.warmup", "ema.ramp"), "ema.decay=0", lambda c: c.ema.decay == 0),
+    Rule(("samples.every",), "samples.n=0", lambda c: c.samples.n == 0),
+    Rule((*METRICS, "evaluation.kid_subset_size"), "evaluation.n=0", lambda c: c.evaluation.n == 0),
+    Rule(("preview",), "samples.n=0 and evaluation.n=0", lambda c: c.samples.n == 0 == c.evaluation.n),
+    Rule(("logger.project", "logger.artifact"), "logger.wandb=off", lambda c: c.logger.wandb == "off"),
+    Rule(("logger.artifact",), "Weights & Biases is offline", lambda c: c.logger.wandb == "offline"),
+)
+"""What has no effect on a training."""
+OF_METRICS = (
+    Rule(("evaluation.splits",), "is is none of evaluation.metrics", lambda c: "is" not in c.evaluation.metrics),
+    Rule(
+        ("evaluation.kid_subsets", "evaluation.kid_subset_size"),
+        "kid is none of evaluation.metrics",
+        lambda c: "kid" not in c.evaluation.metrics,
+    ),
+)
+"""What has no effect on an evaluation."""
+
+
+def say_unused(resolved: Resolved, work: Work) -> None:
+    """Prints, on the first process, which of the settings on the command line have no effect on the work, and why."""
+    given = [key for key, origin in resolved.origins.items() if origin == "command line"]
+    parts = list(unused(resolved.config, given, work))
+    if parts and is_first():
+        print(f"without effect: {', '.join(parts)}")
+
+
+def unused(config: Config, given: Sequence[str], work: Work) -> Iterator[str]:
+    """Of the given keys those that have no effect, each with the reason."""
+    rules = [Rule(UNUSED[work], f"not used by {COMMANDS[work]}", lambda _: True)]
+    rules += RULES if work == "train" else []
+    rules += OF_METRICS if work in ("train", "eval", "images") else []
+    for key in given:
+        for rule in rules:
+            if any(key == name or key.startswith(f"{name}.") for name in rule.keys) and rule.unused(config):
+                yield f"{key} ({rule.reason})"
+                break
