@@ -20,8 +20,9 @@ python -m score_lightning.eval images=DIR|NPZ reference=NAME|DIR|NPZ [key=value 
 Compares images with a reference by all metrics of one feature network; writes metrics.json, report.html and pictures.
 If it is interrupted, the same command continues with the images that were drawn.
   ckpt=PATH                    draw images from this checkpoint
-  images=DIR|NPZ               or take these: a folder or zip of pictures, or images uint8 N x H x W x C in an npz
-  reference=…                  a data set by name, a folder or zip of pictures, an npz of images, or one of statistics
+  images=DIR|FILE              or take these: a folder or zip of pictures, or images uint8 N x H x W x C in a .npz,
+                               .npy or .pt file
+  reference=…                  a data set by name, a folder, zip or file like those, or a .npz or .pt file of statistics
                                (mu, sigma), with which only fid can be computed [the training images]
   n=N                          number of images; of those given the first, by name [evaluation.n, or all]
   seed=0                       image i is a function of the seed and i
@@ -35,8 +36,8 @@ If it is interrupted, the same command continues with the images that were drawn
                                the same to the bit with equal numbers of threads (OMP_NUM_THREADS=1)
 A list sweeps: sampler.steps=[5,10,20,50], sampler=[ddim,ancestral], or any other key of the sampler.
 
-Every key of training changes the configuration inside the checkpoint; evaluation.* and features.* are also there for
-images=:
+Every key of training changes the configuration inside the checkpoint, and those without effect are named. For images=
+there are evaluation.*, features.* and images.background:
 {config.describe()}"""
 
 
