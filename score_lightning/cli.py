@@ -7,7 +7,7 @@ from typing import Any
 
 from score_lightning.config import parse_override
 from score_lightning.errors import INTERRUPTED, RESUMABLE, SharedUserError, StopRequested, UserError, explain
-from score_lightning.runtime.startup import is_first, keep_memory
+from score_lightning.runtime.startup import end_with_launcher, is_first, keep_memory
 
 
 def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None:
@@ -20,6 +20,7 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
     if any(argument in ("--help", "-h", "help") for argument in arguments):
         print(usage())
         sys.exit(0)
+    end_with_launcher()
     keep_memory()
     try:
         main(arguments)

@@ -37,6 +37,7 @@ class Forked(REAL):
         request = {
             "arguments": [str(word) for word in args[1:]], "cwd": str(cwd or os.getcwd()),  # noqa: PTH109
             "env": dict(os.environ if env is None else env), "group": 0 if start_new_session else os.getpgrp(),
+            "parent": os.getpid(),
         }  # fmt: skip
         self._server = socket.socket(socket.AF_UNIX)
         self._server.connect(os.environ[ADDRESS])
@@ -114,8 +115,23 @@ def become(request, descriptors):
     for number, descriptor in enumerate([os.open(os.devnull, os.O_RDONLY), *descriptors]):
         os.dup2(descriptor, number)
     subprocess.Popen = Forked
+    adopt(request["parent"])
     arguments = request["arguments"]
     return arguments[1:] if arguments[0] == "-u" else arguments
+
+
+def adopt(parent):
+    """Makes the process that asked for this one its parent as long as it runs; what this one forks has its own."""
+    me, real = os.getpid(), os.getppid
+
+    def seen():
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            return real()
+        return parent if os.getpid() == me else real()
+
+    os.getppid = seen
 
 
 def preload():

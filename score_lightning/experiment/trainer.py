@@ -7,10 +7,11 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 from score_lightning import config
 from score_lightning.config.registry import part_of
@@ -20,6 +21,8 @@ from score_lightning.experiment.evaluation import Evaluation, NoFeaturesError
 from score_lightning.generation.pictures import class_captions
 from score_lightning.objectives import ImportanceSampled
 from score_lightning.runtime.files import write_text
+from score_lightning.runtime.processes import check_address, placement
+from score_lightning.runtime.signals import end_at_signals
 from score_lightning.runtime.startup import is_first
 from score_lightning.tracking.csv import MetricsLogger
 from score_lightning.tracking.dashboard import Dashboard
@@ -29,6 +32,28 @@ from score_lightning.training.callbacks import PeriodicEvaluation, SampleGrid
 from score_lightning.training.checkpoint_io import AsyncCheckpointWriter, AtomicCheckpointIO
 from score_lightning.training.checkpointing import Checkpoints, CheckpointTimes, LogKeeper
 from score_lightning.training.step_callbacks import SHOWN, LearningRate, LossObserver, NetworkCompiler, TrainingLoss
+
+
+class InterruptibleDDP(DDPStrategy):
+    """Lightning's DDP, which signals can stop while its processes wait for each other."""
+
+    def setup_environment(self) -> None:
+        """Connects the processes.
+
+        Raises:
+            UserError: when the first one cannot be reached; it ends the others.
+        """
+        try:
+            with end_at_signals():
+                super().setup_environment()
+        except torch.distributed.DistNetworkError as error:
+            if not is_first():
+                raise
+            raise UserError(f"the processes cannot connect: {str(error).splitlines()[0]}") from error
+
+
+# strategy=auto takes it, too; gradients that are views of DDP's buckets need not be copied into them
+StrategyRegistry.register("ddp", InterruptibleDDP, override=True, gradient_as_bucket_view=True)
 
 
 def build_callbacks(experiment: Experiment) -> list[L.Callback]:
@@ -88,8 +113,8 @@ def build_trainer(experiment: Experiment, callbacks: list[L.Callback], folder: P
     """Lightning's trainer, of a run that resumes in a folder or starts in the next one.
 
     Raises:
-        UserError: when Lightning refuses the settings, processes do not divide the batch size, or another training
-            writes to the folder.
+        UserError: when Lightning refuses the settings, they contradict torchrun or SLURM, the processes cannot connect
+            or do not divide the batch size, or another training writes to the folder.
     """
     c, t = experiment.config, experiment.config.trainer
     _quiet()
@@ -99,6 +124,8 @@ def build_trainer(experiment: Experiment, callbacks: list[L.Callback], folder: P
                 callback.lock.acquire(place)
         trainer = _lightning_trainer(experiment, callbacks, place)
         ranks = trainer.world_size
+        if ranks > 1:
+            check_address()
         if t.batch_size % ranks:
             raise UserError(f"trainer.batch_size={t.batch_size} must be a multiple of the {ranks} processes")
         if c.validation.n < ranks:
@@ -113,13 +140,13 @@ def build_trainer(experiment: Experiment, callbacks: list[L.Callback], folder: P
 
 def _lightning_trainer(experiment: Experiment, callbacks: list[L.Callback], folder: Path) -> L.Trainer:
     c, t = experiment.config, experiment.config.trainer
+    devices, machines = placement(t.devices, t.num_nodes, "trainer.")
     try:
         return L.Trainer(
             accelerator=t.accelerator,
-            devices=int(t.devices) if t.devices.lstrip("-").isdigit() else t.devices,
-            num_nodes=t.num_nodes,
-            # gradients that are views of DDP's buckets need not be copied into them
-            strategy=DDPStrategy(gradient_as_bucket_view=True) if t.strategy == "ddp" else t.strategy,
+            devices=int(devices) if devices.lstrip("-").isdigit() else devices,
+            num_nodes=machines,
+            strategy=t.strategy,
             precision=t.precision,  # type: ignore[arg-type]
             logger=_loggers(experiment, folder),
             callbacks=callbacks,

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from score_lightning.errors import SharedUserError, UserError, explain
 from score_lightning.perturbation import has_float64
 from score_lightning.runtime.memory import check_bytes
+from score_lightning.runtime.signals import end_at_signals
+from score_lightning.runtime.startup import is_first
 
 PROCESS = 2**26  # bytes that a process takes at least
 
@@ -70,9 +73,78 @@ def rank_of(trainer: L.Trainer) -> Rank:
     return Rank(trainer.global_rank, trainer.world_size, metric_device(trainer.strategy.root_device))
 
 
+@dataclass(frozen=True)
+class Launcher:
+    """What has started the processes of this task, if not this program: how many on each of how many machines."""
+
+    name: str
+    processes: int
+    machines: int
+
+
+def find_launcher() -> Launcher | None:
+    """torchrun or SLURM's srun, if one of them has started this process."""
+    e = os.environ
+    if "LOCAL_WORLD_SIZE" in e:
+        here = int(e["LOCAL_WORLD_SIZE"])
+        return Launcher("torchrun", here, int(e.get("WORLD_SIZE", here)) // here)
+    # srun's, not the batch script's own; Lightning takes these names for shells, in which it starts processes itself
+    if "SLURM_STEP_NUM_TASKS" in e and e.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        machines = int(e.get("SLURM_NNODES", 1))
+        return Launcher("SLURM", int(e.get("SLURM_NTASKS_PER_NODE", int(e["SLURM_NTASKS"]) // machines)), machines)
+    return None
+
+
+def placement(devices: str, machines: int = 1, prefix: str = "") -> tuple[str, int]:
+    """(devices of each machine, machines) of a task: those of a launcher where they are open, which is auto and 1.
+
+    Raises:
+        UserError: when they contradict the launcher; the settings' names have the prefix.
+    """
+    launcher = find_launcher()
+    if launcher is None:
+        return devices, machines
+    wrong = []
+    if devices.isdigit() and int(devices) != launcher.processes:
+        wrong.append(f"{prefix}devices={devices}")
+    if machines not in (1, launcher.machines):
+        wrong.append(f"{prefix}num_nodes={machines}")
+    if wrong:
+        raise UserError(
+            f"{launcher.name} has started {launcher.processes} processes on each of {launcher.machines} machines, not"
+            f" {' '.join(wrong)}: leave that out, or take what was started"
+        )
+    return str(launcher.processes) if devices == "auto" else devices, launcher.machines
+
+
 def local_processes(devices: str) -> int:
     """How many processes share this machine: those of a launcher, else as many as asked for, 1 where that is open."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", devices if devices.isdigit() else 1))
+    launcher = find_launcher()
+    if launcher is not None:
+        return launcher.processes
+    return int(devices) if devices.isdigit() else 1
+
+
+def check_address() -> None:
+    """Checks where the first process will listen, if the environment says so; torchrun listens itself.
+
+    Raises:
+        UserError: when there is no such address, or another program listens there.
+    """
+    address, port = os.environ.get("MASTER_ADDR", "localhost"), os.environ.get("MASTER_PORT")
+    if port is None or "LOCAL_WORLD_SIZE" in os.environ or not is_first():
+        return
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as torch does
+            probe.bind(("", int(port)))
+        socket.getaddrinfo(address, port)
+    except (OSError, ValueError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"the processes cannot connect at MASTER_ADDR={address}, MASTER_PORT={port} ({reason}): set MASTER_PORT to"
+            " a free port and MASTER_ADDR to the name of the first machine, or leave them out on a single machine"
+        ) from error
 
 
 def metric_device(device: torch.device) -> torch.device:
@@ -113,25 +185,27 @@ def bf16_units(device: torch.device) -> str:
 def launch(device: torch.device, processes: int = 1) -> tuple[Rank, torch.device]:
     """This rank and its device, after starting the other processes with the command of this one.
 
-    Under torchrun the processes exist already. A single process needs no launch.
+    Under torchrun and SLURM the processes exist already. A single process needs no launch.
 
     Raises:
-        UserError: when the processes cannot be started on that device.
+        UserError: when the processes cannot be started on that device, or are not those of torchrun or SLURM.
     """
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))  # torchrun's
-    everywhere = int(os.environ.get("WORLD_SIZE", here))
-    if everywhere == 1:
+    devices, machines = placement("auto" if processes == 1 else str(processes))
+    here = 1 if devices == "auto" else int(devices)
+    if here * machines == 1:
         return Rank(device=metric_device(device)), device
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     try:
         check_bytes(here * PROCESS, f"{here} processes")
     except MemoryError as error:
         raise UserError(f"devices={processes} cannot be used: {error}") from error
+    check_address()
     # rank 0 alone computes the final metrics, which takes a while for many images
     strategy = DDPStrategy(timeout=timedelta(days=1))
     try:
-        fabric = L.Fabric(accelerator=device.type, devices=here, num_nodes=everywhere // here, strategy=strategy)
-        fabric.launch()
+        fabric = L.Fabric(accelerator=device.type, devices=here, num_nodes=machines, strategy=strategy)
+        with end_at_signals():
+            fabric.launch()
     except (ValueError, RuntimeError, L.fabric.utilities.exceptions.MisconfigurationException) as error:
         raise UserError(f"devices={processes} cannot be used: {error}") from error
     return Rank(fabric.global_rank, fabric.world_size, metric_device(fabric.device)), fabric.device

@@ -1,12 +1,15 @@
 """Signals that ask a run to save its state and stop."""
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import current_thread, main_thread
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
-from score_lightning.errors import StopRequested
+from score_lightning.errors import INTERRUPTED, RESUMABLE, StopRequested
+from score_lightning.runtime.startup import is_first
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -27,6 +30,40 @@ def stop_at_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def end_at_signals() -> Iterator[None]:
+    """Ends the process at a signal while its main thread waits for other processes.
+
+    Python calls a handler when the main thread returns from the C++ that waits, after half an hour or more. The number
+    of a signal that has a handler is written to a pipe at once, which another thread reads.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    watcher = Thread(target=_end_at, args=[reader], daemon=True)
+    watcher.start()
+    before = signal.set_wakeup_fd(writer)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        watcher.join()
+        os.close(reader)
+
+
+def _end_at(reader: int) -> None:
+    """Ends the process for the first signal from a pipe that asks for it; returns when the pipe is closed."""
+    while number := os.read(reader, 1):
+        if number[0] in (*SIGNALS, signal.SIGINT):
+            if is_first():
+                print(f"stopped: {signal.Signals(number[0]).name} before all processes were connected", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(INTERRUPTED if number[0] == signal.SIGINT else RESUMABLE)
 
 
 def ignore_signals(worker: int = 0) -> None:  # noqa: ARG001

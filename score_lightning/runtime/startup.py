@@ -2,6 +2,11 @@
 
 import ctypes
 import os
+import time
+from threading import Thread
+
+LAUNCHER = "SCORE_LIGHTNING_LAUNCHER"
+"""The environment variable that holds the id of the process that launched this one."""
 
 
 def keep_memory() -> None:
@@ -21,6 +26,23 @@ def keep_memory() -> None:
     # glibc before 2.35 takes 32 MiB at most; M_TRIM_THRESHOLD alone would stop the other one from adapting itself
     if mallopt(mmap, 2**30) or mallopt(mmap, 2**25):
         mallopt(trim, 2**30)
+
+
+def end_with_launcher() -> None:
+    """Ends this process soon after the one that launched it, however that ends: what this one waits for never comes.
+
+    Only the ranks after the first of a machine are launched; those of torchrun and SLURM end by these.
+    """
+    launcher = os.environ.get(LAUNCHER)
+    os.environ[LAUNCHER] = str(os.getpid())  # for those that this one launches
+    if launcher is not None and os.environ.get("LOCAL_RANK", "0") != "0":
+        Thread(target=_end_after, args=[int(launcher)], daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def is_first() -> bool:

@@ -1,7 +1,9 @@
 """A Weights & Biases logger that survives: no connection, a broken one, a run that is killed and resumed."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from numbers import Real
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -34,7 +36,9 @@ class ResilientWandbLogger(WandbLogger):
     """One run at W&B for one training, however often that is killed and resumed.
 
     Where the server cannot be reached or refuses the key, the run is logged offline. Where logging fails later, it ends
-    with a message and the training continues. What W&B has of a step is not logged again, and what it lost is
+    with a message and the training continues; where only a picture, chart or table fails, its numbers are logged and
+    the first such failure is reported. W&B keeps files that wait for their upload in the run folder if the home folder
+    cannot be written. What W&B has of a step is not logged again, and what it lost is
     (`restore`). Losses by noise level are also a chart, evaluations a table.
 
     Args:
@@ -46,13 +50,13 @@ class ResilientWandbLogger(WandbLogger):
         settings = wandb.Settings(x_transaction_log_flush_interval=FLUSH)
         if "finish_timeout" in wandb.Settings.model_fields:  # not in older versions
             settings.finish_timeout = UPLOAD
-        self._id_file = folder / IDENTITY
+        self._id_file, self._staging = folder / IDENTITY, folder / "wandb"
         identity = self._id_file.read_text().strip() if self._id_file.is_file() else uuid4().hex[:8]
         super().__init__(save_dir=folder, id=identity, settings=settings, **options)
         self._kept: set[tuple[int, str]] = set()
         self._line = 0
         self._evaluations: list[dict[str, Any]] = []
-        self._broken = False
+        self._broken = self._incomplete = False
 
     def keep_id(self) -> None:
         """Writes the id into the run folder, so that the run is the same one when it is resumed."""
@@ -63,6 +67,7 @@ class ResilientWandbLogger(WandbLogger):
     def experiment(self) -> Any:
         """The run."""
         if self._experiment is None:
+            _stage_in(self._staging)
             for mode, consequence in FALLBACKS.items():
                 try:
                     super().experiment  # noqa: B018 - this starts it
@@ -100,7 +105,26 @@ class ResilientWandbLogger(WandbLogger):
             self._evaluations.append({"step": at, **evaluation})
         if all((at, key) in self._kept for key in metrics):
             return
-        self._attempt(lambda: self._log({**metrics, **self._media(metrics)}, at))
+        self._attempt(lambda: self._log_what_works({**metrics, **self._media(metrics)}, at))
+
+    def _log_what_works(self, values: Mapping[str, Any], step: int) -> None:
+        """Logs all values of a step, or the numbers among them where the others cannot be written."""
+        numbers = {key: value for key, value in values.items() if isinstance(value, Real)}
+        try:
+            self._log(values, step)
+        except Exception as error:  # wandb raises almost anything here
+            if len(numbers) == len(values):
+                raise
+            if numbers:
+                self._log(numbers, step)
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        """Says once that pictures, charts or tables are missing."""
+        if not self._incomplete:
+            reason = str(error).splitlines()[0]
+            print(f"Weights & Biases: a picture, chart or table cannot be written ({reason}); numbers are logged")
+        self._incomplete = True
 
     def _log(self, values: Mapping[str, Any], step: int) -> None:
         run = self.experiment
@@ -128,7 +152,10 @@ class ResilientWandbLogger(WandbLogger):
     @rank_zero_only
     def log_image(self, *args: Any, **options: Any) -> None:
         """Logs pictures."""
-        self._attempt(lambda: super(ResilientWandbLogger, self).log_image(*args, **options))
+        try:
+            super().log_image(*args, **options)
+        except Exception as error:  # wandb raises almost anything here
+            self._report(error)
 
     def restore(self, rows: Sequence[Mapping[str, Any]], pictures: Sequence[tuple[str, int, Path]]) -> None:
         """Logs what was lost of rows of metrics and (key, step, file) of pictures from before a run was resumed."""
@@ -157,3 +184,23 @@ class ResilientWandbLogger(WandbLogger):
         if self._experiment is not None:
             self.do(lambda run: run.finish(exit_code=int(status != "success")))
             self._experiment = None
+
+
+def _stage_in(folder: Path) -> None:
+    """Lets W&B keep files that wait for their upload in a folder, where its own in the home folder cannot be written.
+
+    Settings in the environment take precedence.
+    """
+    places = {"WANDB_DATA_DIR": wandb.env.get_data_dir(), "WANDB_CACHE_DIR": wandb.env.get_cache_dir()}
+    for name, default in places.items():
+        if name not in os.environ and not _writable(Path(default)):
+            os.environ[name] = str(folder)
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be written into a folder, which is made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)

@@ -210,7 +210,7 @@ def test_two_nodes_equal_one_process(tmp_path):
         port = free.getsockname()[1]
     program = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
     place = ["--master-addr=localhost", f"--master-port={port}", "-m", "score_lightning.train", "exp=ddpm_digits"]
-    given = [*QUICK, *words, "trainer.num_nodes=2", "trainer.devices=1", f"out={tmp_path / 'two'}"]
+    given = [*QUICK, *words, f"out={tmp_path / 'two'}"]  # torchrun says how many processes and machines
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     nodes = [
         subprocess.Popen([*program, f"--node-rank={i}", *place, *given], env=environment, stderr=subprocess.PIPE)

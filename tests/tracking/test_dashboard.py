@@ -241,3 +241,47 @@ def test_tensorboard_has_numbers_and_pictures(tmp_path):
     found = EventAccumulator(str(folder)).Reload().Tags()
     assert {"train/loss", "val/loss", "train/lr"} <= set(found["scalars"])
     assert set(found["images"]) == {"samples/grid", "samples/trajectory"}
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """A folder that cannot be made, in the way of all that W&B would write into the home folder."""
+    (tmp_path / "file").write_text("no folder")
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    return tmp_path / "file/none"
+
+
+def log_a_chart_between_numbers(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    logger = ResilientWandbLogger(folder, project="project", mode="offline")
+    logger.log_metrics({"train/loss": 3.0}, 0)
+    logger.log_metrics({"val/loss": 2.0, "val_level/0001": 1.0}, 1)
+    logger.log_metrics({"eval/fid": 4.0}, 2)
+    logger.log_image("samples/grid", [str(tmp_path / "missing.png")], step=2)
+    logger.log_metrics({"train/loss": 1.0}, 3)
+    logger.finalize("success")
+    finish_wandb()
+    return kept(folder)[1]
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_chart_that_cannot_be_written_costs_no_number(nowhere, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_DATA_DIR", str(nowhere))
+    steps = log_a_chart_between_numbers(tmp_path)
+    names = ("train/loss", "val/loss", "eval/fid")
+    assert [(step, key, float(items[key])) for step, items in steps for key in names if key in items] == [
+        (0, "train/loss", 3.0), (1, "val/loss", 2.0), (2, "eval/fid", 4.0), (3, "train/loss", 1.0),
+    ]  # fmt: skip
+    assert capsys.readouterr().out.count("cannot be written") == 1
+
+
+@pytest.mark.usefixtures("offline")
+def test_charts_are_staged_in_the_run_folder_where_the_home_folder_cannot_be_written(nowhere, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(nowhere))
+    steps = log_a_chart_between_numbers(tmp_path)
+    assert [step for step, items in steps if "val/by_level_table" in items] == [1]
+    assert [step for step, items in steps if "eval/table" in items] == [2]
+    assert list((tmp_path / "run/wandb/artifacts/staging").iterdir())
