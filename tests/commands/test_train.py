@@ -386,7 +386,7 @@ def test_methods_train_and_sample(tmp_path, words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["objective=implicit", "images.size=32"], "of 1024 dimensions takes 1024 backward passes"),
+        (["objective=implicit", "images.size=32", "net.attention=[]"], "of 1024 dimensions takes 1024 backward passes"),
         (["objective.weight=likelihood"], "objective: discrete levels have no SDE"),
         (["sampler=euler_maruyama"], "sampler: discrete levels have no SDE"),
         (["preview=euler_maruyama"], "preview: discrete levels have no SDE"),
