@@ -24,7 +24,7 @@ from score_lightning.generation.generator import Generator
 from score_lightning.models import ScoreModel
 from score_lightning.objectives import Objective
 from score_lightning.runtime.memory import check_bytes
-from score_lightning.runtime.processes import PROCESS, local_processes
+from score_lightning.runtime.processes import PROCESS, local_processes, placement
 from score_lightning.samplers import Sampler
 from score_lightning.schedules import Schedule
 from score_lightning.training.ema import WeightAverage
@@ -95,7 +95,8 @@ class Experiment:
     def model(self) -> ScoreModel:
         """Network, schedule and prediction; the network's initial weights are a function of the seed."""
         c, name = self.config, str(self.config.net.get("name"))
-        batch = math.ceil(c.trainer.batch_size / max(c.trainer.num_nodes, 1)) if self._training else 1
+        machines = placement(c.trainer.devices, c.trainer.num_nodes, "trainer.")[1] if self._training else 1
+        batch = math.ceil(c.trainer.batch_size / max(machines, 1)) if self._training else 1
         shape, copies = (batch, *self.shape), TRAINING_COPIES if self._training else 1
         taken = f"images of {shape[2]} pixels with {shape[1]} channels" if len(shape) > 2 else f"{shape[1]} coordinates"
         with torch.random.fork_rng(devices=[]):
