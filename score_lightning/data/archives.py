@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from score_lightning.data.decoded import mapped, write_array
+from score_lightning.data.decoded import shared
 from score_lightning.data.files import ImageFiles
 from score_lightning.data.images import ImageSet, LazyImageSet, Source
-from score_lightning.data.listing import find_classes, list_pictures
+from score_lightning.data.listing import below_common, find_classes, list_pictures
 from score_lightning.data.pictures import Shape
 from score_lightning.data.sources import Split, hold_out
 from score_lightning.errors import UserError
-from score_lightning.runtime.files import cache_folder
 
 if TYPE_CHECKING:
     import lmdb
@@ -158,7 +157,7 @@ def imagenet64(shape: Shape, path: str = "data/imagenet64") -> Split:
 def _pictures(roots: list[Path], shape: Shape) -> Split:
     """The pictures of both folders, with one numbering of their class folders."""
     listings = [list_pictures(root) for root in roots]
-    classes = find_classes([name for listing in listings for name in listing.names])
+    classes = find_classes([name for listing in listings for name in below_common(listing.names)])
     sizes = [len(listing.names) for listing in listings]
     parts = [None, None] if classes.labels is None else classes.labels.split(sizes)
     files = [ImageFiles(root, listing.names, shape) for root, listing in zip(roots, listings, strict=True)]
@@ -175,7 +174,7 @@ def _pictures(roots: list[Path], shape: Shape) -> Split:
 def _read_batches(paths: list[Path], shape: Shape) -> ImageSet:
     """Arrays `data` uint8 (N, 3 * 64 * 64), channels first, and `labels` (N,) from 1.
 
-    They are compressed, so that all processes share an uncompressed copy in the cache folder.
+    They are compressed; all processes share an uncompressed copy in the cache folder, where that can be written.
     """
     if (shape.channels, shape.size) != (3, 64):
         raise UserError(f"{paths[0]} holds colored images of 64 pixels: set images.size=64 images.channels=3")
@@ -184,11 +183,7 @@ def _read_batches(paths: list[Path], shape: Shape) -> ImageSet:
         states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
         key = hashlib.sha256(repr(states).encode()).hexdigest()[:24]
         n = sum(map(len, labels))
-        images = mapped(
-            cache_folder() / f"imagenet64-{key}.npy",
-            n * 3 * 64 * 64,
-            lambda path: write_array(path, (n, 3, 64, 64), _arrays(paths)),
-        )
+        images = shared(f"imagenet64-{key}", (n, 3, 64, 64), lambda: _arrays(paths))
     except Exception as error:  # damaged files make NumPy and zlib raise almost anything
         raise UserError(f"{paths[0].parent}: {[path.name for path in paths]} cannot be read: {error}") from error
     content = hashlib.sha256(repr([state[:2] for state in states]).encode()).hexdigest()

@@ -8,8 +8,10 @@ them, and else whenever a batch asks for them.
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -42,27 +44,37 @@ def decode(images: LazyImageSet, processes: int = 1) -> ImageSet:
     Raises:
         UserError: naming a picture that cannot be read.
     """
-    files = images.files
+    return decode_split(images, images, processes)[0]
+
+
+def decode_split(train: ImageSet, validation: ImageSet, processes: int = 1) -> tuple[ImageSet, ImageSet]:
+    """Training and validation images decoded, as `decode` does; the same stay the same, and files are decoded once."""
+    stored: dict[int, tuple[Tensor | None, list[str]]] = {}
+    decoded = []
+    for images in (train,) if validation is train else (train, validation):
+        if isinstance(images, LazyImageSet):
+            if id(images.files) not in stored:
+                stored[id(images.files)] = _decode(images.files, processes)
+            tensor, notes = stored[id(images.files)]
+            images = images.noted(notes)
+            if tensor is not None:
+                images = ImageSet(tensor, images.labels, images.source, images.order)
+        decoded.append(images)
+    return decoded[0], decoded[-1]
+
+
+def _decode(files: ImageFiles, processes: int) -> tuple[Tensor | None, list[str]]:
+    """(uint8 (N, C, H, W) of all pictures, None where neither cache nor memory holds them; what is said of them)."""
     try:
         stored, remarks = _from_cache(files)
     except OSError as error:
         if files.decoded_bytes > SHARE * available_bytes() / processes:
             _say(f"{explain(error)}; nor does memory hold them: pictures are decoded batch by batch (trainer.workers)")
-            return images.examined()
+            return None, files.notes(files.remarks(range(len(files))))
         _say(f"{explain(error)}: pictures are decoded into the memory of each process")
-        stored, remarks = torch.empty(len(files), *images.shape, dtype=torch.uint8), Counter()
-        for place, part in zip(stored.split(CHUNK), _chunks(files, remarks), strict=True):
-            place.copy_(part)
-    noted = images.noted(files.notes(remarks))
-    return ImageSet(stored, noted.labels, noted.source, noted.order)
-
-
-def decode_split(train: ImageSet, validation: ImageSet, processes: int = 1) -> tuple[ImageSet, ImageSet]:
-    """Training and validation images decoded; the same stay the same."""
-    first = decode(train, processes) if isinstance(train, LazyImageSet) else train
-    if validation is train:
-        return first, first
-    return first, decode(validation, processes) if isinstance(validation, LazyImageSet) else validation
+        remarks = Counter()
+        stored = _in_memory((len(files), *files.shape.tensor), _chunks(files, remarks))
+    return stored, files.notes(remarks)
 
 
 def _say(text: str) -> None:
@@ -76,18 +88,43 @@ def _from_cache(files: ImageFiles) -> tuple[Tensor, Counter[str]]:
     Raises:
         OSError: when the file is not there and cannot be written.
     """
-    key = hashlib.sha256(f"{FORMAT} {files.shape} {files.crop} {files.version}".encode()).hexdigest()[:24]
+    place = "" if files.root.is_file() else files.root.resolve()  # a zip's checksums say what is in it
+    key = hashlib.sha256(f"{FORMAT} {place} {files.shape} {files.crop} {files.version}".encode()).hexdigest()[:24]
+    path = cache_folder() / f"decoded-{key}.npy"
+    said = path.with_suffix(".json")
     remarks: Counter[str] = Counter()
 
-    def write(path: Path) -> None:
-        write_array(path, (len(files), *files.shape.tensor), _chunks(files, remarks))
-        write_text(path.with_suffix(".json"), json.dumps(remarks))
+    def parts() -> Iterator[Tensor]:
+        yield from _chunks(files, remarks)
+        write_text(said, json.dumps(remarks))  # before the pictures, which are in place when all are written
 
-    path = cache_folder() / f"decoded-{key}.npy"
-    stored = mapped(path, files.decoded_bytes, write)
+    stored = _mapped(path, (len(files), *files.shape.tensor), parts)
     with suppress(OSError, ValueError):
-        remarks = Counter(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+        remarks = Counter(json.loads(said.read_text(encoding="utf-8")))
     return stored, remarks
+
+
+def shared(name: str, shape: tuple[int, ...], parts: Callable[[], Iterator[Tensor]]) -> Tensor:
+    """uint8 numbers of a shape, of parts along the first axis, in a file of the cache folder or, failing that, memory.
+
+    Args:
+        name: of the file, which must tell them from all others.
+        shape: of all of them.
+        parts: makes them.
+    """
+    try:
+        return _mapped(cache_folder() / f"{name}.npy", shape, parts)
+    except OSError as error:
+        _say(f"{explain(error)}: images are unpacked into the memory of each process")
+        return _in_memory(shape, parts())
+
+
+def _in_memory(shape: tuple[int, ...], parts: Iterator[Tensor]) -> Tensor:
+    stored, start = torch.empty(shape, dtype=torch.uint8), 0
+    for part in parts:
+        stored[start : start + len(part)] = part
+        start += len(part)
+    return stored
 
 
 def _chunks(files: ImageFiles, remarks: Counter[str]) -> Iterator[Tensor]:
@@ -98,12 +135,16 @@ def _chunks(files: ImageFiles, remarks: Counter[str]) -> Iterator[Tensor]:
             bar.update(len(numbers))
 
 
-def write_array(path: Path, shape: tuple[int, ...], parts: Iterator[Tensor]) -> None:
+def _write_array(path: Path, shape: tuple[int, ...], parts: Iterator[Tensor]) -> None:
     """Writes a NumPy file of uint8 numbers of a shape, whole or not at all, from parts of it along the first axis.
 
     Raises:
-        OSError: when it cannot be written.
+        OSError: when it cannot be written, or would take too much of the free disk.
     """
+    size, free = math.prod(shape), shutil.disk_usage(path.parent).free
+    if size > SHARE * free:
+        need = f"{size / 2**30:.1f} GiB of decoded pictures are more than half of the {free / 2**30:.1f}"
+        raise OSError(f"{need} GiB free in {path.parent} (SCORE_LIGHTNING_CACHE)")
     with atomic_file(path) as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -111,28 +152,38 @@ def write_array(path: Path, shape: tuple[int, ...], parts: Iterator[Tensor]) -> 
             file.write(part.contiguous().numpy().data)
 
 
-def mapped(path: Path, size: int, write: Callable[[Path], None]) -> Tensor:
-    """The uint8 array in a NumPy file, which is written first where it is not there, by one process at a time.
-
-    Args:
-        path: of the file.
-        size: of the array in bytes.
-        write: writes the file to a path.
+def _mapped(path: Path, shape: tuple[int, ...], parts: Callable[[], Iterator[Tensor]]) -> Tensor:
+    """The uint8 array of a shape in a NumPy file, which one process writes where it is not there, or damaged.
 
     Raises:
-        OSError: when the file is not there and cannot be written, or would take too much of the free disk.
+        OSError: when it is not there and cannot be written.
     """
-    if not path.is_file():
+    stored = _read(path, shape)
+    if stored is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.parent):
-            if not path.is_file():
-                free = shutil.disk_usage(path.parent).free
-                if size > SHARE * free:
-                    need = f"{size / 2**30:.1f} GiB of decoded pictures are more than half of the {free / 2**30:.1f}"
-                    raise OSError(f"{need} GiB free in {path.parent} (SCORE_LIGHTNING_CACHE)")
-                write(path)
-    # its pages are this process's own as soon as it writes to them, which it never does
-    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+            stored = _read(path, shape)  # another process may have been faster
+            if stored is None:
+                _write_array(path, shape, parts())
+                stored = _read(path, shape)
+    if stored is None:
+        raise OSError(f"{path} cannot be read again")
+    return stored
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
+    """The array in a file, mapped; None where that is not there, damaged or of another shape."""
+    if not path.is_file():
+        return None
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError):
+        return None
+    if array.shape != shape or array.dtype != np.uint8:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # nothing writes to it, which torch cannot know
+        return torch.from_numpy(array)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import os
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -59,7 +60,7 @@ def list_pictures(path: Path) -> Listing:
     names = []
     for name in found:
         parts = _path(name).parts
-        if any(part[0] == "." or part == "__MACOSX" for part in parts):
+        if not parts or any(part[0] == "." or part == "__MACOSX" for part in parts):
             skipped.setdefault("hidden", []).append(name)
         elif not parts[-1].lower().endswith(suffixes()):
             skipped.setdefault("of no picture format", []).append(name)
@@ -88,17 +89,24 @@ def _walk(
     above = (*above, (state.st_dev, state.st_ino))
     for entry in entries:
         name = below / entry.name
-        if not entry.is_dir():
-            if entry.is_file():
-                yield str(name)
-            else:
-                skipped.setdefault("broken links or no files", []).append(str(name))
+        kind = _kind(entry)
+        if kind == "file":
+            yield str(name)
+        elif kind != "folder":
+            skipped.setdefault("broken links or no files", []).append(str(name))
         elif entry.name[0] == "." or entry.name == "__MACOSX":
             skipped.setdefault("hidden", []).append(f"{name}/")
         elif entry.is_symlink() and (entry.stat().st_dev, entry.stat().st_ino) in above:
             skipped.setdefault("links to a folder above", []).append(f"{name}/")
         else:
             yield from _walk(Path(entry.path), name, above, skipped)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Whether a folder's entry is a folder or a file, links followed; empty where it is neither or a link fails."""
+    with suppress(OSError):
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else ""
+    return ""
 
 
 def _members(path: Path, skipped: dict[str, list[str]]) -> list[str]:
@@ -131,16 +139,21 @@ class Classes:
     notes: tuple[str, ...] = ()
 
 
+def below_common(names: Sequence[str]) -> list[str]:
+    """Names below the one folder that holds all of them."""
+    folders = [_path(name).parts[:-1] for name in names]
+    ends = (min(folders, default=()), max(folders, default=()))
+    common = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*ends, strict=False))))
+    return ["/".join(_path(name).parts[common:]) for name in names]
+
+
 def find_classes(names: Sequence[str]) -> Classes:
     """The classes of pictures: the first folders below the one that holds all of them.
 
     Folders inside a class belong to it. Classes are numbered in the order of their names, by value where all are
     numbers. Folders train, test and the like, where there are no others, are no classes; those inside them are.
     """
-    folders = [_path(name).parts[:-1] for name in names]
-    ends = (min(folders, default=()), max(folders, default=()))
-    common = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*ends, strict=False))))
-    folders = [parts[common:] for parts in folders]
+    folders = [_path(name).parts[:-1] for name in below_common(names)]
     if not any(folders):
         return Classes()
     if all(parts and parts[0].lower() in PARTS for parts in folders):

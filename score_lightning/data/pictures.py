@@ -21,7 +21,7 @@ UNREADABLE = ("BUFR", "EPS", "FPX", "GRIB", "HDF5", "MIC", "MPEG", "WMF")
 """Formats that Pillow names without reading them, or reads with a program outside of it only."""
 REMARKS = {
     "transparent": "with an alpha channel, composited on images.background={background}",
-    "deep": "of more than 8 bits, scaled to 8",
+    "deep": "of more than 8 bits, reduced to 8",
     "frames": "with several frames, of which the first one is taken",
     "cropped": "that are not square, cropped to the central square",
     "small": "smaller than {size} x {size} pixels, enlarged",
@@ -76,7 +76,7 @@ class Shape:
         """The kinds of `REMARKS` that hold for a picture, of which only the header is read."""
         holds = {
             "transparent": image.has_transparency_data,
-            "deep": image.mode.startswith("I"),
+            "deep": image.mode.startswith("I") or any(";16" in str(tile) for tile in getattr(image, "tile", ())),
             "frames": getattr(image, "is_animated", False),
             "cropped": crop is None and image.width != image.height,
             "small": (crop or min(image.size)) < self.size,
@@ -97,8 +97,9 @@ def flatten(image: Image.Image, background: str = "white") -> Image.Image:
         ValueError: when the value of white is not known: of floats, and of integers of 32 bits.
     """
     white = _white(image)
+    inverted = getattr(image, "tag_v2", {}).get(262) == 0  # TIFF 6.0, PhotometricInterpretation: WhiteIsZero
     image = ImageOps.exif_transpose(image)
-    image = image if white is None else _scale(image, white)
+    image = image if white is None else _scale(image, white, inverted)
     if not image.has_transparency_data:
         return image
     opaque = Image.new("RGBA", image.size, ImageColor.getrgb(background)[:3])
@@ -119,10 +120,11 @@ def _white(image: Image.Image) -> int | None:
     return int(2**bits - 1)
 
 
-def _scale(image: Image.Image, white: int) -> Image.Image:
-    """Gray levels of 8 bits; a transparent one stays transparent."""
+def _scale(image: Image.Image, white: int, inverted: bool) -> Image.Image:
+    """Gray levels of 8 bits, black and white exchanged where they are; a transparent level stays transparent."""
     pixels = np.asarray(image).astype(np.float64)
-    scaled = Image.fromarray((pixels * (255 / white)).round().clip(0, 255).astype(np.uint8))
+    levels = (pixels * (255 / white)).round().clip(0, 255).astype(np.uint8)
+    scaled = Image.fromarray(255 - levels if inverted else levels)
     if "transparency" in image.info:
         scaled.putalpha(Image.fromarray(np.where(pixels == image.info["transparency"], 0, 255).astype(np.uint8)))
     return scaled

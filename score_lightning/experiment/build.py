@@ -111,8 +111,6 @@ class Experiment:
         except ValueError as error:
             raise UserError(str(error)) from error
         check_forward(model, shape, f"net {name}", taken)
-        if self._training:
-            checks.check_attention(c)
         # the same numbers in another order of memory, in which convolutions are faster
         return model.to(memory_format=torch.channels_last)
 
@@ -205,7 +203,7 @@ class Experiment:
         split: Split = self._split or build_part(
             self.resolved, "data", {"shape": checks.picture_shape(self.config.images)}
         )
-        checks.check_data(self.config, self.shape, split)
+        checks.check_data(self.config, self.shape, split, self._training)
         return split
 
     @cached_property

@@ -139,8 +139,8 @@ def check_evaluations(section: str, sampler: Sampler, schedule: Schedule) -> Non
         raise UserError(f"{section}: {evaluations:,} evaluations of the network per image; at most {EVALUATIONS:,}")
 
 
-def check_data(config: Config, shape: tuple[int, ...], split: Split) -> None:
-    """Refuses data of another shape than the model's, or of other classes.
+def check_data(config: Config, shape: tuple[int, ...], split: Split, training: bool) -> None:
+    """Refuses data of another shape than the model's, or of more classes; for a training also of fewer.
 
     Raises:
         UserError: with the remedy.
@@ -150,10 +150,10 @@ def check_data(config: Config, shape: tuple[int, ...], split: Split) -> None:
             f"data {config.data.get('name')} has data of shape {split[0].shape}, the model takes {shape}: set "
             + ("points" if config.points else "images.size and images.channels")
         )
-    _check_classes(config.labels.classes, split)
+    _check_classes(config.labels.classes, split, training)
 
 
-def _check_classes(classes: int | None, split: Split) -> None:
+def _check_classes(classes: int | None, split: Split, training: bool) -> None:
     """Refuses a number of classes other than that of the images, or classes that no image is of.
 
     Raises:
@@ -164,11 +164,11 @@ def _check_classes(classes: int | None, split: Split) -> None:
         return
     labels, names = torch.cat(parts), split[0].source.classes
     have = int(labels.max()) + 1 if names is None else len(names)
-    if classes != have:
+    if classes < have or (training and classes != have):
         listed = "" if names is None else f" ({summarize(names)})"
         raise UserError(f"labels.classes={classes}: the images have {have} classes{listed}; set labels.classes={have}")
     missing = sorted(set(range(have)) - set(labels.tolist()))
-    if missing:
+    if missing and training:
         raise UserError(f"labels.classes={classes}: no image has the label {missing[0]}; number classes from 0 on")
 
 

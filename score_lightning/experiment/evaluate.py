@@ -178,9 +178,9 @@ def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:
     channels, height, width = images.shape
     if height != width:
         raise UserError(f"{path} holds images of {width} x {height} pixels; expected squares")
-    plain["images"] = {"size": height, "channels": channels}
-    experiment = Experiment(config.change(plain, "images=" + path, overrides))
-    say_unused(experiment.resolved, "images")
+    measured = [f"images.size={height}", f"images.channels={channels}"]
+    experiment = Experiment(config.change(plain, "images=" + path, [*overrides, *measured]))
+    say_unused(config.change(plain, "images=" + path, overrides), "images")
     device = find_device(options.get("device", "auto"))
     evaluation = Evaluation(experiment, options["reference"], n)
     evaluator = evaluation.evaluator

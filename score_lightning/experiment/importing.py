@@ -61,8 +61,7 @@ def import_weights(resolved: Resolved, path: Path, out: Path, name: str | None =
     if given.name in ("diffusers", "improved-diffusion") and resolved.config.labels.classes:
         resolved = config.change(resolved.plain(), str(path), ["labels.drop=0"])  # trained with labels only
     prefixed = {kind: {f"net.{key}": value for key, value in state.items()} for kind, state in entries.items()}
-    hashed = path.parent if path.suffix == ".json" else path  # an index says nothing of the weights themselves
-    sha256 = sha256_of_folder(hashed) if hashed.is_dir() else sha256_of_file(hashed)
+    sha256 = sha256_of_folder(path) if path.is_dir() else sha256_of_file(path)  # an index names its shards only
     imported = {"format": str(given.name), "file": path.name, "sha256": sha256}
     native.write(out, resolved.plain(), prefixed, published.step, imported)
     numbers = sum(value.numel() for value in entries["ema"].values())

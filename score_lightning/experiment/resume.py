@@ -110,7 +110,8 @@ def _identity(plain: dict[str, Any]) -> dict[str, Any]:
 def _other_data(contents: dict[str, Any], experiment: Experiment) -> list[str]:
     """In which way a checkpoint was trained on other images than those of an experiment; empty where on the same.
 
-    Images are known by the names and sizes of their files, those of checkpoints that have none of these by their path.
+    Images are known by the names and sizes of their files, arrays by their contents, and those of checkpoints from before
+    that was kept by their path.
     """
     before, now = contents.get("data") or {}, experiment.listed[0].source
     if now.content is None:
@@ -121,7 +122,7 @@ def _other_data(contents: dict[str, Any], experiment: Experiment) -> list[str]:
         return [] if theirs == ours else [f"data.path {paths[0]}, not {paths[1]}"]
     if before["content"] == now.content:
         return []
-    return [f"other images than {experiment.config.data.get('path')}: names or sizes of their files differ"]
+    return [f"other images than {experiment.config.data.get('path')}"]
 
 
 def initialize(module: ScoreModule, resolved: Resolved) -> None:
@@ -202,7 +203,8 @@ def _check_order_of_classes(experiment: Experiment, path: Path, contents: dict[s
     ours = experiment.listed[0].source.classes
     if not experiment.config.labels.classes or ours is None:
         return
-    # before checkpoints held names, classes were in the order of text
-    theirs = tuple((contents.get("data") or {}).get("classes") or sorted(ours))
+    # before checkpoints held names, folders were in the order of text, those that are numbers, too
+    before = sorted(ours) if all(map(str.isdecimal, ours)) else ours
+    theirs = tuple((contents.get("data") or {}).get("classes") or before)
     if theirs != ours:
         raise UserError(f"{path} numbers the classes {summarize(theirs)}, the images {summarize(ours)}: start anew")

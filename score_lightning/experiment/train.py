@@ -13,6 +13,7 @@ from score_lightning.config import Resolved
 from score_lightning.data.summary import announce
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.checks import check_attention
 from score_lightning.experiment.resume import Start, check_resumed, find_newest, initialize, resume_from
 from score_lightning.experiment.trainer import build_callbacks, build_trainer
 from score_lightning.experiment.unused import say_unused
@@ -77,6 +78,8 @@ def _experiment(resolved: Resolved) -> Experiment:
 def _prepare(experiment: Experiment, start: Start) -> None:
     """Checks all of a training but its data."""
     _ = experiment.module, experiment.preview
+    if start.contents is None:
+        check_attention(experiment.config)
     if start.contents is None and experiment.config.init is not None:
         initialize(experiment.module, experiment.resolved)
     if start.contents is not None and start.checkpoint is not None and not start.done:

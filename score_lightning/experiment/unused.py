@@ -29,8 +29,8 @@ class Rule:
 TRAINING = ("optimizer", "ema", "trainer", "samples", "preview", "logger", "init", "images.flip", "images.augment")
 UNUSED: dict[Work, tuple[str, ...]] = {
     "train": (),
-    "eval": (*TRAINING, "labels.drop"),
-    "task": (*TRAINING, "labels.drop", "validation", "evaluation", "features", "objective", "data"),
+    "eval": TRAINING,
+    "task": (*TRAINING, "validation", "evaluation", "features", "objective", "data"),
 }
 UNUSED["sample"] = (*UNUSED["task"], "images.resize", "images.background")
 UNUSED["images"] = (
@@ -40,11 +40,18 @@ UNUSED["images"] = (
 )  # fmt: skip
 """Sections and fields that each kind of work has no use for."""
 COMMANDS = {"train": "train", "sample": "sample", "task": "sample", "eval": "eval", "images": "eval images="}
-METRICS = ("evaluation.every", "evaluation.metrics", "evaluation.splits", "evaluation.kid_subsets", "features")
+METRICS = (
+    "evaluation.every",
+    "evaluation.metrics",
+    "evaluation.splits",
+    "evaluation.kid_subsets",
+    "evaluation.kid_subset_size",
+    "features",
+)
 RULES = (
     Rule(("labels.drop",), "labels.classes is not set", lambda c: c.labels.classes is None),
     Rule(("images",), "data are points", lambda c: c.points > 0),
-    Rule(("evaluation", "features"), "points have no metrics", lambda c: c.points > 0),
+    Rule(("evaluation.n", *METRICS), "points have no metrics", lambda c: c.points > 0),
     Rule(
         ("images.resize", "images.background"),
         "images in a npz file are taken as they are",
@@ -53,7 +60,7 @@ RULES = (
     Rule(("sigma_data",), "prediction is not edm", lambda c: c.prediction != "edm"),
     Rule(("ema.warmup", "ema.ramp"), "ema.decay=0", lambda c: c.ema.decay == 0),
     Rule(("samples.every",), "samples.n=0", lambda c: c.samples.n == 0),
-    Rule((*METRICS, "evaluation.kid_subset_size"), "evaluation.n=0", lambda c: c.evaluation.n == 0),
+    Rule(METRICS, "evaluation.n=0", lambda c: c.evaluation.n == 0),
     Rule(("preview",), "samples.n=0 and evaluation.n=0", lambda c: c.samples.n == 0 == c.evaluation.n),
     Rule(("logger.project", "logger.artifact"), "logger.wandb=off", lambda c: c.logger.wandb == "off"),
     Rule(("logger.artifact",), "Weights & Biases is offline", lambda c: c.logger.wandb == "offline"),

@@ -51,6 +51,8 @@ def _advice(contents: Any, path: Path) -> str:
         what = formats.origin(files.unpack(contents, path).weights)
     except UserError:  # nothing that could be imported
         return ""
+    if what and "score_lightning trained" in what:
+        return "; its weights are of this project: give the checkpoint that they were taken from"
     return f"; it {what}" if what else ". If its weights were published elsewhere, import_weights makes one of them"
 
 

@@ -51,6 +51,43 @@ def test_pictures_are_decoded_once(pictures, cache, monkeypatch):
     assert len(list(cache.glob("decoded-*.npy"))) == 1
 
 
+def test_both_parts_are_decoded_at_once_where_there_is_no_cache(pictures, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("SCORE_LIGHTNING_CACHE", str(tmp_path / "file/cache"))
+    plain, count = ImageFiles.decode, []
+    monkeypatch.setattr(ImageFiles, "decode", lambda *a: count.append(len(a[1])) or plain(*a))
+    lazy = sources.folder(Shape(8, 3), str(pictures), 0.3)
+    train, held = decode_split(*lazy)
+    assert sum(count) == 6
+    monkeypatch.undo()
+    for a, b in zip(lazy, (train, held), strict=True):
+        equal(a, b)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other shape"])
+def test_a_damaged_file_is_written_anew(damage, pictures, cache):
+    lazy = sources.read_pictures(pictures, Shape(8, 3))
+    decode(lazy)
+    (path,) = cache.glob("decoded-*.npy")
+    content = path.read_bytes()
+    path.unlink()  # other processes keep theirs
+    path.write_bytes(content[:200] if damage == "cut" else b"")
+    if damage == "other shape":
+        np.save(path, np.zeros((2, 2), np.uint8))
+    equal(decode(lazy), lazy)
+    assert path.read_bytes() == content
+
+
+def test_pictures_of_two_folders_are_not_taken_for_each_other(tmp_path):
+    decoded_levels = []
+    for level in (10, 200):
+        (tmp_path / str(level)).mkdir()
+        Image.new("L", (8, 8), level).save(tmp_path / str(level) / "a.bmp")
+        os.utime(tmp_path / str(level) / "a.bmp", ns=(0, 0))  # as reproducible archives have it
+        decoded_levels.append(int(decode(sources.read_pictures(tmp_path / str(level), Shape(8, 1)))[:].max()))
+    assert decoded_levels == [10, 200]
+
+
 @pytest.mark.parametrize("change", ["picture", "size", "background", "name"])
 def test_other_pictures_or_shapes_are_decoded_anew(change, pictures, cache):
     first = decode(sources.read_pictures(pictures, Shape(8, 3))).images
@@ -74,7 +111,7 @@ def test_both_parts_share_the_decoded_pictures(pictures, cache):
         pytest.skip("this system does not list what is mapped")
     lines = [line for line in maps.read_text(encoding="utf-8").splitlines() if str(cache / "decoded-") in line]
     assert lines  # pages of the file, which the system holds once for all processes
-    assert all(line.split()[1] == "rw-p" for line in lines)  # and which stay so until one writes to them
+    assert all(line.split()[1] == "r--s" for line in lines)
 
 
 @pytest.mark.usefixtures("forked")

@@ -52,9 +52,13 @@ def test_class_folders_may_be_links(tmp_path):
     (tmp_path / "data/dogs/all").symlink_to(tmp_path / "data")  # a circle
     (tmp_path / "data/dogs/4.png").symlink_to(tmp_path / "data/dogs/3.png")
     (tmp_path / "data/dogs/5.png").symlink_to(tmp_path / "none.png")
+    (tmp_path / "data/dogs/6").symlink_to("6")  # itself
     listing = list_pictures(tmp_path / "data")
     assert listing.names == ["cats/1.png", "cats/2.png", "dogs/3.png", "dogs/4.png"]
-    assert listing.skipped == {"links to a folder above": ["dogs/all/"], "broken links or no files": ["dogs/5.png"]}
+    assert listing.skipped == {
+        "links to a folder above": ["dogs/all/"],
+        "broken links or no files": ["dogs/5.png", "dogs/6"],
+    }
     assert classes_of(*listing.names) == ["cats", "cats", "dogs", "dogs"]
 
 
@@ -112,10 +116,10 @@ def test_zips_written_on_windows_have_classes(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_name_that_is_twice_in_a_zip_is_read_once(tmp_path):
-    write_zip(tmp_path / "x.zip", "a.png", "a.png", "b.png")
+    write_zip(tmp_path / "x.zip", "a.png", "a.png", "b.png", ".")
     listing = list_pictures(tmp_path / "x.zip")
     assert listing.names == ["a.png", "b.png"]
-    assert listing.notes == ["skipped 1 of a name that is there twice (a.png)"]
+    assert listing.notes == ["skipped 1 hidden (.), 1 of a name that is there twice (a.png)"]
 
 
 def test_a_folder_without_pictures_says_what_it_holds(tmp_path):

@@ -1,5 +1,8 @@
 """From picture files to gray levels: depth, transparency, palettes, orientation."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
@@ -25,7 +28,7 @@ def test_16_bits_are_scaled_by_257(name, dtype, tmp_path):
     Image.fromarray((LEVELS * 257.0).astype(dtype)).save(tmp_path / name)
     pixels, notes = read(tmp_path / name)
     assert np.array_equal(pixels[0], LEVELS)
-    assert notes == ("1 pictures of more than 8 bits, scaled to 8",)
+    assert notes == ("1 pictures of more than 8 bits, reduced to 8",)
     color, _ = read(tmp_path / name, Shape(8, 3))
     assert np.array_equal(color, np.stack([LEVELS] * 3))
 
@@ -132,3 +135,26 @@ def test_text_in_a_picture_is_no_part_of_it(tmp_path):
     pixels, notes = read(tmp_path / "a.png")
     assert np.array_equal(pixels[0], LEVELS)
     assert notes == ()
+
+
+def test_tiffs_whose_white_is_0_are_inverted(tmp_path):
+    deep = Image.fromarray((LEVELS * 257.0).astype(np.uint16))
+    deep.save(tmp_path / "a.tiff", tiffinfo={262: 0})
+    content = bytearray((tmp_path / "a.tiff").read_bytes())
+    with Image.open(tmp_path / "a.tiff") as image:
+        assert image.tag_v2[262] in (0, 1)
+        place = content.index(b"\x06\x01\x03\x00\x01\x00\x00\x00")  # tag 262, one short number
+    content[place + 8] = 0
+    (tmp_path / "a.tiff").write_bytes(content)
+    assert np.array_equal(read(tmp_path / "a.tiff")[0][0], 255 - LEVELS)
+
+
+def test_colors_of_16_bits_are_said_to_be_reduced(tmp_path):
+    pixels = np.stack([LEVELS] * 3, 2).astype(">u2") * 257
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(b)) + n + b + struct.pack(">I", zlib.crc32(n + b)) for n, b in chunks]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    color, notes = read(tmp_path / "a.png", Shape(8, 3))
+    assert np.array_equal(color, np.stack([LEVELS] * 3))
+    assert notes == ("1 pictures of more than 8 bits, reduced to 8",)
