@@ -110,8 +110,8 @@ def _identity(plain: dict[str, Any]) -> dict[str, Any]:
 def _other_data(contents: dict[str, Any], experiment: Experiment) -> list[str]:
     """In which way a checkpoint was trained on other images than those of an experiment; empty where on the same.
 
-    Images are known by the names and sizes of their files, arrays by their contents, and those of checkpoints from before
-    that was kept by their path.
+    Images are known by the names and sizes of their files, arrays by their contents, and where a checkpoint has
+    neither, by their path.
     """
     before, now = contents.get("data") or {}, experiment.listed[0].source
     if now.content is None:
