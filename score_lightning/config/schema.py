@@ -212,6 +212,22 @@ class Config:
     logger: Logger = doc("", factory=Logger)
 
 
+TEXT_KEYWORDS: dict[str, Any] = {
+    **{
+        f"{section}.name": str for section in ("data", "net", "schedule", "objective", "sampler", "preview", "features")
+    },
+    "data.path": str,
+    "data.category": str,
+    "data.set": str,
+    "schedule.start": str,
+    "sampler.predictor": str,
+    "preview.predictor": str,
+    "features.model": str,
+    "features.weights": str | None,
+}
+"""Keywords of parts that are text in all that have them (objective.weight is a number of hybrid), with their types."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """What a toy experiment draws after its training; in the experiment's file only, no part of a run's configuration.
