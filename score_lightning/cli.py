@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from score_lightning.config import parse_override
+from score_lightning.config import parse_override, split_override
 from score_lightning.errors import INTERRUPTED, RESUMABLE, SharedUserError, StopRequested, UserError, explain
 from score_lightning.runtime.startup import end_with_launcher, is_first, keep_memory
 
@@ -75,15 +75,13 @@ def split_arguments(
     options: dict[str, Any] = {}
     overrides = []
     for argument in arguments:
-        key, value = parse_override(argument)
+        key, text = split_override(argument)
         if key not in keys:
             overrides.append(argument)
-        elif keys[key] is str:
-            options[key] = argument.partition("=")[2]
-        elif type(value) is not keys[key]:
-            raise UserError(f"{key} takes a value of type {keys[key].__name__}, got {value!r}")
-        else:
-            options[key] = value
+            continue
+        options[key] = text if keys[key] is str else parse_override(argument)[1]
+        if type(options[key]) is not keys[key]:
+            raise UserError(f"{key} takes a value of type {keys[key].__name__}, got {text!r}")
     missing = [key for key in required if key not in options]
     if missing:
         raise UserError(f"{missing[0]}=… is missing (--help lists the keys)")

@@ -1,6 +1,6 @@
 """Configurations: typed settings, parts from YAML files, overrides on the command line."""
 
-from score_lightning.config.compose import Resolved, change, defaults, load, parse_override, to_plain, to_yaml
+from score_lightning.config.compose import Resolved, change, defaults, load, to_plain, to_yaml
 from score_lightning.config.describe import describe
 from score_lightning.config.files import (
     PART_KINDS,
@@ -13,6 +13,7 @@ from score_lightning.config.files import (
     show,
     suggest,
 )
+from score_lightning.config.overrides import parse_override, split_override
 from score_lightning.config.schema import Config, Figure
 from score_lightning.config.sweeps import split_sweep
 
@@ -33,6 +34,7 @@ __all__ = [
     "parts",
     "read_yaml",
     "show",
+    "split_override",
     "split_sweep",
     "suggest",
     "to_plain",

@@ -6,17 +6,17 @@ experiment's file, and the overrides on the command line. An override like `data
 file of its kind, one like `data.path=DIR` sets a single field.
 """
 
-import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from score_lightning.config.files import PART_KINDS, ROOT, find_experiment, folder, parts, read_yaml, show, suggest
+from score_lightning.config.overrides import parse_override
 from score_lightning.config.schema import Config, Figure, out_of_bounds
 from score_lightning.errors import UserError
 from score_lightning.runtime.nested import flatten
@@ -52,8 +52,8 @@ def to_plain(config: Config) -> dict[str, Any]:
 
 
 def to_yaml(plain: Mapping[str, Any]) -> str:
-    """A plain configuration as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.create(dict(plain)))
+    """A plain configuration as YAML, which is read as the same values."""
+    return OmegaConf.to_yaml(OmegaConf.create(_literal(dict(plain))))
 
 
 def load(overrides: Sequence[str], exp: str) -> Resolved:
@@ -77,7 +77,7 @@ def change(plain: Mapping[str, Any], source: str, overrides: Sequence[str]) -> R
     Raises:
         UserError: as `load`.
     """
-    return _merge([(dict(plain), source)], overrides)
+    return _merge([(_literal(dict(plain)), source)], overrides)
 
 
 def _part_layer(kind: str, name: str, where: str) -> tuple[dict[str, Any], str]:
@@ -152,32 +152,23 @@ def _override_layers(overrides: Sequence[str]) -> list[tuple[dict[str, Any], str
         key, value = parse_override(override)
         if key in sections:
             if not isinstance(value, str):
-                raise UserError(f"{key}={value!r}: {key} takes the name of a file in configs/{folder(key)}/")
+                raise UserError(f"{override}: {key} takes the name of a file in configs/{folder(key)}/")
             replaced.append(_part_layer(key, value, where="command line"))
         else:
-            layer: Any = value
+            layer: Any = _literal(value)
             for name in reversed(key.split(".")):
                 layer = {name: layer}
             single.append((layer, "command line"))
     return [*replaced, *single]
 
 
-def parse_override(override: str) -> tuple[str, Any]:
-    """(key, value) of a key=value override, the value read as YAML.
-
-    Raises:
-        UserError: when there is no = or the value is not valid YAML.
-    """
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise UserError(f"expected key=value, got {override[:100]!r} (--help lists the keys)")
-    if text in ("on", "off", "yes", "no"):
-        return key, text  # booleans in YAML 1.1, but plain text to people: logger=off
-    try:
-        value = OmegaConf.to_container(OmegaConf.load(io.StringIO(f"value: {text}")))["value"]  # type: ignore
-    except (YAMLError, OmegaConfBaseException, TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{key}: the value {text[:100]!r} cannot be read") from error
-    return key, value
+def _literal(value: Any) -> Any:
+    """A value in which OmegaConf sees no reference to another: of ${, which may stand in the name of a folder."""
+    if isinstance(value, Mapping):
+        return {key: _literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def _check_keys(values: Mapping[str, Any], section: type, prefix: str, source: str) -> None:

@@ -1,37 +1,31 @@
 """Sweeps: overrides with lists of values, and the points of their product."""
 
 import itertools
-import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from score_lightning.config.compose import parse_override
+from score_lightning.config.overrides import listed, split_override
 from score_lightning.errors import UserError
 
 
 def split_sweep(
-    overrides: Sequence[str], is_swept: Callable[[str, list[Any]], bool]
+    overrides: Sequence[str], is_swept: Callable[[str, list[str]], bool]
 ) -> tuple[list[str], list[list[str]]]:
     """(overrides that all points share, further overrides of each point) of the product of all swept lists.
 
     Args:
         overrides: key=value.
-        is_swept: of a key and a list, whether the list holds one value for each point and is not a value itself.
+        is_swept: of a key and the items of a list, whether each is the value of a point, and the list itself no value.
 
     Raises:
         UserError: when an override is no key=value, or a swept list is empty.
     """
     shared, swept = [], []
     for override in overrides:
-        key, value = parse_override(override)
-        if not isinstance(value, list) or not is_swept(key, value):
+        key, items = split_override(override)[0], listed(override)
+        if items is None or not is_swept(key, items):
             shared.append(override)
-        elif not value:
+        elif not items:
             raise UserError(f"{key}: the list is empty")
         else:
-            swept.append([f"{key}={_as_text(item)}" for item in value])
+            swept.append([f"{key}={item}" for item in items])
     return shared, [list(point) for point in itertools.product(*swept)]
-
-
-def _as_text(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, list | bool) or value is None else str(value)

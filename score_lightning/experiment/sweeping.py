@@ -117,9 +117,9 @@ def _base(overrides: Sequence[str]) -> str:
     return next((override[4:] for override in reversed(overrides) if override.startswith("out=")), "runs")
 
 
-def _is_swept(key: str, values: list[Any]) -> bool:
+def _is_swept(key: str, items: list[str]) -> bool:
     """Whether a list holds one value for each training; for settings that are lists, only a list of lists does."""
     default: Any = config.defaults()
     for name in key.split("."):
         default = default.get(name) if isinstance(default, dict) else None
-    return not isinstance(default, list) or any(isinstance(value, list) for value in values)
+    return not isinstance(default, list) or any(item.startswith("[") for item in items)

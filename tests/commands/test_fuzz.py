@@ -14,7 +14,7 @@ from support import QUICK, answer
 from score_lightning import config, export, import_weights, sample, suggest_noise, train
 from score_lightning import eval as evaluate
 from score_lightning.data import sources
-from score_lightning.data.images import Shape
+from score_lightning.data.pictures import Shape
 from score_lightning.experiment import sweeping
 
 TINY = ["data=digits", "images.size=8", "images.channels=1", "net.channels=8", "net.multipliers=[1,1]"]

@@ -19,7 +19,7 @@ def test_lists_are_multiplied_and_each_has_its_folder():
     words = ["exp=[ddpm_digits,ncsn_digits]", "seed=[0,1]", "optimizer.betas=[[0.9,0.99],[0.9,0.999]]", "out=there"]
     points = sweeping.plan([*words, "images.range=[0,1]"])
     assert len(points) == 8
-    assert points[0].label == "exp=ddpm_digits seed=0 optimizer.betas=[0.9, 0.99]"
+    assert points[0].label == "exp=ddpm_digits seed=0 optimizer.betas=[0.9,0.99]"
     assert {point.exp for point in points} == {"ddpm_digits", "ncsn_digits"}
     assert len({point.out for point in points}) == 4
     assert all("images.range=[0,1]" in point.arguments for point in points)

@@ -3,6 +3,8 @@
 import pytest
 
 from score_lightning import config
+from score_lightning.config.overrides import TEXT_KEYWORDS
+from score_lightning.config.registry import TABLES, keyword_types
 from score_lightning.errors import UserError
 
 
@@ -35,6 +37,74 @@ def test_a_part_in_an_experiment_replaces_the_listed_one():
 
 def test_off_is_a_word():
     assert load("logger=off").config.logger.wandb == load("logger.wandb=off").config.logger.wandb == "off"
+
+
+TYPED = [
+    "/x/my #1 set", "0755", "1.10", "1e3", "1_000", "0x10", "1:30", "2024-01-01", "null ", "~", "on", "true", "[a",
+    "[a]", "{a: 1}", "a: b", "- a", "*a", "@a", "'a'", '"', "${seed}", r"a\${b", " a ", "#1", "grün",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_text_is_taken_as_it_is_typed_and_read_again_as_the_same(text, tmp_path):
+    keys = ["out", "init", "logger.project", "trainer.devices", "data.path", "preview.predictor", "features.weights"]
+    resolved = load("data=folder", *(f"{key}={text}" for key in keys))
+    c = resolved.config
+    taken = [c.out, c.init, c.logger.project, c.trainer.devices, c.data["path"]]
+    assert [*taken, c.preview["predictor"], c.features["weights"]] == [text] * len(keys)
+    assert config.change(resolved.plain(), "checkpoint", []).config == c
+    (tmp_path / "own.yaml").write_text(config.to_yaml({**resolved.plain(), "exp": "own"}), encoding="utf-8")
+    again = load(exp=str(tmp_path / "own.yaml")).plain()
+    assert {**again, "exp": "ddpm_digits"} == resolved.plain()
+
+
+def test_null_is_none_where_text_may_be_missing():
+    c = load("init=null", "features.weights=null", "data.path=null", "out=null").config
+    assert (c.init, c.features["weights"]) == (None, None)
+    assert (c.data["path"], c.out) == ("null", "null")
+
+
+def test_keywords_that_are_text_are_those_of_the_constructors():
+    hints = {f"{section}.name": {str} for section in config.PART_KINDS}
+    for section in config.PART_KINDS:
+        for constructor in TABLES["sampler" if section == "preview" else section].values():
+            for key, (hint, _) in keyword_types(constructor).items():
+                hints.setdefault(f"{section}.{key}", set()).add(hint)
+    assert {key: hint.pop() for key, hint in hints.items() if hint in ({str}, {str | None})} == TEXT_KEYWORDS
+
+
+def test_numbers_are_numbers_and_decimal():
+    c = load("optimizer.lr=1e-4", "optimizer.eps=1e3", "trainer.max_steps=1_000", "seed=0755").config
+    assert (c.optimizer.lr, c.optimizer.eps, c.trainer.max_steps, c.seed) == (1e-4, 1000.0, 1000, 755)
+
+
+def test_other_values_lose_nothing_to_comments():
+    assert config.parse_override("net.note=a #1") == ("net.note", "a #1")
+    assert config.parse_override("net.note=2024-01-01") == ("net.note", "2024-01-01")
+    assert config.parse_override('net.note="a #1"') == ("net.note", "a #1")
+    for text in ("5 #6", "[1,2] #3", '"a" #1', "null #1"):
+        with pytest.raises(UserError, match=r"YAML takes '#\d' for a comment"):
+            config.parse_override(f"trainer.max_steps={text}")
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_a_sweep_passes_on_what_was_typed(text):
+    quoted = "'{}'".format(text.replace("'", "''"))
+    same, points = config.split_sweep([f"out={text}", f"data.path=[{quoted}, b]"], lambda key, _: key == "data.path")
+    assert (same, points) == ([f"out={text}"], [[f"data.path={text}"], ["data.path=b"]])
+
+
+def test_a_sweep_passes_on_values_as_they_stand_in_its_list():
+    words = ["optimizer.lr=[1e-4, 1_0]", "init=[null,1.10]", "logger=[off,on]", 'net.note=["a #1",2024-01-01]']
+    _, points = config.split_sweep([*words, "optimizer.betas=[[0.9,0.99]]"], lambda *_: True)
+    assert points[0] == [
+        "optimizer.lr=1e-4",
+        "init=null",
+        "logger=off",
+        'net.note="a #1"',
+        "optimizer.betas=[0.9,0.99]",
+    ]
+    assert points[-1][:-1] == ["optimizer.lr=1_0", "init=1.10", "logger=on", "net.note=2024-01-01"]
 
 
 def test_every_origin_is_remembered():
@@ -74,6 +144,13 @@ def test_an_experiment_may_be_a_path(tmp_path):
         (["=3"], "expected key=value"),
         (["seed=[1"], r"seed: the value '\[1' cannot be read"),
         (["images=3"], "images takes the name"),
+        (["data=1.10"], r"^data=1\.10: data takes the name"),
+        (
+            ["data.path=\udcfc"],
+            r"data.path: '\\udcfc' is not valid UTF-8, as config.yaml must be: rename it, or set LC_ALL",
+        ),
+        (["out=???"], r"out: \?\?\? cannot be a value"),
+        (["trainer.max_steps=1:30"], "trainer.max_steps: .*'1:30'"),
     ],
 )
 def test_mistakes_in_words_get_one_message(words, message):
