@@ -97,7 +97,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with naming(path), atomic_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="surrogateescape"))  # names that are no text
 
 
 def _partial(path: Path) -> Path:
@@ -121,7 +121,7 @@ def sha256_of_folder(path: Path) -> str:
     """SHA-256 of the names and hashes of all files in a folder."""
     files = sorted(file for file in path.rglob("*") if file.is_file())
     listed = "".join(f"{file.relative_to(path)} {sha256_of_file(file)}\n" for file in files)
-    return hashlib.sha256(listed.encode()).hexdigest()
+    return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
 
 
 def sha256_of_state(state: "Mapping[str, Tensor]") -> str:
