@@ -1,29 +1,37 @@
 """What commands share: key=value arguments, --help, and one message with exit code 2 for a user's mistake."""
 
-import errno
+import io
+import os
+import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from score_lightning.config import parse_override, split_override
-from score_lightning.errors import INTERRUPTED, RESUMABLE, SharedUserError, StopRequested, UserError, explain
+from score_lightning.errors import (
+    CLOSED,
+    INTERRUPTED,
+    RESUMABLE,
+    SharedUserError,
+    StopRequested,
+    UserError,
+    is_of_file,
+    report,
+)
 from score_lightning.runtime.startup import end_with_launcher, is_first, keep_memory
 
 
 def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None:
     """Runs a command with the arguments of the command line and exits.
 
-    The exit code is 0; 2 after a user's mistake; 75 where a signal stopped a run that can be resumed; 130 after Ctrl-C.
+    The exit code is 0; 2 after a user's mistake, or where the system does not write a file; 75 where a signal stopped
+    a run that can be resumed; 130 after Ctrl-C; 141 where nobody reads what is printed any more.
     Of several processes only the first one's code counts, since its launcher takes that of another for a crash.
     """
-    arguments = sys.argv[1:]
-    if any(argument in ("--help", "-h", "help") for argument in arguments):
-        print(usage())
-        sys.exit(0)
-    end_with_launcher()
-    keep_memory()
+    _print_anything()
     try:
-        main(arguments)
+        _start(main, usage)
     except UserError as error:
         if isinstance(error, SharedUserError) and not is_first():
             sys.exit(0)
@@ -31,9 +39,11 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
             print(f"score_lightning: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if _closes_output() and isinstance(error, BrokenPipeError):
+            sys.exit(CLOSED)
+        if not is_of_file(error):
             raise
-        print(f"score_lightning: {explain(error)}", file=sys.stderr)
+        print(f"score_lightning: {report(error)}", file=sys.stderr)
         sys.exit(2)
     except StopRequested as stopped:
         if not is_first():
@@ -45,6 +55,37 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
         sys.exit(INTERRUPTED)
     finally:
         _leave_processes()
+
+
+def _start(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None:
+    arguments = sys.argv[1:]
+    if any(argument in ("--help", "-h", "help") for argument in arguments):
+        print(usage(), flush=True)
+        sys.exit(0)
+    end_with_launcher()
+    keep_memory()
+    main(arguments)
+    sys.stdout.flush()  # a failure is no one's to catch later
+
+
+def _print_anything() -> None:
+    """Lets the streams print characters that the terminal does not know, and names that are no text, as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _closes_output() -> bool:
+    """Whether nobody reads what is printed, or it cannot be written; it is dropped then: Python tries as it exits."""
+    try:
+        sys.stdout.flush()
+        poll = select.poll()
+        poll.register(sys.stdout, 0)
+        return any(state & select.POLLERR for _, state in poll.poll(0))
+    except OSError:
+        with suppress(OSError):  # a stream without a number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
 
 
 def _connected() -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 
+CLOSED = 141  # a shell's code after SIGPIPE
 INTERRUPTED = 130  # a shell's code after Ctrl-C
 RESUMABLE = 75  # sysexits.h: a temporary failure, try again
 
@@ -22,9 +23,19 @@ class NonFiniteError(SharedUserError):
     """A loss or gradient that is infinite or not a number."""
 
 
+def is_of_file(error: OSError) -> bool:
+    """Whether the system refused to read or write a file; others, of sockets or processes, are faults of a program."""
+    others = ConnectionError | ChildProcessError | ProcessLookupError
+    return error.errno is not None and not isinstance(error, others)
+
+
 def explain(error: OSError) -> str:
     """What went wrong with a file, as text."""
     what = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full{what}: complete files are not lost"
-    return f"{error.strerror or error}{what}"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{'the disk is full' if full else error.strerror or error}{what}"
+
+
+def report(error: OSError) -> str:
+    """The message of a command that a file ends: what went wrong, and what is not lost."""
+    return f"{explain(error)}: complete files are not lost"

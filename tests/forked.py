@@ -140,9 +140,9 @@ def preload():
     import sklearn.datasets  # noqa: F401
     import torch_fidelity  # noqa: F401
 
-    import score_lightning.experiment.evaluate
-    import score_lightning.experiment.sample
-    import score_lightning.experiment.sweeping
+    import score_lightning.experiment.evaluate  # noqa: F401
+    import score_lightning.experiment.sample  # noqa: F401
+    import score_lightning.experiment.sweeping  # noqa: F401
     import score_lightning.experiment.train  # noqa: F401
 
     assert threading.active_count() == 1

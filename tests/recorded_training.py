@@ -30,7 +30,7 @@ def recorded(training_step):
         loss = training_step(self, batch, batch_idx)
         self._objective = objective
         first = self.global_rank * len(seen)
-        with Path(f"{OUT}.seen").open("a") as file:
+        with Path(f"{OUT}.seen").open("a", encoding="utf-8") as file:
             for i, parts in enumerate(seen):
                 file.write(f"{batch['step']} {first + i} {' '.join(map(digest, parts))}\n")
         return loss

@@ -65,7 +65,7 @@ def is_checked_only(node: ast.stmt) -> bool:
 
 def inner_imports(path: Path, tree: ast.Module) -> Iterator[str]:
     """What is wrong with imports inside functions."""
-    command = path.parent == PACKAGE or 'if __name__ == "__main__"' in path.read_text()
+    command = path.parent == PACKAGE or 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
     lazy = set()
     for function, _ in functions(tree):
         for node in ast.walk(function):
@@ -116,10 +116,10 @@ def module_name(path: Path) -> str:
 
 def problems() -> Iterator[str]:
     """Everything that is out of shape, one line each."""
-    files = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+    files = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
     sizes = []
     for path, tree in files.items():
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
         if len(lines) > FILE:
             yield f"{place(path)}: {len(lines)} lines, at most {FILE}"
         for function, owner in functions(tree):

@@ -15,7 +15,9 @@ def ask(module: str, arguments: Sequence[str], env: Mapping[str, str] | None = N
         RuntimeError: with the end of its error output when it fails.
     """
     command = [sys.executable, "-m", f"score_lightning.bench.{module}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", check=False, env={**os.environ, **(env or {})}
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[1:])}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -51,7 +51,7 @@ def total_memory(device: str) -> int:
 def _field(name: str) -> str:
     """A field of the first processor in /proc/cpuinfo; empty where the system has none."""
     with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == name:
                 return value.strip()

@@ -49,7 +49,7 @@ class Page:
         if not path.is_file():
             return {}
         try:
-            return dict(json.loads(path.read_text()))
+            return dict(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise UserError(f"{path} is damaged: {error}. Remove it") from error
 
@@ -63,8 +63,10 @@ class Page:
         self.folder.mkdir(parents=True, exist_ok=True)
         for table in results[measured]["tables"]:
             draw(read(table), self.folder)
-        (self.folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-        (self.out / f"{self.name}.md").write_text("\n\n".join(self._parts(results)) + "\n")
+        (self.folder / "results.json").write_text(
+            json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        (self.out / f"{self.name}.md").write_text("\n\n".join(self._parts(results)) + "\n", encoding="utf-8")
 
     def _parts(self, results: Mapping[str, Any]) -> Iterator[str]:
         gpu = self.device == "cuda"

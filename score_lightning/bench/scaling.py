@@ -152,7 +152,7 @@ def main(arguments: Sequence[str]) -> None:
     experiments = [config.load([], name) for name in config.experiments()]
     costs = [cost_of(resolved) for resolved in experiments if not resolved.config.points]
     out.mkdir(parents=True, exist_ok=True)
-    (out / "scaling.md").write_text(page(costs, share))
+    (out / "scaling.md").write_text(page(costs, share), encoding="utf-8")
     print(f"Everything is in {out / 'scaling.md'}")
 
 

@@ -38,7 +38,7 @@ def _describe_parts(kind: str) -> list[str]:
     for name in parts(kind):
         path = ROOT / "configs" / kind / f"{name}.yaml"
         keys = [f"{k} {'null' if value is None else value}" for k, value in read_yaml(path).items() if k != "name"]
-        first = path.read_text().splitlines()[0]
+        first = path.read_text(encoding="utf-8").splitlines()[0]
         word = [f" {first}"] if first.startswith("#") else []
         lines.append(f"      {name:24} {' '.join([', '.join(keys), *word]).strip()}")
     return lines

@@ -13,10 +13,11 @@ from score_lightning.evaluation.evaluator import Evaluator, Result
 from score_lightning.evaluation.model_losses import Likelihood
 from score_lightning.evaluation.plots import plot_levels, plot_sweep
 from score_lightning.evaluation.provenance import commit, versions
-from score_lightning.evaluation.report import show, summarize, write_metrics, write_report
+from score_lightning.evaluation.report import METRICS, PAGE, show, summarize, write_metrics, write_report
 from score_lightning.generation.generator import Generator, trajectory
 from score_lightning.generation.pictures import save_grid, save_neighbors, save_rows
 from score_lightning.models import ScoreModel
+from score_lightning.runtime.files import naming
 from score_lightning.runtime.processes import Rank, device_name
 
 PICTURES = {
@@ -26,6 +27,7 @@ PICTURES = {
     "trajectory.png": "Trajectory: From noise to image.",
     "levels.png": "Validation loss: At each noise level, of the weights that were evaluated.",
 }
+FILES = (METRICS, PAGE, *PICTURES)
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,15 @@ class Outputs:
     def draw_trajectory(self, model: ScoreModel, generator: Generator) -> None:
         """Draws up to six images on their way from noise."""
         path = trajectory(generator, model, min(6, self._settings["n"]), self._seeds[0])
-        save_rows(path, self._picture("trajectory.png"))
+        with naming(self._folder):
+            save_rows(path, self._picture("trajectory.png"))
 
     def draw_levels(self, ratios: Tensor, losses: Tensor) -> None:
         """Plots validation losses against noise levels sigma / alpha, both (levels,)."""
         self._settings["validation_levels"] = [float(f"{ratio:.6g}") for ratio in ratios.tolist()]
         self._settings["validation_loss"] = [float(f"{loss:.6g}") for loss in losses.tolist()]
-        plot_levels(ratios.tolist(), losses.tolist(), self._picture("levels.png"))
+        with naming(self._folder):
+            plot_levels(ratios.tolist(), losses.tolist(), self._picture("levels.png"))
 
     def add(self, likelihood: Likelihood) -> None:
         """Adds bits per dimension of the model to the metrics of its images."""
@@ -130,14 +134,15 @@ class Outputs:
         self._settings["likelihood"] = likelihood.settings
 
     def write(self) -> None:
-        """Writes pictures, metrics.json and report.html, and prints the metrics."""
+        """Prints the metrics, and writes pictures, metrics.json and report.html."""
         entries = [entry.plain() for entry in self._entries]
         metrics, settings = self._contents(entries)
-        self._draw(entries)
+        self._print(entries)
+        with naming(self._folder):
+            self._draw(entries)
         path = write_metrics(self._folder, metrics, settings)
         pictures = {name: text for name, text in PICTURES.items() if name in self._drawn}
         report = write_report(self._folder, self._title, metrics, settings, pictures)
-        self._print(entries)
         print(f"Written: {path}, {report}, {self._folder / 'samples.png'}")
 
     def _contents(self, entries: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:

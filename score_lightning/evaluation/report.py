@@ -9,23 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from score_lightning.errors import UserError
 from score_lightning.evaluation.plots import label_of
 from score_lightning.runtime.files import write_text
 from score_lightning.runtime.nested import flatten
 
-
-def make_folder(folder: Path) -> Path:
-    """Makes a folder for results, unless it is there.
-
-    Raises:
-        UserError: when it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made as a folder for results: {error}") from error
-    return folder
+METRICS, PAGE = "metrics.json", "report.html"
 
 
 def summarize(results: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -43,7 +31,7 @@ def summarize(results: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
     """Writes metrics.json: metrics by flat names such as fid_inception, beside `settings`."""
-    path = folder / "metrics.json"
+    path = folder / METRICS
     write_text(path, json.dumps({**metrics, "settings": dict(settings)}, indent=2) + "\n")
     return path
 
@@ -62,7 +50,7 @@ def write_report(
     """
     body = [_metrics(metrics), *(_picture(folder / name, text) for name, text in pictures.items())]
     body.append(_section("Settings", _table([["setting", "value"], *_setting_rows(settings)])))
-    path = folder / "report.html"
+    path = folder / PAGE
     write_text(path, _PAGE.format(title=html.escape(title), body="\n".join(body)))
     return path
 

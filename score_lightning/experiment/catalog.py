@@ -46,7 +46,7 @@ def read_comment(path: Path) -> tuple[str, str]:
 
     The method is its first sentence, without what stands in parentheses; the result a line "Published: …".
     """
-    comment = re.match(r"(#.*\n)*", path.read_text())
+    comment = re.match(r"(#.*\n)*", path.read_text(encoding="utf-8"))
     lines = [line.removeprefix("#").strip() for line in comment[0].splitlines()] if comment else []
     method = re.sub(r" \([^)]*\)", "", " ".join(lines)).partition(". ")[0].rstrip(".")
     published = [line.removeprefix("Published: ").rstrip(".") for line in lines if line.startswith("Published: ")]

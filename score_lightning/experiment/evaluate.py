@@ -13,8 +13,7 @@ from score_lightning.data.summary import announce
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluator import Evaluator, batches_of
 from score_lightning.evaluation.model_losses import Likelihood, level_losses, mean_bits
-from score_lightning.evaluation.outputs import Entry, Outputs, describe_run
-from score_lightning.evaluation.report import make_folder
+from score_lightning.evaluation.outputs import FILES, Entry, Outputs, describe_run
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.checks import picture_shape
 from score_lightning.experiment.evaluation import Evaluation, read_images
@@ -24,7 +23,7 @@ from score_lightning.formats.native import run_folder_of
 from score_lightning.generation.pictures import class_captions
 from score_lightning.generation.store import BatchStore
 from score_lightning.models import ScoreModel
-from score_lightning.runtime.files import sha256_of_state
+from score_lightning.runtime.files import output_folder, sha256_of_state
 from score_lightning.runtime.processes import Rank, find_device, launch
 from score_lightning.runtime.startup import is_first
 
@@ -50,26 +49,27 @@ def evaluate_checkpoint(
     evaluator = evaluation.evaluator
     _check_likelihood(options, evaluation)
     _announce_reference(evaluation)
-    folder = make_folder(Path(options.get("out", run_folder_of(options["ckpt"]))).expanduser())
-
-    rank, device = launch(device, options.get("devices", 1))
-    experiment.model.to(device)
-    evaluator.prepare(rank, rank.number == 0)
-    entries = [point.evaluate(evaluator, n, seeds, rank, folder) for point in points]
-    losses = _losses(options, evaluation, experiment, n, rank)
-    if rank.number == 0:
-        run = describe_run(n, evaluator, rank, device, c.evaluation.batch_size, experiment.pixels.quantizer)
-        settings = {**_settings(options, opened), **run}
-        title = f"{Path(c.exp).stem}: {n:,} images against {evaluation.reference.name}"
-        outputs = Outputs(folder, title, evaluator, settings, entries, seeds, class_captions(experiment.classes, 100))
-        outputs.draw_trajectory(experiment.model, points[0].generator)
-        if losses.levels is not None:
-            outputs.draw_levels(*losses.levels)
-        if losses.likelihood is not None:
-            outputs.add(losses.likelihood)
-        outputs.write()
-        for store in (store for point in points for store in point.stores):
-            store.clear()
+    with output_folder(Path(options.get("out", run_folder_of(options["ckpt"]))).expanduser(), FILES) as folder:
+        rank, device = launch(device, options.get("devices", 1))
+        experiment.model.to(device)
+        evaluator.prepare(rank, rank.number == 0)
+        entries = [point.evaluate(evaluator, n, seeds, rank, folder) for point in points]
+        losses = _losses(options, evaluation, experiment, n, rank)
+        if rank.number == 0:
+            run = describe_run(n, evaluator, rank, device, c.evaluation.batch_size, experiment.pixels.quantizer)
+            settings = {**_settings(options, opened), **run}
+            title = f"{Path(c.exp).stem}: {n:,} images against {evaluation.reference.name}"
+            outputs = Outputs(
+                folder, title, evaluator, settings, entries, seeds, class_captions(experiment.classes, 100)
+            )
+            outputs.draw_trajectory(experiment.model, points[0].generator)
+            if losses.levels is not None:
+                outputs.draw_levels(*losses.levels)
+            if losses.likelihood is not None:
+                outputs.add(losses.likelihood)
+            outputs.write()
+            for store in (store for point in points for store in point.stores):
+                store.clear()
 
 
 def _announce_reference(evaluation: Evaluation) -> None:
@@ -186,17 +186,17 @@ def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:
     evaluator = evaluation.evaluator
     announce(path, images)
     _announce_reference(evaluation)
-    folder = make_folder(Path(options.get("out", ".")).expanduser())
+    folder = Path(options.get("out", ".")).expanduser()
     if folder.resolve() == Path(path).expanduser().resolve():
         raise UserError(f"{folder} holds the images: results would be images of the next evaluation; set out=DIR")
-
-    rank, device = launch(device, options.get("devices", 1))
-    evaluator.prepare(rank, rank.number == 0)
-    size, start = experiment.config.evaluation.batch_size, time.monotonic()
-    result = evaluator(batches_of(images, n, size, rank, device, rank.number == 0), rank, shown=100)
-    entry = Entry([result], n / (time.monotonic() - start))
-    if rank.number == 0:
-        settings = {"images": path, "images_sha256": images.sha256}
-        settings |= describe_run(n, evaluator, rank, device, size)
-        title = f"{path}: {n:,} images against {evaluation.reference.name}"
-        Outputs(folder, title, evaluator, settings, [entry]).write()
+    with output_folder(folder, FILES):
+        rank, device = launch(device, options.get("devices", 1))
+        evaluator.prepare(rank, rank.number == 0)
+        size, start = experiment.config.evaluation.batch_size, time.monotonic()
+        result = evaluator(batches_of(images, n, size, rank, device, rank.number == 0), rank, shown=100)
+        entry = Entry([result], n / (time.monotonic() - start))
+        if rank.number == 0:
+            settings = {"images": path, "images_sha256": images.sha256}
+            settings |= describe_run(n, evaluator, rank, device, size)
+            title = f"{path}: {n:,} images against {evaluation.reference.name}"
+            Outputs(folder, title, evaluator, settings, [entry]).write()

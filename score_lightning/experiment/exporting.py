@@ -11,7 +11,7 @@ from score_lightning.experiment.loading import open_checkpoint
 from score_lightning.formats import diffusers, names, scheduler
 from score_lightning.formats.native import write_exported
 from score_lightning.networks import UNet
-from score_lightning.runtime.files import atomic_path
+from score_lightning.runtime.files import atomic_path, output_folder
 
 
 def export(path: str, name: str, out: Path) -> None:
@@ -26,7 +26,7 @@ def export(path: str, name: str, out: Path) -> None:
         UserError: when the checkpoint cannot be read or written in that format, or the folder cannot be written.
     """
     try:
-        with atomic_path(out) as partial:  # an empty folder gives way, too
+        with output_folder(out.parent), atomic_path(out) as partial:  # an empty folder gives way, too
             if name == "safetensors":
                 opened = open_checkpoint(path, [])
                 experiment = opened.experiment
@@ -68,7 +68,7 @@ def _write_pipeline(folder: Path, path: str) -> None:
     }
     for file, settings in contents.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_text(json.dumps(settings, indent=2) + "\n")
+        (folder / file).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     state, sources = model.net.state_dict(), names.diffusers(model.net)
     weights = {source.name: source.give(state[ours]).contiguous() for ours, source in sources.items()}
     save_file(weights, folder / "unet" / diffusers.WEIGHTS[0], metadata={"format": "pt"})

@@ -11,7 +11,7 @@ from score_lightning.config import Resolved
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
 from score_lightning.formats import Published, Sources, diffusers, native, scheduler
-from score_lightning.runtime.files import sha256_of_file, sha256_of_folder
+from score_lightning.runtime.files import output_folder, sha256_of_file, sha256_of_folder
 from score_lightning.schedules import Schedule
 
 
@@ -48,7 +48,12 @@ def import_weights(resolved: Resolved, path: Path, out: Path, name: str | None =
         raise UserError(f"out={out} is the published file itself")
     if not out.name or out.is_dir():
         raise UserError(f"out={out} must be a file to write")
-    given = _open(resolved, path, name)
+    with output_folder(out.parent, [out.name]):
+        _translate(_open(resolved, path, name), path, out)
+
+
+def _translate(given: Given, path: Path, out: Path) -> None:
+    """Writes the checkpoint of weights that were read."""
     published, resolved = given.published, given.resolved
     model = Experiment(resolved).model
     net: Any = model.net

@@ -72,7 +72,7 @@ def find_newest(experiment: Experiment) -> Start:
             print(f"resuming from {path}")
         return Start(path, path.parent.parent, contents, done)
     text = to_yaml(resolved.plain())
-    same = [path.parent for path in runs.glob("*/config.yaml") if path.read_text() == text]
+    same = [path.parent for path in runs.glob("*/config.yaml") if path.read_text(encoding="utf-8") == text]
     empty = [folder for folder in same if not list(folder.glob("checkpoints/step_*.ckpt"))]
     return Start(folder=empty[0] if empty else None)
 

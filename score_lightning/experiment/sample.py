@@ -12,7 +12,6 @@ from torch import Tensor
 from score_lightning.data.pictures import Shape
 from score_lightning.errors import UserError
 from score_lightning.evaluation.metrics import OrderedRows
-from score_lightning.evaluation.report import make_folder
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.checks import picture_shape
 from score_lightning.experiment.loading import image_key, open_checkpoint
@@ -22,8 +21,10 @@ from score_lightning.generation.generator import Generator, check_finite
 from score_lightning.generation.pictures import class_captions, save_grid, save_samples
 from score_lightning.generation.store import BatchStore
 from score_lightning.generation.tasks import interpolation, read_known, read_pair
+from score_lightning.runtime.files import atomic_file, naming, output_folder
 from score_lightning.runtime.processes import Rank, find_device, launch
 
+FILES = ("samples.png", "samples.npz")
 SHOWN = 100  # images in samples.png
 
 
@@ -45,17 +46,17 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int) -> None:
         knowledge = read_known(task, options.get("image"), options.get("mask"), shape, generator.pixels)
         generator, known = replace(generator, measurement=knowledge.measurement), knowledge.picture
     device = find_device(options.get("device", "auto"))
-    folder = make_folder(Path(options.get("out", run_folder_of(ckpt))).expanduser())
-    rank, device = launch(device, options.get("devices", 1))
-    experiment.model.to(device)
-    if pair is not None:
-        _write(interpolation(experiment.model, pair, n, generator.pixels, batch_size), None, folder)
-        return
-    images, store = _generate(experiment, generator, n, options.get("seed", 0), rank, folder)
-    if rank.number == 0:
-        shown = class_captions(experiment.classes, min(n, SHOWN), generator.label)
-        _write(images, known, folder, shown)
-        store.clear()
+    with output_folder(Path(options.get("out", run_folder_of(ckpt))).expanduser(), FILES) as folder:
+        rank, device = launch(device, options.get("devices", 1))
+        experiment.model.to(device)
+        if pair is not None:
+            _write(interpolation(experiment.model, pair, n, generator.pixels, batch_size), None, folder)
+            return
+        images, store = _generate(experiment, generator, n, options.get("seed", 0), rank, folder)
+        if rank.number == 0:
+            shown = class_captions(experiment.classes, min(n, SHOWN), generator.label)
+            _write(images, known, folder, shown)
+            store.clear()
 
 
 def _image_shape(experiment: Experiment, task: str) -> Shape:
@@ -84,16 +85,20 @@ def _generate(
 
 def _write(images: Tensor, known: Tensor | None, folder: Path, captions: Sequence[str] | None = None) -> None:
     """Writes samples.npz and samples.png, which shows first what was known, and the class of each image."""
-    picture, npz = folder / "samples.png", folder / "samples.npz"
-    if images.ndim == 2:
-        np.savez_compressed(npz, points=images.numpy())
-        print(f"Drew {len(images)} points: {save_samples(images, picture)} and {npz}")
+    picture, npz = (folder / name for name in FILES)
+    first, points = images[:SHOWN], images.ndim == 2
+    arrays = {"points": images.numpy()} if points else {"images": images.permute(0, 2, 3, 1).numpy()}
+    with naming(npz), atomic_file(npz) as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    if known is not None:
+        first, captions = torch.cat([known[None], first]), captions and ["known", *captions]
+    with naming(picture):
+        if points:
+            save_samples(images, picture)
+        else:
+            save_grid(first, picture, captions=captions)
+    if points:
+        print(f"Drew {len(images)} points: {picture} and {npz}")
         return
-    np.savez_compressed(npz, images=images.permute(0, 2, 3, 1).numpy())
-    first = images[:SHOWN]
-    if known is None:
-        save_grid(first, picture, captions=captions)
-    else:
-        save_grid(torch.cat([known[None], first]), picture, captions=captions and ["known", *captions])
-    content = f"the first {len(first)}" if known is None else f"what is known, and the first {len(first)}"
+    content = f"{'' if known is None else 'what is known, and '}the first {min(SHOWN, len(images))}"
     print(f"Drew {len(images)} images: {picture} ({content}) and {npz} (all)")

@@ -13,8 +13,10 @@ from typing import Any
 
 from score_lightning import config
 from score_lightning.errors import INTERRUPTED, RESUMABLE, UserError
-from score_lightning.runtime.files import write_text
+from score_lightning.runtime.files import output_folder, write_text
 from score_lightning.runtime.signals import SIGNALS
+
+TABLE = "sweep.csv"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Training:
         """The metrics of the newest run; empty without any."""
         runs = self.out.expanduser() / Path(self.exp).stem
         files = sorted(runs.glob("*/metrics.json"), key=lambda path: path.stat().st_mtime)
-        metrics = json.loads(files[-1].read_text()) if files else {}
+        metrics = json.loads(files[-1].read_text(encoding="utf-8")) if files else {}
         return {key: f"{value:.4g}" for key, value in metrics.items() if isinstance(value, float)}
 
 
@@ -65,18 +67,19 @@ def run_sweep(overrides: Sequence[str]) -> int:
     Raises:
         UserError: as `plan`, and at the end when a training failed.
     """
-    trainings, rows = plan(overrides), []
-    for i, training in enumerate(trainings):
-        print(f"\n[{i + 1} of {len(trainings)}] {training.label}", flush=True)
-        code = training.run()
-        if code in (INTERRUPTED, RESUMABLE):
-            return code
-        state = "done" if code == 0 else f"failed ({code})"
-        rows.append({"training": training.label, "state": state, **training.metrics()})
-    path = Path(_base(overrides)).expanduser() / "sweep.csv"
-    _write_table(path, rows)
-    print("\n" + "\n".join("  ".join(f"{key}={value}" for key, value in row.items()) for row in rows))
-    print(f"\nAll results: {path}")
+    trainings = plan(overrides)
+    with output_folder(Path(_base(overrides)).expanduser(), [TABLE]) as folder:
+        rows: list[dict[str, str]] = []
+        for i, training in enumerate(trainings):
+            print(f"\n[{i + 1} of {len(trainings)}] {training.label}", flush=True)
+            code = training.run()
+            if code in (INTERRUPTED, RESUMABLE):
+                return code
+            state = "done" if code == 0 else f"failed ({code})"
+            rows.append({"training": training.label, "state": state, **training.metrics()})
+        print("\n" + "\n".join("  ".join(f"{key}={value}" for key, value in row.items()) for row in rows))
+        _write_table(folder / TABLE, rows)
+    print(f"\nAll results: {folder / TABLE}")
     if any(row["state"] != "done" for row in rows):
         raise UserError("not every training was finished; what went wrong stands above")
     return 0

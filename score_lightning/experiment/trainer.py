@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import lightning as L
@@ -20,7 +20,7 @@ from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.evaluation import Evaluation, NoFeaturesError
 from score_lightning.generation.pictures import class_captions
 from score_lightning.objectives import ImportanceSampled
-from score_lightning.runtime.files import write_text
+from score_lightning.runtime.files import output_folder, write_text
 from score_lightning.runtime.processes import check_address, placement
 from score_lightning.runtime.signals import end_at_signals
 from score_lightning.runtime.startup import is_first
@@ -118,7 +118,7 @@ def build_trainer(experiment: Experiment, callbacks: list[L.Callback], folder: P
     """
     c, t = experiment.config, experiment.config.trainer
     _quiet()
-    with nullcontext(folder) if folder else _new_folder(Path(c.out) / Path(c.exp).stem) as place:
+    with output_folder(folder) if folder else _new_folder(Path(c.out) / Path(c.exp).stem) as place:
         for callback in callbacks if is_first() else []:
             if isinstance(callback, Checkpoints):
                 callback.lock.acquire(place)
@@ -176,20 +176,19 @@ def _new_folder(parent: Path) -> Iterator[Path]:
     if not is_first():
         yield parent / str(version)  # the first one broadcasts which it is
         return
-    missing = [path for path in (parent, *parent.parents) if not path.exists()]
-    while True:
+    with output_folder(parent):
+        while True:
+            try:
+                (parent / str(version)).mkdir(parents=True)
+                break
+            except FileExistsError:  # another training starts now
+                version += 1
         try:
-            (parent / str(version)).mkdir(parents=True)
-            break
-        except FileExistsError:  # another training starts now
-            version += 1
-    try:
-        yield parent / str(version)
-    except UserError:
-        for path in (parent / str(version), *missing):
-            with suppress(OSError):  # another training may have started there
-                path.rmdir()
-        raise
+            yield parent / str(version)
+        except (UserError, OSError):
+            with suppress(OSError):
+                (parent / str(version)).rmdir()
+            raise
 
 
 def _loggers(experiment: Experiment, folder: Path) -> list[Logger]:

@@ -139,7 +139,7 @@ def is_bare(path: Path) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        contents = json.loads(path.read_text())
+        contents = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(contents, dict):

@@ -111,7 +111,7 @@ def _join_shards(index: Path) -> dict[str, Tensor]:
     if not index.is_file():
         raise UserError(f"there is no checkpoint {index}")
     try:
-        places = dict(json.loads(index.read_text())["weight_map"])
+        places = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
         shards = sorted({index.parent / Path(name).name for name in places.values()})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{index} is no index of files of weights: it has no weight_map of their names") from error

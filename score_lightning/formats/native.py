@@ -87,12 +87,12 @@ def write_exported(
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in weights.items()}, folder / EXPORTED[0])
     described = {"config": config, "data": data, "global_step": step, "score_lightning": version("score_lightning")}
-    (folder / EXPORTED[1]).write_text(json.dumps(described, indent=2) + "\n")
+    (folder / EXPORTED[1]).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_exported(folder: Path) -> dict[str, Any]:
     try:
-        described = json.loads((folder / EXPORTED[1]).read_text())
+        described = json.loads((folder / EXPORTED[1]).read_text(encoding="utf-8"))
         weights = load_file(folder / EXPORTED[0])
         prefixed = {prefix + name: value for prefix in WEIGHTS.values() for name, value in weights.items()}
         config, step = dict(described["config"]), int(described["global_step"])

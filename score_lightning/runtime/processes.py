@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from lightning.fabric.strategies.ddp import DDPStrategy
 
-from score_lightning.errors import SharedUserError, UserError, explain
+from score_lightning.errors import SharedUserError, UserError, report
 from score_lightning.perturbation import has_float64
 from score_lightning.runtime.memory import check_bytes
 from score_lightning.runtime.signals import end_at_signals
@@ -42,7 +42,7 @@ class Rank:
         except UserError as error:
             message = str(error)
         except OSError as error:
-            message = explain(error)
+            message = report(error)
         except Exception as error:
             message, unexpected = f"{type(error).__name__}: {error}", error
         messages = [other for other in self.gather(message) if other is not None]

@@ -51,6 +51,6 @@ class MetricsLogger(CSVLogger):
 
 def read_losses(path: Path) -> list[tuple[int, float]]:
     """(step, training loss) of a run's metrics.csv."""
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
     return [(int(row["step"]), float(row["train/loss"])) for row in rows]

@@ -51,7 +51,7 @@ class ResilientWandbLogger(WandbLogger):
         if "finish_timeout" in wandb.Settings.model_fields:  # not in older versions
             settings.finish_timeout = UPLOAD
         self._id_file, self._staging = folder / IDENTITY, folder / "wandb"
-        identity = self._id_file.read_text().strip() if self._id_file.is_file() else uuid4().hex[:8]
+        identity = self._id_file.read_text(encoding="utf-8").strip() if self._id_file.is_file() else uuid4().hex[:8]
         super().__init__(save_dir=folder, id=identity, settings=settings, **options)
         self._kept: set[tuple[int, str]] = set()
         self._line = 0

@@ -256,7 +256,7 @@ def test_two_nodes_equal_one_process(tmp_path):
         (["exp=ddpm_digits", "net=mlp"], "net mlp cannot take images of 8 pixels"),
         (["exp=ddpm_digits", "net.multipliers=[]"], "must be positive"),
         (["exp=ddpm_digits", "seed=100000000000000000000000"], "seed must be below"),
-        (["exp=ddpm_digits", "data.path=${x}"], "data.path"),
+        (["exp=ddpm_digits", "data=folder", "data.path=/${x}"], "/${x} does not exist"),
     ],
 )
 def test_mistakes_in_training_leave_nothing_behind(tmp_path, words, message, capsys, monkeypatch):

@@ -128,7 +128,7 @@ def _build(words):
         (["net.dropout=.nan"], r"net.dropout must be a finite number, got nan \(command line\)"),
         (["optimizer.lr=.inf"], "optimizer.lr must be a finite number, got inf"),
         (["trainer.workers=1000000000000000000000"], r"trainer.workers must be below 2\^63"),
-        (["net.name=[1]"], r"unknown net \[1\]"),
+        (["net.name=[1]"], r"unknown net '\[1\]'"),
     ],
 )
 def test_mistakes_are_refused_when_the_run_is_built(words, message):

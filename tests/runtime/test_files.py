@@ -2,14 +2,18 @@
 
 import hashlib
 import os
+import tempfile
 
 import pytest
 import torch
 from torch import nn
 
+from score_lightning.errors import UserError
 from score_lightning.runtime.files import (
     atomic_file,
     atomic_path,
+    naming,
+    output_folder,
     sha256_of_file,
     sha256_of_folder,
     sha256_of_state,
@@ -29,7 +33,7 @@ def test_a_file_takes_its_place_when_all_of_it_is_written(tmp_path):
 
 
 def break_off(path, failure):
-    with atomic_file(path) as file:
+    with naming(path), atomic_file(path) as file:
         file.write(b"half of it")
         raise failure
 
@@ -61,6 +65,65 @@ def test_a_folder_takes_the_place_of_an_empty_one_only(tmp_path):
     with pytest.raises(OSError, match="not empty"), atomic_path(tmp_path / "out") as partial:
         partial.mkdir()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_for_results_is_made_and_changes_nothing_in_it(tmp_path):
+    with output_folder(tmp_path / "a/b", ["c.txt"]) as folder:
+        assert list(folder.iterdir()) == []
+        (folder / "c.txt").write_text("before", encoding="utf-8")
+        os.utime(folder / "c.txt", (1, 1))
+    with output_folder(folder, ["c.txt", "d.txt"]):
+        assert [path.name for path in folder.iterdir()] == ["c.txt"]
+    assert (folder / "c.txt").read_text(encoding="utf-8") == "before"
+    assert (folder / "c.txt").stat().st_mtime == 1
+
+
+def stop_in(folder, made=None):
+    with output_folder(folder):
+        if made:
+            (folder / made).write_text("text", encoding="utf-8")
+        raise KeyboardInterrupt
+
+
+def test_a_folder_for_results_is_removed_where_nothing_was_written(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for folder, made in ((tmp_path / "a/b", None), (tmp_path / "mine", None), (tmp_path / "kept/d", "e")):
+        with pytest.raises(KeyboardInterrupt):
+            stop_in(folder, made)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"mine", "kept", "kept/d", "kept/d/e"}
+
+
+def test_a_folder_that_takes_no_file_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("text", encoding="utf-8")
+    (tmp_path / "out/a.png").mkdir(parents=True)
+    for folder, message in [
+        (tmp_path / "file", "file cannot be written: File exists"),
+        (tmp_path / "file/x", "file/x cannot be written: Not a directory"),
+        (tmp_path / ("x" * 300), "x cannot be written: File name too long"),
+        (tmp_path / "out", "out/a.png cannot be written: Is a directory"),
+    ]:
+        with pytest.raises(UserError, match=message), output_folder(folder, ["a.png"]):
+            pass
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with (
+        pytest.raises(UserError, match="new/b cannot be written: No space left on device"),
+        output_folder(tmp_path / "new", ["b"]),
+    ):
+        pass
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failure_to_write_names_the_file(tmp_path):
+    for failure in (OSError(28, "No space left on device"), OSError(5, "x", str(tmp_path / f".a.{os.getpid()}"))):
+        with pytest.raises(OSError, match=r"/a'") as raised:
+            break_off(tmp_path / "a", failure)
+        assert raised.value.filename == str(tmp_path / "a")
+    with pytest.raises(OSError, match=r"^no number$"):
+        break_off(tmp_path / "a", OSError("no number"))
 
 
 def test_hashes_are_sha256_of_contents(tmp_path):

@@ -155,10 +155,12 @@ def test_a_launched_process_ends_with_a_killed_launcher(real, tmp_path, request)
 
 
 WAITING = """
-import sys
+import signal, sys
 import torch
 from score_lightning import cli
 from score_lightning.runtime.signals import end_at_signals, stop_at_signals
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's jobs in the background ignore it
 
 def main(arguments):
     with stop_at_signals(), end_at_signals():
