@@ -158,3 +158,12 @@ def test_colors_of_16_bits_are_said_to_be_reduced(tmp_path):
     color, notes = read(tmp_path / "a.png", Shape(8, 3))
     assert np.array_equal(color, np.stack([LEVELS] * 3))
     assert notes == ("1 pictures of more than 8 bits, reduced to 8",)
+
+
+@pytest.mark.parametrize("mode", ["LA", "P", "I;16"])
+def test_grays_of_every_kind_are_gray(mode, tmp_path):
+    image = Image.fromarray((LEVELS * 257.0).astype(np.uint16)) if mode == "I;16" else Image.fromarray(LEVELS)
+    (image if mode == "I;16" else image.convert(mode)).save(tmp_path / "a.png")
+    assert sources.read_pictures(tmp_path).shape == (1, 8, 8)
+    Image.new("RGB", (8, 8), (1, 2, 3)).convert("P").save(tmp_path / "b.png")
+    assert sources.read_pictures(tmp_path).shape == (3, 8, 8)
