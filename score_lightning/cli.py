@@ -120,6 +120,8 @@ def split_arguments(
         if key not in keys:
             overrides.append(argument)
             continue
+        if not text:
+            raise UserError(f"{key}= is empty; leave it out or give a value")
         options[key] = text if keys[key] is str else parse_override(argument)[1]
         if type(options[key]) is not keys[key]:
             raise UserError(f"{key} takes a value of type {keys[key].__name__}, got {text!r}")

@@ -52,6 +52,13 @@ def fails(entry, words, capsys, monkeypatch):
     return captured.err
 
 
+def decoded(pictures, processes=1):
+    """Pictures as they are trained on."""
+    from score_lightning.data.decoded import decode_split
+
+    return decode_split(pictures, pictures, processes)[0]
+
+
 def answer(call, words):
     """The message of a command that is refused; None of one that is carried out."""
     try:

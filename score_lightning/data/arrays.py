@@ -72,7 +72,7 @@ def _named(loaded: Any) -> dict[str, np.ndarray]:
     return {str(name): np.asarray(a) for name, a in named.items() if isinstance(a, Tensor | np.ndarray)}
 
 
-def read_npz(path: Path) -> tuple[Tensor, Tensor | None]:
+def read_arrays(path: Path) -> tuple[Tensor, Tensor | None]:
     """(images uint8 (N, C, H, W), labels int64 (N,) or None) of a .npz, .npy or .pt file.
 
     The images are named `images` and the labels `labels`, or arr_0 and, where they are whole numbers, one for each

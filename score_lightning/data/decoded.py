@@ -34,21 +34,17 @@ SHARE = 0.5  # of the free disk, or memory, that decoded pictures may take
 FORMAT = 1  # part of the files' names; increase it whenever the same pictures are decoded to others
 
 
-def decode(images: LazyImageSet, processes: int = 1) -> ImageSet:
+def decode_split(train: ImageSet, validation: ImageSet, processes: int = 1) -> tuple[ImageSet, ImageSet]:
     """The same images decoded, where the cache folder or memory holds them; otherwise as they are, with a message.
 
     Args:
-        images: the pictures.
-        processes: on this machine, each of which decodes them where they do not share a file.
+        train, validation: images in memory, which stay as they are, or pictures; where both are of the same files,
+            these are decoded once.
+        processes: on this machine, each of which decodes pictures where they cannot share a file.
 
     Raises:
         UserError: naming a picture that cannot be read.
     """
-    return decode_split(images, images, processes)[0]
-
-
-def decode_split(train: ImageSet, validation: ImageSet, processes: int = 1) -> tuple[ImageSet, ImageSet]:
-    """Training and validation images decoded, as `decode` does; the same stay the same, and files are decoded once."""
     stored: dict[int, tuple[Tensor | None, list[str]]] = {}
     decoded = []
     for images in (train,) if validation is train else (train, validation):
@@ -73,7 +69,7 @@ def _decode(files: ImageFiles, processes: int) -> tuple[Tensor | None, list[str]
             return None, files.notes(files.remarks(range(len(files))))
         _say(f"{explain(error)}: pictures are decoded into the memory of each process")
         remarks = Counter()
-        stored = _in_memory((len(files), *files.shape.tensor), _chunks(files, remarks))
+        stored = _in_memory((len(files), *files.shape.dimensions), _chunks(files, remarks))
     return stored, files.notes(remarks)
 
 
@@ -98,7 +94,7 @@ def _from_cache(files: ImageFiles) -> tuple[Tensor, Counter[str]]:
         yield from _chunks(files, remarks)
         write_text(said, json.dumps(remarks))  # before the pictures, which are in place when all are written
 
-    stored = _mapped(path, (len(files), *files.shape.tensor), parts)
+    stored = _mapped(path, (len(files), *files.shape.dimensions), parts)
     with suppress(OSError, ValueError):
         remarks = Counter(json.loads(said.read_text(encoding="utf-8")))
     return stored, remarks

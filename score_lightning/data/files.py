@@ -54,7 +54,7 @@ class ImageFiles:
     @property
     def decoded_bytes(self) -> int:
         """Size of the decoded images."""
-        return len(self) * math.prod(self.shape.tensor)
+        return len(self) * math.prod(self.shape.dimensions)
 
     def decode(self, indices: Sequence[int], remarks: Counter[str] | None = None) -> Tensor:
         """uint8 (N, C, H, W); counts the remarks (see `Shape.remarks`) that hold for the pictures.
@@ -62,7 +62,7 @@ class ImageFiles:
         Raises:
             UserError: naming the picture that cannot be read.
         """
-        images = torch.empty(len(indices), *self.shape.tensor, dtype=torch.uint8)
+        images = torch.empty(len(indices), *self.shape.dimensions, dtype=torch.uint8)
         with ThreadPoolExecutor() as pool:
             for row, (array, kinds) in zip(images, pool.map(self._decode, indices), strict=True):
                 row.copy_(torch.from_numpy(array))
@@ -84,7 +84,10 @@ class ImageFiles:
 
     def notes(self, remarks: Counter[str]) -> list[str]:
         """What is said of pictures that remarks hold for."""
-        return [f"{count:,} pictures {self.shape.say(kind)}" for kind, count in sorted(remarks.items())]
+        return [
+            f"{count:,} picture{'' if count == 1 else 's'} {self.shape.say(kind)}"
+            for kind, count in sorted(remarks.items())
+        ]
 
     @contextmanager
     def open(self, name: str) -> Iterator[Image.Image]:

@@ -110,7 +110,7 @@ class LazyImageSet(ImageSet):
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W) of an image."""
-        return self.files.shape.tensor
+        return self.files.shape.dimensions
 
     @cached_property
     def sha256(self) -> str:

@@ -39,7 +39,7 @@ class Listing:
             f"{len(names):,} {reason} ({', '.join(sorted(names)[:SHOWN])}{', …' if len(names) > SHOWN else ''})"
             for reason, names in sorted(self.skipped.items())
         ]
-        return [f"skipped {', '.join(reasons)}"] if reasons else []
+        return [f"skipped: {', '.join(reasons)}"] if reasons else []
 
 
 def list_pictures(path: Path) -> Listing:
@@ -50,20 +50,20 @@ def list_pictures(path: Path) -> Listing:
     """
     skipped: dict[str, list[str]] = {}
     if path.is_dir():
-        found: Iterable[str] = _walk(path, PurePosixPath(), (), skipped)
+        listed: Iterable[str] = _walk(path, PurePosixPath(), (), skipped)
     elif path.is_file() and zipfile.is_zipfile(path):
-        found = _members(path, skipped)
+        listed = _members(path, skipped)
     elif path.is_file():
         raise UserError(f"{path} is neither a folder nor a zip file (or the zip is damaged)")
     else:
         raise UserError(f"{path} does not exist: expected a folder or a zip file of pictures")
     names = []
-    for name in found:
+    for name in listed:
         parts = _path(name).parts
         if not parts or any(part[0] == "." or part == "__MACOSX" for part in parts):
             skipped.setdefault("hidden", []).append(name)
         elif not parts[-1].lower().endswith(suffixes()):
-            skipped.setdefault("of no picture format", []).append(name)
+            skipped.setdefault("of unknown format", []).append(name)
         else:
             names.append(name)
     listing = Listing(sorted(names), skipped)
@@ -84,7 +84,7 @@ def _walk(
     try:
         state, entries = folder.stat(), sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
-        skipped.setdefault("folders that cannot be read", []).append(f"{below}/")
+        skipped.setdefault("unreadable", []).append(f"{below}/")
         return
     above = (*above, (state.st_dev, state.st_ino))
     for entry in entries:
@@ -93,11 +93,11 @@ def _walk(
         if kind == "file":
             yield str(name)
         elif kind != "folder":
-            skipped.setdefault("broken links or no files", []).append(str(name))
+            skipped.setdefault("broken", []).append(str(name))
         elif entry.name[0] == "." or entry.name == "__MACOSX":
             skipped.setdefault("hidden", []).append(f"{name}/")
         elif entry.is_symlink() and (entry.stat().st_dev, entry.stat().st_ino) in above:
-            skipped.setdefault("links to a folder above", []).append(f"{name}/")
+            skipped.setdefault("linked to a folder above", []).append(f"{name}/")
         else:
             yield from _walk(Path(entry.path), name, above, skipped)
 
@@ -120,7 +120,7 @@ def _members(path: Path, skipped: dict[str, list[str]]) -> list[str]:
     if len(once) < len(names):
         seen: set[str] = set()
         repeated = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-        skipped |= {"of a name that is there twice": repeated} if repeated else {}
+        skipped |= {"duplicate": repeated} if repeated else {}
     return list(once)
 
 
@@ -160,11 +160,13 @@ def find_classes(names: Sequence[str]) -> Classes:
         first = sorted({parts[0] for parts in folders})
         folders = [parts[1:] for parts in folders]
         if not any(folders):
-            return Classes(notes=(f"{' and '.join(first)} are taken for parts of the data, not for classes",))
+            return Classes(notes=(f"{' and '.join(first)} are taken as parts of the data, not as classes",))
     loose = [name for name, parts in zip(names, folders, strict=True) if not parts]
     if loose:
-        return Classes(notes=(f"no classes, since {len(loose):,} pictures lie beside their folders ({loose[0]})",))
-    found = {parts[0] for parts in folders}
-    classes = sorted(found, key=lambda name: (int(name), name)) if all(map(str.isdecimal, found)) else sorted(found)
+        more = f" and {len(loose) - 1:,} more" if len(loose) > 1 else ""
+        return Classes(notes=(f"no classes, since pictures lie beside the class folders ({loose[0]}{more})",))
+    classes = sorted({parts[0] for parts in folders})
+    if all(map(str.isdecimal, classes)):
+        classes.sort(key=int)
     number = {name: i for i, name in enumerate(classes)}
     return Classes(torch.tensor([number[parts[0]] for parts in folders]), tuple(classes))

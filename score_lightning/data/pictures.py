@@ -23,7 +23,7 @@ REMARKS = {
     "transparent": "with an alpha channel, composited on images.background={background}",
     "deep": "of more than 8 bits, reduced to 8",
     "frames": "with several frames, of which the first one is taken",
-    "cropped": "that are not square, cropped to the central square",
+    "cropped": "not square, cropped to the central square",
     "small": "smaller than {size} x {size} pixels, enlarged",
 }
 """Kind of remark -> what is said of the pictures that it holds for."""
@@ -52,7 +52,7 @@ class Shape:
     background: str = "white"
 
     @property
-    def tensor(self) -> tuple[int, int, int]:
+    def dimensions(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return (self.channels, self.size, self.size)
 

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from score_lightning.data import toy
-from score_lightning.data.arrays import read_npz
+from score_lightning.data.arrays import read_arrays
 from score_lightning.data.files import ImageFiles, shape_of
 from score_lightning.data.images import ImageSet, LazyImageSet, Source
 from score_lightning.data.listing import find_classes, list_pictures
@@ -92,7 +92,7 @@ def read_pictures(root: Path, shape: Shape | None = None, background: str = "whi
 
 def npz(shape: Shape, path: str, validation: float = 0.05) -> Split:
     """A NumPy file with `images` uint8 (N, H, W) or (N, H, W, C), and `labels` (N,) if there are any."""
-    images, labels = read_npz(Path(path).expanduser())
+    images, labels = read_arrays(Path(path).expanduser())
     if images.shape[1:] != (shape.channels, shape.size, shape.size):
         have = f"{images.shape[2]} x {images.shape[3]} pixels with {images.shape[1]} channels"
         raise UserError(

@@ -186,9 +186,9 @@ class Experiment:
     def classes(self) -> tuple[str, ...] | None:
         """Names of the classes by number, their numbers where they have none; None of a model without labels."""
         n = self.config.labels.classes
-        names = self.listed[0].source.classes if self._training and self._classes is None else self._classes
         if n is None:
             return None
+        names = self.listed[0].source.classes if self._training else self._classes
         return tuple(names) if names is not None and len(names) == n else tuple(map(str, range(n)))
 
     def _build_sampler(self, section: str) -> Sampler:

@@ -170,8 +170,8 @@ def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:
     """
     path = options["images"]
     plain: dict[str, Any] = {"exp": "images", "trainer": {"max_steps": 1}}
-    given = config.change(plain, "images=" + path, overrides).config.images
-    images = read_images(path, background=picture_shape(given).background)
+    given = config.change(plain, "images=" + path, overrides)
+    images = read_images(path, background=picture_shape(given.config.images).background)
     n = options.get("n", len(images))
     if not 1 <= n <= len(images):
         raise UserError(f"{path} holds {len(images)} images; n must lie between 1 and that, got {n}")
@@ -180,7 +180,7 @@ def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:
         raise UserError(f"{path} holds images of {width} x {height} pixels; expected squares")
     measured = [f"images.size={height}", f"images.channels={channels}"]
     experiment = Experiment(config.change(plain, "images=" + path, [*overrides, *measured]))
-    say_unused(config.change(plain, "images=" + path, overrides), "images")
+    say_unused(given, "images")
     device = find_device(options.get("device", "auto"))
     evaluation = Evaluation(experiment, options["reference"], n)
     evaluator = evaluation.evaluator

@@ -7,7 +7,7 @@ from zipfile import is_zipfile
 
 from score_lightning.config.registry import TABLES, build_part
 from score_lightning.data import sources
-from score_lightning.data.arrays import ARRAYS, read_npz
+from score_lightning.data.arrays import ARRAYS, read_arrays
 from score_lightning.data.images import ImageSet
 from score_lightning.data.pictures import Shape
 from score_lightning.data.sources import Split
@@ -63,12 +63,12 @@ class Evaluation:
         shape = picture_shape(c.images)
         # pictures are brought to a model's shape as its training images are; those to evaluate are taken as they are
         compared = read_images(given, shape if c.data.get("name") else None, shape.background)
-        if compared.shape != shape.tensor:
+        if compared.shape != shape.dimensions:
             remedy = (
-                "resize one of them" if compared.shape[1:] != shape.tensor[1:] else "bring both to gray or to color"
+                "resize one of them" if compared.shape[1:] != shape.dimensions[1:] else "bring both to gray or to color"
             )
             raise UserError(
-                f"{given} holds images of shape {compared.shape}, those to evaluate are of {shape.tensor}: {remedy}"
+                f"{given} holds images of shape {compared.shape}, those to evaluate are of {shape.dimensions}: {remedy}"
             )
         return Reference(given, compared)
 
@@ -142,7 +142,7 @@ def read_images(path: str, shape: Shape | None = None, background: str = "white"
     """
     place = Path(path).expanduser()
     if place.suffix in ARRAYS and not place.is_dir():
-        return ImageSet(*read_npz(place))
+        return ImageSet(*read_arrays(place))
     if place.is_file() and place.suffix != ".zip" and not is_zipfile(place):
         raise UserError(
             f"{place} cannot be read: expected a folder or a .zip file of pictures, or images in a .npz, .npy or .pt "

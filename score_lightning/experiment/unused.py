@@ -54,7 +54,7 @@ RULES = (
     Rule(("evaluation.n", *METRICS), "points have no metrics", lambda c: c.points > 0),
     Rule(
         ("images.resize", "images.background"),
-        "images in a npz file are taken as they are",
+        "images of an npz file are never resized",
         lambda c: c.data.get("name") == "npz",
     ),
     Rule(("sigma_data",), "prediction is not edm", lambda c: c.prediction != "edm"),
@@ -67,10 +67,10 @@ RULES = (
 )
 """What has no effect on a training."""
 OF_METRICS = (
-    Rule(("evaluation.splits",), "is is none of evaluation.metrics", lambda c: "is" not in c.evaluation.metrics),
+    Rule(("evaluation.splits",), "evaluation.metrics has no is", lambda c: "is" not in c.evaluation.metrics),
     Rule(
         ("evaluation.kid_subsets", "evaluation.kid_subset_size"),
-        "kid is none of evaluation.metrics",
+        "evaluation.metrics has no kid",
         lambda c: "kid" not in c.evaluation.metrics,
     ),
 )

@@ -113,7 +113,7 @@ class ResilientWandbLogger(WandbLogger):
         try:
             self._log(values, step)
         except Exception as error:  # wandb raises almost anything here
-            if len(numbers) == len(values):
+            if len(numbers) == len(values) or isinstance(error, ConnectionError):
                 raise
             if numbers:
                 self._log(numbers, step)

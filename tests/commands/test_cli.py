@@ -4,6 +4,8 @@ import ctypes
 
 import pytest
 
+from score_lightning import cli
+from score_lightning.errors import UserError
 from score_lightning.runtime import startup
 
 TRIM, MMAP = -1, -3  # malloc.h
@@ -63,3 +65,8 @@ def test_other_libraries_are_left_alone(monkeypatch, mallopt):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     startup.keep_memory()
     assert mallopt.calls == []
+
+
+def test_an_empty_option_is_refused():
+    with pytest.raises(UserError, match="out= is empty"):
+        cli.split_arguments(["out="], {"out": str})

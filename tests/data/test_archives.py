@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import decoded
 from torch.utils.data import DataLoader
 
 from score_lightning.data.archives import ffhq, imagenet64, lsun
-from score_lightning.data.decoded import decode
 from score_lightning.data.images import LazyImageSet
 from score_lightning.data.module import Batches
 from score_lightning.data.pictures import Shape
@@ -47,9 +47,9 @@ def test_lsun_is_read_from_its_lmdb_folders(tmp_path):
     split = lsun(Shape(8, 3), str(tmp_path), "tower")
     same(split[0], train)
     same(split[1], held)
-    decoded = decode(split[0])
-    assert not isinstance(decoded, LazyImageSet)
-    same(decoded, train)
+    mapped = decoded(split[0])
+    assert not isinstance(mapped, LazyImageSet)
+    same(mapped, train)
     with pytest.raises(UserError, match=r"church_outdoor_train_lmdb has no data\.mdb"):
         lsun(Shape(8, 3), str(tmp_path))
 

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import support
 import torch
 from PIL import Image
 
 from score_lightning.data import decoded, sources
-from score_lightning.data.decoded import decode, decode_split
+from score_lightning.data.decoded import decode_split
 from score_lightning.data.files import ImageFiles
 from score_lightning.data.images import LazyImageSet
 from score_lightning.data.pictures import Shape
@@ -67,14 +68,14 @@ def test_both_parts_are_decoded_at_once_where_there_is_no_cache(pictures, monkey
 @pytest.mark.parametrize("damage", ["cut", "empty", "other shape"])
 def test_a_damaged_file_is_written_anew(damage, pictures, cache):
     lazy = sources.read_pictures(pictures, Shape(8, 3))
-    decode(lazy)
+    support.decoded(lazy)
     (path,) = cache.glob("decoded-*.npy")
     content = path.read_bytes()
     path.unlink()  # other processes keep theirs
     path.write_bytes(content[:200] if damage == "cut" else b"")
     if damage == "other shape":
         np.save(path, np.zeros((2, 2), np.uint8))
-    equal(decode(lazy), lazy)
+    equal(support.decoded(lazy), lazy)
     assert path.read_bytes() == content
 
 
@@ -84,13 +85,13 @@ def test_pictures_of_two_folders_are_not_taken_for_each_other(tmp_path):
         (tmp_path / str(level)).mkdir()
         Image.new("L", (8, 8), level).save(tmp_path / str(level) / "a.bmp")
         os.utime(tmp_path / str(level) / "a.bmp", ns=(0, 0))  # as reproducible archives have it
-        decoded_levels.append(int(decode(sources.read_pictures(tmp_path / str(level), Shape(8, 1)))[:].max()))
+        decoded_levels.append(int(support.decoded(sources.read_pictures(tmp_path / str(level), Shape(8, 1)))[:].max()))
     assert decoded_levels == [10, 200]
 
 
 @pytest.mark.parametrize("change", ["picture", "size", "background", "name"])
 def test_other_pictures_or_shapes_are_decoded_anew(change, pictures, cache):
-    first = decode(sources.read_pictures(pictures, Shape(8, 3))).images
+    first = support.decoded(sources.read_pictures(pictures, Shape(8, 3))).images
     shape = Shape(6 if change == "size" else 8, 3, background="red" if change == "background" else "white")
     path = pictures / "dog/e.bmp"
     if change == "picture":  # of the same size in bytes
@@ -98,7 +99,7 @@ def test_other_pictures_or_shapes_are_decoded_anew(change, pictures, cache):
         os.utime(path, ns=(1, 1))
     if change == "name":
         path.rename(pictures / "dog/other.bmp")
-    second = decode(sources.read_pictures(pictures, shape))
+    second = support.decoded(sources.read_pictures(pictures, shape))
     equal(second, sources.read_pictures(pictures, shape))
     assert len(list(cache.glob("decoded-*.npy"))) == 2
     assert torch.equal(first, second.images) == (change == "background")
@@ -124,7 +125,8 @@ def test_processes_that_start_together_decode_once(pictures, cache, tmp_path):
         "    Path(sys.argv[2], f'{len(list(Path(sys.argv[2]).iterdir()))}-{sys.argv[3]}').touch()\n"
         "    return plain(self, indices, remarks)\n"
         "ImageFiles.decode = counted\n"
-        "decoded.decode(sources.read_pictures(Path(sys.argv[1]), Shape(8, 3)))\n"
+        "pictures = sources.read_pictures(Path(sys.argv[1]), Shape(8, 3))\n"
+        "decoded.decode_split(pictures, pictures)\n"
     )
     (tmp_path / "count").mkdir()
     (tmp_path / "program.py").write_text(program)
@@ -142,7 +144,7 @@ def test_processes_that_start_together_decode_once(pictures, cache, tmp_path):
 def test_a_disk_with_too_little_room_is_left_alone(pictures, cache, monkeypatch, capsys):
     lazy = sources.read_pictures(pictures, Shape(8, 3))
     monkeypatch.setattr(decoded.shutil, "disk_usage", lambda _: SimpleNamespace(free=9))
-    equal(decode(lazy), lazy)
+    equal(support.decoded(lazy), lazy)
     assert not list(cache.glob("*.npy"))
     said = capsys.readouterr().out
     assert "decoded pictures are more than half of the 0.0 GiB free" in said
@@ -156,11 +158,11 @@ def test_what_neither_disk_nor_memory_holds_is_decoded_by_batch(pictures, monkey
     lazy = sources.read_pictures(pictures, Shape(8, 3))
     needed = lazy.files.decoded_bytes
     monkeypatch.setattr(decoded, "available_bytes", lambda: 4 * needed)
-    assert not isinstance(decode(lazy, processes=2), LazyImageSet)
-    by_batch = decode(lazy, processes=3)
+    assert not isinstance(support.decoded(lazy, processes=2), LazyImageSet)
+    by_batch = support.decoded(lazy, processes=3)
     assert isinstance(by_batch, LazyImageSet)
     equal(by_batch, lazy)
-    assert any("1 pictures with an alpha channel" in note for note in by_batch.source.notes)
+    assert any("1 picture with an alpha channel" in note for note in by_batch.source.notes)
     assert "pictures are decoded batch by batch" in capsys.readouterr().out
 
 

@@ -6,9 +6,9 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
+from support import decoded
 
 from score_lightning.data import sources
-from score_lightning.data.decoded import decode
 from score_lightning.data.pictures import Shape, suffixes
 from score_lightning.errors import UserError
 
@@ -17,7 +17,7 @@ LEVELS = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 
 def read(path, shape=None):
     """The one picture of a folder, uint8 (C, H, W), and what is said of it."""
-    images = decode(sources.read_pictures(path.parent, shape or Shape(8, 1)))
+    images = decoded(sources.read_pictures(path.parent, shape or Shape(8, 1)))
     return images.images[0].numpy(), images.source.notes
 
 
@@ -28,7 +28,7 @@ def test_16_bits_are_scaled_by_257(name, dtype, tmp_path):
     Image.fromarray((LEVELS * 257.0).astype(dtype)).save(tmp_path / name)
     pixels, notes = read(tmp_path / name)
     assert np.array_equal(pixels[0], LEVELS)
-    assert notes == ("1 pictures of more than 8 bits, reduced to 8",)
+    assert notes == ("1 picture of more than 8 bits, reduced to 8",)
     color, _ = read(tmp_path / name, Shape(8, 3))
     assert np.array_equal(color, np.stack([LEVELS] * 3))
 
@@ -73,7 +73,7 @@ def test_transparent_pixels_show_the_background(background, tmp_path):
     expected = (share * rgba[..., :3] + (1 - share) * behind).transpose(2, 0, 1)
     assert np.abs(pixels - expected).max() <= 1
     assert (pixels[:, :4] == behind[:, None, None]).all()  # nothing of what was hidden there
-    assert notes == (f"1 pictures with an alpha channel, composited on images.background={background}",)
+    assert notes == (f"1 picture with an alpha channel, composited on images.background={background}",)
 
 
 @pytest.mark.parametrize("mode", ["LA", "P", "L", "I;16"])
@@ -97,7 +97,7 @@ def test_only_the_first_frame_is_taken_and_said_so(tmp_path):
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     pixels, notes = read(tmp_path / "a.gif")
     assert (pixels == 10).all()
-    assert notes == ("1 pictures with several frames, of which the first one is taken",)
+    assert notes == ("1 picture with several frames, of which the first one is taken",)
 
 
 def test_what_is_cropped_or_enlarged_is_said(tmp_path):
@@ -105,8 +105,8 @@ def test_what_is_cropped_or_enlarged_is_said(tmp_path):
     assert (
         read(tmp_path / "a.png", Shape(12, 1))[1]
         == (
-            "1 pictures smaller than 12 x 12 pixels, enlarged",
-            "1 pictures that are not square, cropped to the central square",
+            "1 picture smaller than 12 x 12 pixels, enlarged",
+            "1 picture not square, cropped to the central square",
         )[::-1]
     )
 
@@ -157,7 +157,7 @@ def test_colors_of_16_bits_are_said_to_be_reduced(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     color, notes = read(tmp_path / "a.png", Shape(8, 3))
     assert np.array_equal(color, np.stack([LEVELS] * 3))
-    assert notes == ("1 pictures of more than 8 bits, reduced to 8",)
+    assert notes == ("1 picture of more than 8 bits, reduced to 8",)
 
 
 @pytest.mark.parametrize("mode", ["LA", "P", "I;16"])

@@ -84,7 +84,7 @@ def test_other_numbers_of_classes_are_refused(animals, tmp_path, capsys, monkeyp
         said = fails(train, [*words, "labels.classes=3"], capsys, monkeypatch)
     finally:
         (animals[0] / "loose.png").unlink()
-    assert "these have none: no classes, since 1 pictures lie beside their folders (loose.png)" in said
+    assert "these have none: no classes, since pictures lie beside the class folders (loose.png)" in said
     np.savez(tmp_path / "x.npz", images=np.zeros((6, 8, 8), np.uint8), labels=np.array([0, 2, 0, 2, 0, 2]))
     words = ["exp=ddpm_digits", "data=npz", f"data.path={tmp_path / 'x.npz'}", "logger=off", f"out={tmp_path / 'runs'}"]
     assert "no image has the label 1" in fails(train, [*words, "labels.classes=3"], capsys, monkeypatch)
@@ -100,7 +100,7 @@ def test_a_training_says_what_it_reads(animals, tmp_path, capsys):
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("folder: "))
     assert line == (
         "folder: 44 images, 42 to train on, 2 held out; 3 classes: ant 14, cat 20, zebra 10; "
-        "skipped 1 of no picture format (all/read me.txt)"
+        "skipped: 1 of unknown format (all/read me.txt)"
     )
 
 
