@@ -239,3 +239,22 @@ def test_likelihoods_are_part_of_an_evaluation(ckpt, tmp_path, capsys):
 def test_more_likelihoods_than_images_are_refused(ckpt, tmp_path, capsys, monkeypatch):
     arguments = [f"ckpt={ckpt}", "n=30", "sampler.steps=3", "likelihood=9999", f"out={tmp_path}"]
     assert "between 2 and the 180 held-out images" in fails(evaluate, arguments, capsys, monkeypatch)
+
+
+def test_deep_and_transparent_pictures_of_a_task_are_read_as_they_look(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    levels, hidden = rng.integers(0, 256, (8, 8), dtype=np.uint8), np.zeros((8, 8), bool)
+    hidden[:, :3] = True
+    color = Image.fromarray(np.stack([levels] * 3, 2))
+    color.putalpha(Image.fromarray(np.where(hidden, 0, 255).astype(np.uint8)))
+    color.save(tmp_path / "image.png")
+    mask = np.where(np.arange(64).reshape(8, 8) % 2, 40_000, 20_000).astype(np.uint16)  # of 65535: white, black
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    files = [str(tmp_path / name) for name in ("image.png", "mask.png")]
+    known = read_known("inpaint", *files, Shape(8, 3, background="black"), PixelRange())
+    painted = mask > 30_000
+    expected = np.where(painted, 128, np.where(hidden, 0, levels))
+    assert np.array_equal(known.picture.numpy(), np.stack([expected] * 3))
+    said = capsys.readouterr().out
+    assert "image.png: 8 x 8 pixels, with an alpha channel, composited on images.background=black" in said
+    assert "mask.png: 8 x 8 pixels, of more than 8 bits, reduced to 8" in said
