@@ -113,13 +113,6 @@ def test_mistakes_get_one_message(arguments, message, ckpt, tmp_path, capsys, mo
     assert not (tmp_path / "out").exists()
 
 
-def test_a_label_that_is_none_is_refused(labeled, tmp_path, capsys, monkeypatch):
-    arguments = [f"ckpt={labeled}", "label=10", f"out={tmp_path / 'out'}"]
-    assert "label must be one of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; got '10'" in fails(
-        sample, arguments, capsys, monkeypatch
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
