@@ -17,7 +17,13 @@ from score_lightning.errors import UserError
 from score_lightning.evaluation.features import extractors
 
 TABLES: dict[str, dict[str, Callable[..., Any]]] = {
-    "net": {"unet": networks.UNet, "ncsnpp": networks.NCSNpp, "refinenet": networks.RefineNet, "mlp": networks.MLP},
+    "net": {
+        "unet": networks.UNet,
+        "unet_light": networks.LightUNet,
+        "ncsnpp": networks.NCSNpp,
+        "refinenet": networks.RefineNet,
+        "mlp": networks.MLP,
+    },
     "schedule": {
         "geometric": schedules.geometric,
         "linear_beta": schedules.linear_beta,

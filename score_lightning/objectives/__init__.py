@@ -16,7 +16,13 @@ from score_lightning.schedules import RandnLike, Schedule
 
 
 class Objective(Protocol):
-    """What training asks of an objective."""
+    """What training asks of an objective.
+
+    Attributes:
+        stratified: whether the u of a batch are to be stratified, one from each of as many equal shares of [0, 1).
+    """
+
+    stratified: bool
 
     def check(self, schedule: Schedule, dim: int) -> None:
         """Raises a ValueError, with the alternative, when the schedule or the number of dimensions does not suit it."""

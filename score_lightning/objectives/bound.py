@@ -31,6 +31,8 @@ class VariationalBound:
         ValueError: for another variance, or an empty range.
     """
 
+    stratified = False
+
     def __init__(self, variance: Variance = "small", low: float = -1.0, high: float = 1.0) -> None:
         if math.isinf(high - low):
             raise ValueError("the variational bound is of images of 256 gray levels: of points take denoising")
@@ -116,6 +118,8 @@ class Hybrid:
         weight: of L_vlb, in bits per dimension.
         low, high: as of `VariationalBound`.
     """
+
+    stratified = False
 
     def __init__(self, weight: float = 0.001, low: float = -1.0, high: float = 1.0) -> None:
         self._bound, self._weight = VariationalBound("learned", low, high), weight

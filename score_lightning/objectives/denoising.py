@@ -78,7 +78,10 @@ class Weighted:
 
     Attributes:
         needs_sde: whether it makes sense of schedules with an SDE only.
+        stratified: whether the uniform numbers of a batch that times are drawn from are to be stratified.
     """
+
+    stratified = False
 
     def __init__(self, weight: Weight) -> None:
         self._weight, self.needs_sde = weight, weight.needs_sde
@@ -123,9 +126,12 @@ class Denoising(Weighted):
         gamma: the largest signal-to-noise ratio that min_snr counts.
         sigma_data: standard deviation of the data, for edm.
         log_mean, log_std: of log_normal times.
+        stratified: whether a batch of B images takes one time from each of B equal shares of the distribution: less
+            variance with the same expectation (Kingma et al. 2021, App. I.1).
 
     Raises:
-        ValueError: for an unknown weight or distribution, or a number that is not positive.
+        ValueError: for an unknown weight or distribution, a number that is not positive, or antithetic times that are
+            to be stratified.
     """
 
     def __init__(
@@ -136,12 +142,16 @@ class Denoising(Weighted):
         sigma_data: float = 0.5,
         log_mean: float = -1.2,
         log_std: float = 1.2,
+        stratified: bool = False,
     ) -> None:
         if times not in get_args(Times):
             raise ValueError(f"times must be one of {', '.join(get_args(Times))}, got {times!r}")
         if not log_std > 0:
             raise ValueError(f"log_std must be positive, got {log_std}")
+        if stratified and times == "antithetic":
+            raise ValueError("antithetic times are drawn in pairs; leave out stratified")
         super().__init__(weigh(weight, gamma, sigma_data))
+        self.stratified = stratified
         self.needs_sde = self.needs_sde or times in ("log_normal", "importance")
         self._times = times
         self._log = (log_mean, log_std)

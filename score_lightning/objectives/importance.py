@@ -30,6 +30,7 @@ class ImportanceSampled(nn.Module):
 
     losses: Tensor
     counts: Tensor
+    stratified = False
 
     def __init__(
         self, objective: VariationalBound | Hybrid, levels: int | None, kept: int = 10, uniform: float = 0.001

@@ -38,6 +38,15 @@ class BatchNoise:
         )
         return u[self._rank * shape[0] :][: shape[0]]
 
+    def strata(self, n: int) -> Tensor:
+        """(n,) uniform float32 numbers on [0, 1), one in each of as many equal intervals as the global batch has rows.
+
+        Row i of the batch has interval i: images come in random order.
+        """
+        rows = torch.arange(self._rank * n, (self._rank + 1) * n, device=self._generator.device)
+        # the largest number below 1 in place of 1, to which the last sum may be rounded
+        return ((rows + self.rand(n)) / (n * self._ranks)).clamp(max=1 - torch.finfo(torch.float32).eps / 2)
+
     def randn_like(self, x: Tensor) -> Tensor:
         """Standard normal numbers of x's shape and dtype for this rank's rows."""
         device = self._generator.device

@@ -103,7 +103,8 @@ class ScoreModule(L.LightningModule):
         noise = BatchNoise(self._seed, "train", batch["step"], device=self.device, **place)
         seed_dropout(derive_seed(self._seed, "dropout", batch["step"], self.global_rank), self.device)
         x_0, augmentation = self._augmentation(batch["images"], noise)
-        t = self._objective.draw_t(self.model.schedule, noise.rand(len(x_0)))
+        u = noise.strata(len(x_0)) if self._objective.stratified else noise.rand(len(x_0))
+        t = self._objective.draw_t(self.model.schedule, u)
         labels = self._augmentation.labels(batch["labels"], noise) if self.model.classes else None
         return t, self._objective(condition(self.model, labels, augmentation), x_0, t, noise.randn_like)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from score_lightning.networks import MLP, NCSNpp, RefineNet, UNet
+from score_lightning.networks import MLP, LightUNet, NCSNpp, RefineNet, UNet
 from score_lightning.networks.blocks import Dropout, Style, conv, double, halve
 
 
@@ -21,10 +21,12 @@ def test_defaults_have_the_published_number_of_parameters(net, parameters):
         (UNet(image_size=8, image_channels=1, channels=16, multipliers=(1, 2), attention=(4,), groups=4), 8),
         (RefineNet(image_channels=1, channels=8, levels=3), 28),
         (UNet(8, 1, 16, (1, 2), attention=(4,), groups=4, learned_variance=True, heads=2, adaptive=True), 8),
+        (LightUNet(8, 1, (16, 8, 32), blocks=2), 8),
+        (LightUNet(28, 1, (32, 16), patch=2, classes=3), 28),
         (NCSNpp(8, 1, 16, (1, 2), 1, (4,), embedding="positional"), 8),
         (NCSNpp(8, 1, 16, (1, 2), 1, (4,), pyramid_in="skip", pyramid_out="skip"), 8),
     ],
-    ids=["unet28", "unet8", "refinenet28", "iddpm", "ncsnpp", "pyramids"],
+    ids=["unet28", "unet8", "refinenet28", "iddpm", "light8", "light28", "ncsnpp", "pyramids"],
 )
 def test_small_configurations_depend_on_every_parameter_and_on_the_conditioning(net, size):
     with torch.no_grad():
@@ -46,6 +48,37 @@ def test_unet_has_second_derivatives():
     nn.init.normal_(net.middle[0].attention.out.weight)
     x = torch.randn(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: net(x, torch.tensor([3])), (x,), atol=1e-4)
+
+
+def test_the_light_unet_has_second_derivatives():
+    net = LightUNet(4, 1, (8, 8)).double()
+    for p in net.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    x = torch.randn(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: net(x, torch.tensor([3.0])), (x,), atol=1e-4)
+
+
+def test_patches_of_the_light_unet_are_its_pixels():
+    """A network of patches is the one of pixels, given the patches' pixels as channels."""
+    net, pixels = LightUNet(8, 1, (16, 32), patch=2), LightUNet(4, 4, (16, 32))
+    for p in net.parameters():
+        p.data.add_(0.05 * torch.randn_like(p))
+    pixels.load_state_dict(net.state_dict())
+    x, c = torch.randn(2, 1, 8, 8), torch.tensor([1, 2])
+    expected = pixels(torch.stack([x[:, 0, i::2, j::2] for i in (0, 1) for j in (0, 1)], 1), c)
+    y = net(x, c)
+    for k, (i, j) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        torch.testing.assert_close(y[:, 0, i::2, j::2], expected[:, k])
+
+
+def test_the_light_unet_starts_at_zero_and_tells_labels_apart():
+    net, x, c = LightUNet(8, 1, (16, 16), learned_variance=True, classes=2), torch.randn(2, 1, 8, 8), torch.ones(2)
+    assert torch.equal(net(x, c, torch.tensor([0, 1])), torch.zeros(2, 2, 8, 8))
+    for p in net.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    y = net(x[:1].expand(3, -1, -1, -1), torch.ones(3), torch.tensor([0, 1, -1]))
+    torch.testing.assert_close(y[2:], net(x[:1], c[:1]))
+    assert len({tuple(row.flatten().tolist()) for row in y}) == 3
 
 
 def test_ncsnpp_has_second_derivatives():
@@ -80,6 +113,12 @@ def test_labels_reach_ncsnpp_as_scaled_rows():
 def test_networks_refuse_sizes_that_do_not_fit():
     with pytest.raises(ValueError, match="multiple of 8; got 28"):
         UNet(image_size=28)
+    with pytest.raises(ValueError, match="patch must divide the image size of 28, got 3"):
+        LightUNet(28, patch=3)
+    with pytest.raises(ValueError, match="multiple of 4; got 14"):
+        LightUNet(28, patch=2)
+    with pytest.raises(ValueError, match="images of 8 pixels"):
+        LightUNet()(torch.zeros(1, 1, 16, 16), torch.zeros(1))
     with pytest.raises(ValueError, match="images of 32 pixels"):
         UNet(channels=32)(torch.zeros(1, 3, 16, 16), torch.zeros(1))
     with pytest.raises(ValueError, match="multiples of 2, got"):

@@ -79,6 +79,8 @@ def test_bad_settings_are_refused():
         Denoising("sigma")
     with pytest.raises(ValueError, match="times must be one of uniform, antithetic, log_normal, importance"):
         Denoising(times="normal")
+    with pytest.raises(ValueError, match="antithetic times are drawn in pairs"):
+        Denoising(times="antithetic", stratified=True)
     with pytest.raises(ValueError, match="log_std must be positive"):
         Denoising(log_std=0)
     with pytest.raises(ValueError, match="at least one projection"):

@@ -22,6 +22,29 @@ def test_ranks_share_the_numbers_that_one_process_draws(ranks):
     assert torch.equal(whole.randn_like(x), torch.cat([s.randn_like(per_rank) for s in shares]))
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_strata_are_uniform_numbers_one_in_each_interval_of_the_global_batch(ranks):
+    n = 6
+    draws = torch.stack(
+        [
+            torch.cat([BatchNoise(7, "train", i, rank=r, ranks=ranks).strata(n // ranks) for r in range(ranks)])
+            for i in range(2000)
+        ]
+    )
+    assert torch.equal(draws[5], BatchNoise(7, "train", 5).strata(n))
+    within = draws * n - torch.arange(n)
+    assert within.min() >= -1e-6
+    assert within.max() <= 1 + 1e-6
+    assert (within.mean(0) - 0.5).abs().max() < 5 / (12 * 2000) ** 0.5
+    assert (within.var(0) - 1 / 12).abs().max() < 0.01
+
+
+def test_strata_stay_below_one():
+    noise = BatchNoise(0)
+    noise.rand = lambda n: torch.full((n,), 1 - 2**-24)
+    assert noise.strata(3)[-1] < 1
+
+
 def test_an_image_has_the_same_noise_in_every_batch():
     x = torch.empty(4, 1, 3, 3)
     together = ImageNoise(5, [0, 1, 2, 3])
