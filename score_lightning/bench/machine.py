@@ -14,7 +14,7 @@ from score_lightning.runtime.processes import bf16_units
 
 PACKAGES = (
     "score_lightning", "torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "diffusers", "azula",
-    "denoising-diffusion-pytorch", "ema-pytorch",
+    "denoising-diffusion-pytorch", "ema-pytorch", "smalldiffusion",
 )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def build_module(size: Size, device: str = "cpu") -> ScoreModule:
 def build_step(size: Size, precision: str, device: str, module: ScoreModule | None = None) -> Step:
     """A training step in one of Lightning's precisions, of the module or else of a new one."""
     module = module or build_module(size, device)
-    trainer = _trainer(precision, device)
+    trainer = bare_trainer(precision, device)
     module.trainer = trainer
     configured = module.configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
@@ -78,7 +78,7 @@ def inputs(size: Size, device: str) -> tuple[Tensor, Tensor]:
     return x, torch.linspace(0, 999, size.batch, device=device).long()
 
 
-def _trainer(precision: str, device: str) -> Any:
+def bare_trainer(precision: str, device: str) -> Any:
     """A trainer that only gives the module its precision and its rank."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*barebones.*")

@@ -76,12 +76,10 @@ def build_step(peer: Peer, size: Size, precision: str, device: str) -> Step:
 
 def diffusers(size: Size, device: str) -> Peer:
     """The same network in diffusers, trained as in its example of unconditional generation."""
-    from diffusers import DDPMScheduler, UNet2DModel
+    from diffusers import DDPMScheduler
     from diffusers.training_utils import EMAModel
 
-    ours: Any = build_model(size).net
-    unet: Any = UNet2DModel(**{key: value for key, value in unet_config(ours).items() if not key.startswith("_")})
-    net = unet.to(device)
+    net = diffusers_net(size).to(device)
     schedule = "linear" if size.resolved.config.schedule["name"] == "linear_beta" else "squaredcos_cap_v2"
     scheduler: Any = DDPMScheduler(1000, beta_schedule=schedule)
 
@@ -96,20 +94,21 @@ def diffusers(size: Size, device: str) -> Peer:
     return Peer("diffusers", net, lambda x, t: net(x, t).sample, loss, average, same=True)
 
 
+def diffusers_net(size: Size) -> nn.Module:
+    """The network of diffusers that is the same as ours, operation by operation."""
+    from diffusers import UNet2DModel
+
+    ours: Any = build_model(size).net
+    unet: Any = UNet2DModel(**{key: value for key, value in unet_config(ours).items() if not key.startswith("_")})
+    return unet
+
+
 def denoising_diffusion(size: Size, device: str) -> Peer:
     """Its network with the same widths, and the average of its trainer with the same interval."""
-    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+    from denoising_diffusion_pytorch import GaussianDiffusion
     from ema_pytorch import EMA
 
-    c = size.resolved.config
-    resolutions = [c.images.size // 2**i for i in range(len(c.net["multipliers"]))]
-    net = Unet(
-        dim=c.net["channels"],
-        dim_mults=tuple(c.net["multipliers"]),
-        channels=c.images.channels,
-        full_attn=tuple(resolution in c.net["attention"] for resolution in resolutions),
-        dropout=c.net["dropout"],
-    )
+    c, net = size.resolved.config, denoising_diffusion_net(size)
     schedule = "linear" if c.schedule["name"] == "linear_beta" else "cosine"
     diffusion = GaussianDiffusion(net, image_size=c.images.size, objective="pred_noise", beta_schedule=schedule)
     diffusion.to(device)
@@ -123,20 +122,40 @@ def denoising_diffusion(size: Size, device: str) -> Peer:
     return Peer("denoising-diffusion-pytorch", net, net, loss, average, same=False)
 
 
+def denoising_diffusion_net(size: Size) -> Any:
+    """The network of denoising-diffusion-pytorch with the same widths, and attention at the same resolutions."""
+    from denoising_diffusion_pytorch import Unet
+
+    c = size.resolved.config
+    resolutions = [c.images.size // 2**i for i in range(len(c.net["multipliers"]))]
+    return Unet(
+        dim=c.net["channels"],
+        dim_mults=tuple(c.net["multipliers"]),
+        channels=c.images.channels,
+        full_attn=tuple(resolution in c.net["attention"] for resolution in resolutions),
+        dropout=c.net["dropout"],
+    )
+
+
 def azula(size: Size, device: str) -> Peer:
     """Its U-Net with the same widths, but without attention and average, which the project does not have."""
     from azula.denoise import SimpleDenoiser
     from azula.noise import VPSchedule
 
-    c = size.resolved.config
-    widths = [c.net["channels"] * multiplier for multiplier in c.net["multipliers"]]
-    net = _time_modulated(c.images.channels, widths, c.net["blocks"], c.net["groups"], c.net["dropout"]).to(device)
+    net = azula_net(size).to(device)
     denoiser = SimpleDenoiser(net, VPSchedule())
 
     def loss(x_0: Tensor) -> Tensor:
         return denoiser.loss(x_0, torch.rand(len(x_0), device=x_0.device))
 
     return Peer("azula", net, lambda x, t: net(x, t.to(x)), loss, lambda _: None, same=False)
+
+
+def azula_net(size: Size) -> nn.Module:
+    """azula's U-Net with the same widths and numbers of blocks."""
+    c = size.resolved.config
+    widths = [c.net["channels"] * multiplier for multiplier in c.net["multipliers"]]
+    return _time_modulated(c.images.channels, widths, c.net["blocks"], c.net["groups"], c.net["dropout"])
 
 
 def _time_modulated(channels: int, widths: list[int], blocks: int, groups: int, dropout: float) -> nn.Module:

@@ -136,7 +136,9 @@ def _draw_curves(figure: Any, table: Table) -> None:
         for label, points in curves.lines.items():
             flat = len({y for _, y in points}) == 1 and len(points) > 2
             x, y = zip(*sorted(map(tuple, points)), strict=True) if points else ((), ())
-            axes.plot(x, y, "k--" if flat else "o-", label=label, markersize=4)
+            (line,) = axes.plot(x, y, "k--" if flat else "o-", label=label, markersize=4)
+            if label in curves.bands:
+                axes.fill_between(*zip(*sorted(curves.bands[label]), strict=True), color=line.get_color(), alpha=0.2)
         axes.set_xscale("log")
         if curves.log_y:
             axes.set_yscale("log")

@@ -19,6 +19,7 @@ class Settings:
         quick: tiny networks and one repetition, to see that everything runs.
         digits, mnist: checkpoints whose samples `quality` measures.
         n: images at each point of `quality`.
+        npz: images and labels in place of MNIST's, in `race`.
     """
 
     device: str = "cpu"
@@ -26,6 +27,7 @@ class Settings:
     digits: str | None = None
     mnist: str | None = None
     n: int = 1000
+    npz: str | None = None
 
     def repeats(self, usual: int) -> int:
         """Number of repetitions: the usual one, or 1 if quick."""
@@ -88,6 +90,7 @@ def noise_images(n: int, shape: tuple[int, ...]) -> Tensor:
 
 OURS = "score_lightning"
 """The name of this project among its peers."""
+UNET = ("net=unet_tiny", "prediction=eps", "objective.stratified=false")  # the published U-Net and loss, made small
 TINY = ("net.channels=32", "net.multipliers=[1,2]", "net.blocks=1")
 
 
@@ -97,9 +100,9 @@ def sizes(settings: Settings) -> tuple[Size, Size]:
     if settings.quick:
         return (
             Size("DDPM CIFAR-10, made tiny", "ddpm_cifar", TINY, 2),
-            Size("digits", "ddpm_digits", (), 2),
+            Size("digits", "ddpm_digits", UNET, 2),
         )
     return (
         Size("DDPM CIFAR-10", "ddpm_cifar", (), 128 if gpu else 8),
-        Size("digits", "ddpm_digits", (), 64),
+        Size("digits", "ddpm_digits", UNET, 64),
     )

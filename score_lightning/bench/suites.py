@@ -6,6 +6,7 @@ SUITES = {
     "trainer": "Lightning's training loop against the bare step",
     "sampling": "samplers against bare forward passes, compared with diffusers and azula",
     "quality": "inception score and Fréchet distance of checkpoints against network evaluations",
+    "race": "quality after seconds of training, compared with four projects (hours; goes on where it was stopped)",
     "evaluation": "metrics against the feature network; the Fréchet distance of torch-fidelity and torchmetrics",
     "data": "images per second and core, compared with torchvision",
     "trace": "exact and sliced trace of the Jacobian",
@@ -14,4 +15,5 @@ SUITES = {
     "startup": "from the command to the first step",
     "roofline": "floating-point operations per second against the peak of the device",
 }
+USUAL = tuple(name for name in SUITES if name != "race")
 ON_GPU = ("steps", "inference", "sampling", "trace", "memory", "roofline")

@@ -75,12 +75,13 @@ def rate(name: str, timing: Timing, amount: float, **settings: Any) -> Row:
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines over an axis: label -> points (x, y)."""
+    """Lines over an axis: label -> points (x, y); and bands around them: label -> (x, lowest y, highest y)."""
 
     x: str
     y: str
     lines: Mapping[str, Sequence[tuple[float, float]]]
     log_y: bool = False
+    bands: Mapping[str, Sequence[tuple[float, float, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

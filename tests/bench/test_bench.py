@@ -97,11 +97,11 @@ def test_all_suites_run(tmp_path, ckpt, in_process, capsys):  # noqa: ARG001
     bench.main(["quick=true", f"out={tmp_path}", f"digits={ckpt}"])
     page = (tmp_path / "benchmarks.md").read_text()
     results = json.loads((tmp_path / "benchmarks/results.json").read_text())
-    assert list(results) == list(bench.SUITES)
+    assert list(results) == list(bench.USUAL)
     left = {name: result["left_out"] for name, result in results.items() if result["left_out"]}
     assert left in ({}, {"processes": "it needs at least two cores"})
     assert all(result["tables"] or result["left_out"] for result in results.values())
-    assert all(f"## {name}\n" in page for name in bench.SUITES)
+    assert all(f"## {name}\n" in page for name in bench.USUAL)
     pictures = {path.name for path in (tmp_path / "benchmarks").glob("*.png")}
     assert len(pictures) > 15
     assert all(f"(benchmarks/{name})" in page for name in pictures)
@@ -136,7 +136,7 @@ def test_missing_packages_and_failures_stop_one_suite_only(tmp_path, monkeypatch
 def test_mistakes_are_answered(capsys, monkeypatch):
     assert "did you mean steps?" in fails(bench, ["only=step"], capsys, monkeypatch)
     assert "did you mean quick?" in fails(bench, ["quik=true"], capsys, monkeypatch)
-    assert "no such checkpoint" in fails(bench, ["digits=none.ckpt"], capsys, monkeypatch)
+    assert "no such file" in fails(bench, ["digits=none.ckpt"], capsys, monkeypatch)
     assert "cpu or cuda" in fails(bench, ["device=gpu"], capsys, monkeypatch)
 
 
