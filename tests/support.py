@@ -20,9 +20,16 @@ QUICK = [
     "optimizer.decay=false", "trainer.batch_size=16",
 ]  # fmt: skip
 
+UNET = [
+    "net=unet_tiny", "prediction=eps", "objective=denoising", "sampler=ancestral", "preview.name=ddim",
+    "optimizer.lr=0.002", "optimizer.warmup=100", "optimizer.clip=1.0", "ema.decay=0.995",
+]  # fmt: skip
+"""DDPM as published, made small: its U-Net, eps-prediction and ancestral sampling, on the digits of ddpm_digits."""
+
 
 def run(out, *words, exp="ddpm_digits"):
-    train.main([f"exp={exp}", *QUICK, f"out={out}", *words])
+    published = UNET if exp == "ddpm_digits" else []
+    train.main([f"exp={exp}", *published, *QUICK, f"out={out}", *words])
     return max((Path(out) / exp).iterdir(), key=lambda p: int(p.name))
 
 

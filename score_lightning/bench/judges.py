@@ -32,7 +32,9 @@ class Judge:
         """(inception score, Fréchet distance to the real images) of uint8 images (N, C, H, W)."""
         p = self.classify(images).double()
         kl = (p * ((p + 1e-12).log() - (p.mean(0) + 1e-12).log())).sum(1).mean()
-        moments = [(f.mean(0), f.T.cov()) for f in (self.describe(x).double() for x in (images, self.real))]
+        moments = [
+            (f.mean(0), torch.atleast_2d(f.T.cov())) for f in (self.describe(x).double() for x in (images, self.real))
+        ]
         return math.exp(kl), frechet_distance(*moments[0], *moments[1])
 
 

@@ -163,6 +163,7 @@ def test_what_cannot_be_imported_is_named_and_leaves_nothing(damage, message, pu
     assert sorted(tmp_path.iterdir()) == before
 
 
+UNET_TINY = ["exp=ddpm_digits", "net=unet_tiny", "prediction=eps"]
 SMALL_SDE = ["net.channels=16", "net.multipliers=[1,2,2]", "net.blocks=1", "net.attention=[8]", "images.size=16"]
 
 
@@ -268,7 +269,7 @@ def pipeline(ckpt, tmp_path):
 def imported(folder, capsys):
     """The imported network, as diffusers has it, and what was printed."""
     out = folder.parent / "imported"
-    import_weights.main([f"path={folder}", "exp=ddpm_digits", f"out={out}.ckpt"])
+    import_weights.main([f"path={folder}", *UNET_TINY, f"out={out}.ckpt"])
     printed = capsys.readouterr().out
     export.main([f"ckpt={out}.ckpt", "format=diffusers", f"out={out}"])
     return load_file(out / "unet/diffusion_pytorch_model.safetensors"), printed
@@ -304,7 +305,7 @@ def test_variants_and_shards_of_diffusers_are_read(name, pipeline, capsys):
     assert f"weights: unet/diffusion_pytorch_model.{name}\n" in printed
     assert all(torch.equal(again[key], value.to(kind).float()) for key, value in state.items())
     if name.endswith(".json"):  # the index can be given, too
-        words = [f"path={folder}/unet/diffusion_pytorch_model.{name}", "exp=ddpm_digits"]
+        words = [f"path={folder}/unet/diffusion_pytorch_model.{name}", *UNET_TINY]
         import_weights.main([*words, f"out={folder.parent / 'a.ckpt'}"])
 
 
@@ -352,7 +353,7 @@ def test_networks_that_do_not_make_images_by_themselves_are_refused(name, given,
     index = {"_class_name": name, "safety_checker": [None, None], **PIPELINES[name], **parts}
     (pipeline[0] / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match=rf"a pipeline \({name}\) with {', '.join(sorted(PIPELINES[name]))}: only"):
-        import_weights.main([f"path={pipeline[0] / given}", "exp=ddpm_digits", f"out={tmp_path / 'a.ckpt'}"])
+        import_weights.main([f"path={pipeline[0] / given}", *UNET_TINY, f"out={tmp_path / 'a.ckpt'}"])
 
 
 def test_an_autoencoder_is_noticed_without_an_index_and_other_pipelines_of_one_network_are_read(pipeline, capsys):
@@ -362,7 +363,7 @@ def test_an_autoencoder_is_noticed_without_an_index_and_other_pipelines_of_one_n
     (folder / "model_index.json").unlink()
     (folder / "vae").mkdir()
     with pytest.raises(UserError, match="with vae: only a UNet2DModel that makes images by itself"):
-        import_weights.main([f"path={folder}", "exp=ddpm_digits", f"out={folder.parent / 'a.ckpt'}"])
+        import_weights.main([f"path={folder}", *UNET_TINY, f"out={folder.parent / 'a.ckpt'}"])
 
 
 @pytest.mark.parametrize(
@@ -396,7 +397,7 @@ def test_what_a_folder_of_diffusers_lacks_is_named(damage, given, message, pipel
         (folder / "scheduler/scheduler_config.json").write_text(json.dumps(settings))
     elif damage == "config":
         (unet / "config.json").unlink()
-    words = [f"path={folder / given}", "exp=ddpm_digits", f"out={tmp_path / 'a.ckpt'}"]
+    words = [f"path={folder / given}", *UNET_TINY, f"out={tmp_path / 'a.ckpt'}"]
     assert message in fails(import_weights, words, capsys, monkeypatch)
 
 
@@ -443,7 +444,7 @@ def test_what_else_a_file_is_or_what_to_do_with_it_is_said(published, ckpt, tmp_
         torch.save(saved, tmp_path / name)
         words = [f"path={tmp_path / name}", "exp=ddpm_cifar", f"out={tmp_path / 'a.ckpt'}"]
         assert message in fails(import_weights, words, capsys, monkeypatch)
-    words = [f"path={ckpt}", "exp=ddpm_digits", f"out={tmp_path / 'a.ckpt'}"]
+    words = [f"path={ckpt}", *UNET_TINY, f"out={tmp_path / 'a.ckpt'}"]
     assert "take its checkpoints as they are" in fails(import_weights, words, capsys, monkeypatch)
     for given in (published, tmp_path / "lightning"):
         assert "import_weights makes one" in fails(sample, [f"ckpt={given}"], capsys, monkeypatch)

@@ -235,7 +235,7 @@ def test_two_nodes_equal_one_process(tmp_path):
         ([], "exp=NAME is missing; experiments: ddpm_bedroom"),
         (["exp=ddpm"], "unknown experiment 'ddpm'"),
         (["exp=ddpm_digits", "trainer.max_steps=0"], "trainer.max_steps must be at least 1, got 0"),
-        (["exp=ddpm_digits", "net.chanels=3"], "did you mean channels?"),
+        (["exp=ddpm_digits", "net.blook=3"], "did you mean blocks?"),
         (["exp=ddpm_digits", "data=folder"], "data.path=…"),
         (["exp=ddpm_digits", "data=folder", "data.path=/nowhere"], "/nowhere does not exist"),
         (["exp=ddpm_digits", "features=vgg"], "did you mean vgg16?"),
@@ -244,7 +244,7 @@ def test_two_nodes_equal_one_process(tmp_path):
         (["exp=ddpm_digits", "trainer.precision=7"], "Lightning refuses"),
         (["exp=ddpm_digits", "trainer.accelerator=quantum"], "Lightning refuses"),
         (["exp=ddpm_digits", "ema.decay=2"], "ema.decay must lie between 0 and 1"),
-        (["exp=ddpm_digits", "images.size=9"], "multiple of 2"),
+        (["exp=ddpm_digits", "images.size=9"], "multiple of 4"),
         (["exp=ddpm_digits", "dry_run=maybe"], "dry_run takes a value of type bool"),
         (["exp=ddpm_digits", "resume=/nowhere.ckpt"], "there is no checkpoint /nowhere.ckpt"),
         (["exp=ddpm_digits", "optimizer.betas=[0.9]"], "two betas"),
@@ -254,7 +254,7 @@ def test_two_nodes_equal_one_process(tmp_path):
         (["exp=ddpm_digits", "evaluation.metrics=[fid,swd]"], "must name some of fid, is, kid"),
         (["exp=ddpm_digits", "evaluation.n=3"], "precision_recall needs at least 4 images"),
         (["exp=ddpm_digits", "net=mlp"], "net mlp cannot take images of 8 pixels"),
-        (["exp=ddpm_digits", "net.multipliers=[]"], "must be positive"),
+        (["exp=ddpm_digits", "net.widths=[]"], "must be positive"),
         (["exp=ddpm_digits", "seed=100000000000000000000000"], "seed must be below"),
         (["exp=ddpm_digits", "data=folder", "data.path=/${x}"], "/${x} does not exist"),
     ],
@@ -275,7 +275,7 @@ def test_wandb_online_needs_a_key(tmp_path, capsys, monkeypatch):
 def test_resuming_what_cannot_go_on_is_refused(ckpt, tmp_path, capsys, monkeypatch):
     words = [f"resume={ckpt}", f"out={tmp_path}/runs", "logger=off"]
     assert "has done 4 steps: trainer.max_steps must be more" in fails(train, words, capsys, monkeypatch)
-    other = [*words, "exp=ddpm_digits", "net.channels=16"]
+    other = [*words, "exp=ddpm_digits", "net.blocks=2"]
     assert "belongs to another network" in fails(train, other, capsys, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
@@ -386,7 +386,7 @@ def test_methods_train_and_sample(tmp_path, words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["objective=implicit", "images.size=32", "net.attention=[]"], "of 1024 dimensions takes 1024 backward passes"),
+        (["objective=implicit", "images.size=32"], "of 1024 dimensions takes 1024 backward passes"),
         (["objective.weight=likelihood"], "objective: discrete levels have no SDE"),
         (["sampler=euler_maruyama"], "sampler: discrete levels have no SDE"),
         (["preview=euler_maruyama"], "preview: discrete levels have no SDE"),

@@ -13,9 +13,9 @@ def load(*words, exp="ddpm_digits"):
 
 
 def test_layers_go_over_each_other_in_order():
-    c = load("net.channels=16", "trainer.max_steps=7").config
-    assert c.net["channels"] == 16  # command line over experiment over part
-    assert c.net["name"] == "unet"
+    c = load("net.blocks=2", "trainer.max_steps=7").config
+    assert c.net["blocks"] == 2  # command line over experiment over part
+    assert c.net["name"] == "unet_light"
     assert c.trainer.max_steps == 7
     assert c.optimizer.betas == [0.9, 0.999]  # default
 
@@ -31,7 +31,7 @@ def test_fields_win_over_exchanges_wherever_they_stand():
 
 
 def test_a_part_in_an_experiment_replaces_the_listed_one():
-    c = load("preview.steps=10").config
+    c = load("preview.steps=10", exp="ddpm_mnist").config
     assert c.preview == {"name": "ddim", "steps": 10}
 
 
@@ -108,9 +108,9 @@ def test_a_sweep_passes_on_values_as_they_stand_in_its_list():
 
 
 def test_every_origin_is_remembered():
-    origins = load("net.channels=16").origins
-    assert origins["net.channels"] == "command line"
-    assert origins["net.groups"] == "configs/net/unet_tiny.yaml"
+    origins = load("net.blocks=2").origins
+    assert origins["net.blocks"] == "command line"
+    assert origins["net.widths"] == "configs/net/unet_light.yaml"
     assert origins["trainer.max_steps"] == "experiments/ddpm_digits.yaml"
 
 

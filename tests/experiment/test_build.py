@@ -87,7 +87,7 @@ def test_initial_weights_are_a_function_of_the_seed():
 
 
 def _build(words):
-    resolved = config.load(words, "ddpm_digits")
+    resolved = config.load(["net=unet_tiny", "sampler=ancestral", *words], "ddpm_digits")
     return Experiment(resolved, training=True).module, Experiment(resolved).generator()
 
 

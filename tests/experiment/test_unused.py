@@ -42,7 +42,7 @@ def test_a_setting_that_a_training_does_not_use_is_named(words, reason):
 @pytest.mark.parametrize(
     "words",
     [
-        ["samples.every=7", "evaluation.splits=2", "evaluation.kid_subsets=2", "preview.steps=2", "ema.warmup=false"],
+        ["samples.every=7", "evaluation.splits=2", "evaluation.kid_subsets=2", "preview.steps=2"],
         ["logger.project=mine", "logger.artifact=true", "images.resize=bilinear"],
         ["labels.classes=10", "labels.drop=0.2"],
         ["prediction=edm", "sigma_data=0.3"],

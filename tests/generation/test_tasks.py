@@ -193,7 +193,7 @@ def test_interpolation_starts_and_ends_with_the_pictures(ckpt, tmp_path):
 
 
 def test_networks_of_levels_have_no_latents():
-    model = Experiment(config.load(["net.channels=8", "net.groups=4"], "ncsn_digits")).model.eval()
+    model = Experiment(config.load(["conditioning=level"], "ncsn_digits")).model.eval()
     with pytest.raises(UserError, match="visits the levels of a discrete schedule only"):
         interpolation(model, torch.zeros(2, 1, 8, 8, dtype=torch.uint8), 3, PixelRange(0, 1))
 
