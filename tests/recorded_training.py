@@ -25,7 +25,7 @@ def recorded(training_step):
 
             return objective(model, x_0, t, noise)
 
-        record.draw_t = objective.draw_t
+        record.draw_t, record.stratified = objective.draw_t, objective.stratified
         self._objective = record
         loss = training_step(self, batch, batch_idx)
         self._objective = objective

@@ -70,7 +70,7 @@ def answer(call, words):
     """The message of a command that is refused; None of one that is carried out."""
     try:
         call(words)
-    except UserError as error:
+    except (UserError, OSError) as error:  # both end a command with one message
         return str(error)
     return None
 

@@ -14,7 +14,7 @@ import torch
 from score_lightning.bench import ours, peers
 from score_lightning.bench.fresh import ask
 from score_lightning.bench.machine import total_memory
-from score_lightning.bench.settings import OURS, Settings, Size, sizes
+from score_lightning.bench.settings import OURS, UNET, Settings, Size, sizes
 from score_lightning.bench.tables import Curves, Row, Table
 from score_lightning.cli import split_arguments
 from score_lightning.runtime.startup import keep_memory
@@ -51,7 +51,7 @@ def _ask(name: str, batch: int, settings: Settings) -> float:
 
 def measure(name: str, size: Size, device: str) -> float:
     """Peak memory of three steps in GiB; Adam's state exists from the second on."""
-    _train(name, Size("digits", "ddpm_digits", (), 2), "cpu")  # so that lazily loaded libraries do not count
+    _train(name, Size("digits", "ddpm_digits", UNET, 2), "cpu")  # so that lazily loaded libraries do not count
     before = _resident("VmRSS")
     _train(name, size, device)
     if device == "cuda":

@@ -75,7 +75,7 @@ def test_our_racer_learns_and_draws():
 
 
 @pytest.mark.slow
-def test_a_race_goes_on_where_it_was_stopped(tmp_path, in_process, monkeypatch, capsys):  # noqa: ARG001
+def test_a_race_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     monkeypatch.setenv("SCORE_LIGHTNING_CACHE", str(tmp_path / "cache"))
     bench.main(["quick=true", f"out={tmp_path}", "only=race"])
     first = json.loads((tmp_path / "benchmarks/results.json").read_text())["race"]

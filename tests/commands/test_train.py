@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import QUICK, assert_same_state, fails, finish_wandb, run, state
+from support import QUICK, UNET, assert_same_state, fails, finish_wandb, run, state
 from torch.testing import assert_close
 
 from score_lightning import checkpoint, cli, sample, train
@@ -182,7 +182,7 @@ def test_wandb_is_written_offline_without_a_key(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     """The same global batches, times and noise; gradients differ by the order of their sums."""
-    words = [*QUICK, "trainer.accelerator=cpu", "optimizer.clip=null"]
+    words = [*UNET, *QUICK, "trainer.accelerator=cpu", "optimizer.clip=null"]
     command = [sys.executable, "-m", "score_lightning.train", "exp=ddpm_digits", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run(tmp_path / "1", *words, "trainer.devices=1")
@@ -210,7 +210,7 @@ def test_two_nodes_equal_one_process(tmp_path):
         port = free.getsockname()[1]
     program = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
     place = ["--master-addr=localhost", f"--master-port={port}", "-m", "score_lightning.train", "exp=ddpm_digits"]
-    given = [*QUICK, *words, f"out={tmp_path / 'two'}"]  # torchrun says how many processes and machines
+    given = [*UNET, *QUICK, *words, f"out={tmp_path / 'two'}"]  # torchrun says how many processes and machines
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     nodes = [
         subprocess.Popen([*program, f"--node-rank={i}", *place, *given], env=environment, stderr=subprocess.PIPE)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from chaos import chaos, differences
-from support import QUICK, assert_same_state, fails, run, slow_but, state
+from support import QUICK, UNET, assert_same_state, fails, run, slow_but, state
 
 from score_lightning import checkpoint, cli, train
 from score_lightning.data.images import ImageSet
@@ -422,7 +422,7 @@ def test_one_training_writes_to_a_folder(tmp_path, monkeypatch, capsys):
     folder = run(tmp_path, *BARE, "trainer.max_steps=2")
     opened = os.open(folder, os.O_RDONLY)
     fcntl.flock(opened, fcntl.LOCK_EX)
-    words = ["exp=ddpm_digits", *QUICK, *BARE, "trainer.max_steps=3", f"out={tmp_path}", "resume=auto"]
+    words = ["exp=ddpm_digits", *UNET, *QUICK, *BARE, "trainer.max_steps=3", f"out={tmp_path}", "resume=auto"]
     monkeypatch.setattr(stopping, "PATIENCE", 0.0)
     log = (folder / "metrics.csv").read_bytes()
     assert f"another training is writing to {folder}" in fails(train, words, capsys, monkeypatch)
