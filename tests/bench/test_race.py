@@ -2,6 +2,7 @@
 
 import json
 import math
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -83,7 +84,8 @@ def test_a_race_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     names = {row["name"].rpartition(",")[0] for row in first["tables"][0]["rows"]}
     assert {"score_lightning: ddpm_digits", "score_lightning: edm_digits", "score_lightning: ncsn_digits"} <= names
     for peer in ("diffusers", "denoising-diffusion-pytorch", "azula", "smalldiffusion"):
-        assert sum(name.startswith(peer) for name in names) == 2, names
+        lines = 2 if find_spec(peer.replace("-", "_")) else 0
+        assert sum(name.startswith(peer) for name in names) == lines, names
     assert (tmp_path / "benchmarks/inception_score_of_digits_after_seconds_of_training.png").is_file()
     monkeypatch.setattr(race, "_race", lambda *_: pytest.fail("it was measured before"))
     bench.main(["quick=true", f"out={tmp_path}", "only=race"])
