@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from score_lightning import cli, train
-from score_lightning.errors import UserError
+from score_lightning.errors import UserError, is_of_file, report
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -28,6 +28,7 @@ UNET = [
 
 
 def run(out, *words, exp="ddpm_digits"):
+    """The run folder of a short training; ddpm_digits with the settings of `UNET`."""
     published = UNET if exp == "ddpm_digits" else []
     train.main([f"exp={exp}", *published, *QUICK, f"out={out}", *words])
     return max((Path(out) / exp).iterdir(), key=lambda p: int(p.name))
@@ -70,8 +71,12 @@ def answer(call, words):
     """The message of a command that is refused; None of one that is carried out."""
     try:
         call(words)
-    except (UserError, OSError) as error:  # both end a command with one message
+    except UserError as error:
         return str(error)
+    except OSError as error:
+        if not is_of_file(error):
+            raise
+        return report(error)
     return None
 
 

@@ -48,13 +48,16 @@ def build_module(size: Size, device: str = "cpu") -> ScoreModule:
 
 def build_step(size: Size, precision: str, device: str, module: ScoreModule | None = None) -> Step:
     """A training step in one of Lightning's precisions, of the module or else of a new one."""
-    module = module or build_module(size, device)
-    trainer = bare_trainer(precision, device)
+    batch: dict[str, Any] = {"images": size.images().to(device), "step": 0}
+    return build_step_on(batch, module or build_module(size, device), size.resolved.config.optimizer.clip, precision)
+
+
+def build_step_on(batch: dict[str, Any], module: ScoreModule, clip: float | None, precision: str = "32-true") -> Step:
+    """A training step of a module on the images that a batch holds at the time, and whose `step` it counts up."""
+    trainer = _trainer(precision, module.device.type)
     module.trainer = trainer
     configured = module.configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
-    batch: dict[str, Any] = {"images": size.images().to(device), "step": 0}
-    clip = size.resolved.config.optimizer.clip
 
     def compute() -> None:
         optimizer.zero_grad()
@@ -78,7 +81,7 @@ def inputs(size: Size, device: str) -> tuple[Tensor, Tensor]:
     return x, torch.linspace(0, 999, size.batch, device=device).long()
 
 
-def bare_trainer(precision: str, device: str) -> Any:
+def _trainer(precision: str, device: str) -> Any:
     """A trainer that only gives the module its precision and its rank."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*barebones.*")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from score_lightning.bench.ours import bare_trainer
+from score_lightning.bench.ours import build_step_on
 from score_lightning.bench.peers import azula_net, denoising_diffusion_net, diffusers_net
 from score_lightning.bench.settings import Size
 from score_lightning.config import Resolved
@@ -54,28 +54,16 @@ class Racer:
             torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), share)
 
 
-Start = Callable[[Size, float], Racer]
-"""(size of the images and of a peer's network, learning rate) -> a new training."""
-
-
 def start_ours(resolved: Resolved) -> Racer:
-    """An experiment of this project, with its batch size, at a constant learning rate after the warm-up."""
-    o = resolved.config.optimizer
-    o.decay = False
+    """An experiment of this project, with its batch size."""
     experiment = Experiment(resolved, training=True)
-    module = experiment.module
-    module.trainer = bare_trainer("32-true", "cpu")
-    configured = module.configure_optimizers()
-    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
-    generator, taken = experiment.generator(), [0]
+    module, generator = experiment.module, experiment.generator()
+    batch: dict[str, Any] = {"step": 0}
+    take = build_step_on(batch, module, resolved.config.optimizer.clip)
 
     def step(images: Tensor) -> None:
-        optimizer.zero_grad()
-        module.training_step({"images": images, "step": taken[0]}, 0).backward()
-        module.configure_gradient_clipping(optimizer, o.clip, "norm")
-        optimizer.step()
-        schedule.step()
-        taken[0] += 1
+        batch["images"] = images
+        take()
 
     def sample(model: Any, n: int, seed: int) -> Tensor:
         parts = torch.arange(n).split(generator.batch_size)
@@ -185,10 +173,10 @@ def _peer(
     return Racer(model, step, quantized)
 
 
-PEERS: dict[str, tuple[Start, float]] = {
+PEERS: dict[str, tuple[Callable[[Size, float], Racer], float]] = {
     "diffusers": (start_diffusers, 1e-4),
     "denoising-diffusion-pytorch": (start_denoising_diffusion, 8e-5),
     "azula": (start_azula, 1e-3),
     "smalldiffusion": (start_smalldiffusion, 7e-4),
 }
-"""Name of a project -> (its start, the learning rate of its documentation)."""
+"""Name of a project -> (a new training of a size and a learning rate, the learning rate of its documentation)."""

@@ -6,7 +6,7 @@ SUITES = {
     "trainer": "Lightning's training loop against the bare step",
     "sampling": "samplers against bare forward passes, compared with diffusers and azula",
     "quality": "inception score and Fréchet distance of checkpoints against network evaluations",
-    "race": "quality after seconds of training, compared with four projects (hours; goes on where it was stopped)",
+    "race": "quality after seconds of training, compared with four projects (hours; continues where it was stopped)",
     "evaluation": "metrics against the feature network; the Fréchet distance of torch-fidelity and torchmetrics",
     "data": "images per second and core, compared with torchvision",
     "trace": "exact and sliced trace of the Jacobian",

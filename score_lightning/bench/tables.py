@@ -95,6 +95,7 @@ class Table:
         more: whether larger values are better.
         note: below the table.
         curves: drawn instead of bars.
+        spread: what the numbers beside each value are.
     """
 
     title: str
@@ -103,6 +104,7 @@ class Table:
     more: bool = False
     note: str = ""
     curves: Sequence[Curves] = field(default_factory=list)
+    spread: str = "quartiles"
 
     @property
     def fastest(self) -> Row | None:
@@ -117,7 +119,7 @@ class Table:
 
     def markdown(self) -> str:
         """The table in Markdown, without empty columns."""
-        head = ["", self.unit, "quartiles", "ratio to the fastest peer", "bound", "note"]
+        head = ["", self.unit, self.spread, "ratio to the fastest peer", "bound", "note"]
         cells = [self._cells(row) for row in self.rows]
         kept = [i for i in range(len(head)) if any(row[i] for row in cells)]
         lines = [[head[i] for i in kept], ["---"] * len(kept), *([row[i] for i in kept] for row in cells)]

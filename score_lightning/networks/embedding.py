@@ -22,6 +22,11 @@ def sinusoidal(t: Tensor, width: int, endpoint: bool = True) -> Tensor:
     return torch.nn.functional.pad(torch.cat([angles.sin(), angles.cos()], 1), (0, width % 2))
 
 
+def look_up(table: nn.Embedding, labels: Tensor | None, c: Tensor) -> Tensor:
+    """(B, width), the rows of labels int64 (B,), -1 or None for no label, beside the conditioning c (B,)."""
+    return table(c.new_zeros(c.shape, dtype=torch.int64) if labels is None else labels + 1)
+
+
 class Fourier(nn.Module):
     """Random Fourier features: sines, then cosines, of 2 pi w c with fixed w ~ N(0, scale^2) (Tancik et al. 2020).
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from score_lightning.networks.blocks import Style
-from score_lightning.networks.embedding import sinusoidal
+from score_lightning.networks.embedding import look_up, sinusoidal
 from score_lightning.networks.ushape import UShape, check_classes
 
 
@@ -102,5 +101,5 @@ class UNet(UShape):
         embedding = self.time_1(sinusoidal(t, self.channels, self.endpoint).to(self.time_1.weight.dtype))
         embedding = self.time_2(F.silu(embedding))
         if self.classes is not None:
-            embedding = embedding + self.label(t.new_zeros(len(x), dtype=torch.int64) if labels is None else labels + 1)
+            embedding = embedding + look_up(self.label, labels, t)
         return self.body(x, F.silu(embedding))

@@ -126,8 +126,7 @@ class UShape(nn.Module):
         Raises:
             ValueError: when the images are not of the size that the network was built for.
         """
-        if x.shape[2:] != (self.image_size, self.image_size):
-            raise ValueError(f"this network takes images of {self.image_size} pixels, got {tuple(x.shape[2:])}")
+        check_images(x, self.image_size)
         times = project(embedding, self._blocks)
         h, skips = self._descend(2 * x - 1 if self.unit_range else x, times)
         for block in self.middle.children():
@@ -181,6 +180,16 @@ def _grow(width: int, style: Style, by_blocks: bool) -> nn.Module:
 
 def _resize(module: nn.Module, h: Tensor, times: Times) -> Tensor:
     return module(h, times[module]) if isinstance(module, ResidualBlock) else module(h)
+
+
+def check_images(x: Tensor, image_size: int) -> None:
+    """Refuses images x (B, C, H, W) of another size.
+
+    Raises:
+        ValueError: unless H and W are image_size.
+    """
+    if x.shape[2:] != (image_size, image_size):
+        raise ValueError(f"this network takes images of {image_size} pixels, got {tuple(x.shape[2:])}")
 
 
 def check_levels(image_size: int, channels: int, multipliers: Sequence[int], blocks: int) -> None:

@@ -78,7 +78,7 @@ class Weighted:
 
     Attributes:
         needs_sde: whether it makes sense of schedules with an SDE only.
-        stratified: whether the uniform numbers of a batch that times are drawn from are to be stratified.
+        stratified: whether times are to be drawn from stratified u, see `Objective`.
     """
 
     stratified = False
@@ -127,7 +127,7 @@ class Denoising(Weighted):
         sigma_data: standard deviation of the data, for edm.
         log_mean, log_std: of log_normal times.
         stratified: whether a batch of B images takes one time from each of B equal shares of the distribution: less
-            variance with the same expectation (Kingma et al. 2021, App. I.1).
+            variance with the same expectation (compare Kingma et al. 2021, App. I.1).
 
     Raises:
         ValueError: for an unknown weight or distribution, a number that is not positive, or antithetic times that are

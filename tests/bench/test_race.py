@@ -76,7 +76,7 @@ def test_our_racer_learns_and_draws():
 
 
 @pytest.mark.slow
-def test_a_race_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+def test_a_race_continues_where_it_was_stopped(tmp_path, monkeypatch):
     monkeypatch.setenv("SCORE_LIGHTNING_CACHE", str(tmp_path / "cache"))
     bench.main(["quick=true", f"out={tmp_path}", "only=race"])
     first = json.loads((tmp_path / "benchmarks/results.json").read_text())["race"]
@@ -87,6 +87,7 @@ def test_a_race_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
         lines = 2 if find_spec(peer.replace("-", "_")) else 0
         assert sum(name.startswith(peer) for name in names) == lines, names
     assert (tmp_path / "benchmarks/inception_score_of_digits_after_seconds_of_training.png").is_file()
+    assert "| lowest to highest seed | note |" in (tmp_path / "benchmarks.md").read_text()
     monkeypatch.setattr(race, "_race", lambda *_: pytest.fail("it was measured before"))
     bench.main(["quick=true", f"out={tmp_path}", "only=race"])
     assert json.loads((tmp_path / "benchmarks/results.json").read_text())["race"]["tables"] == first["tables"]

@@ -70,3 +70,11 @@ def test_other_libraries_are_left_alone(monkeypatch, mallopt):
 def test_an_empty_option_is_refused():
     with pytest.raises(UserError, match="out= is empty"):
         cli.split_arguments(["out="], {"out": str})
+
+
+def test_an_option_longer_than_any_path_is_refused_without_quoting_it():
+    options, _ = cli.split_arguments([f"out={'9' * 4096}"], {"out": str})
+    assert len(options["out"]) == 4096
+    with pytest.raises(UserError, match="out= has 5,000 characters") as refused:
+        cli.split_arguments([f"out={'9' * 5000}"], {"out": str})
+    assert len(str(refused.value)) < 200

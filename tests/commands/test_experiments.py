@@ -3,7 +3,7 @@
 import pytest
 from support import fails
 
-from score_lightning import config, experiments, train
+from score_lightning import checkpoint, config, experiments, train
 from score_lightning.experiment import catalog
 
 PUBLISHED = {
@@ -116,3 +116,13 @@ def test_recipes_have_the_published_noise_levels_and_sampler(name):
     c = config.load([], name).config
     assert {key: c.schedule[key] for key in schedule} == schedule
     assert {key: c.sampler[key] for key in sampler} == sampler
+
+
+@pytest.mark.parametrize("name", ["ddpm_digits", "ddpm_digits_labels", "edm_digits", "ncsn_digits"])
+def test_experiments_of_digits_train_as_they_are(name, tmp_path):
+    words = ["trainer.max_steps=2", "validation.n=10", "samples.n=2", "evaluation.n=0", "logger=off"]
+    train.main([f"exp={name}", *words, "trainer.progress=false", f"out={tmp_path}"])
+    folder = tmp_path / name / "0"
+    assert (folder / "samples/step_0000002.png").is_file()
+    model = checkpoint.load(folder / "checkpoints/last.ckpt")
+    assert sum(p.numel() for p in model.net.parameters()) == (129_121 if model.classes else 128_417)

@@ -133,8 +133,7 @@ def obeys(call, words):
     with TemporaryDirectory() as folder, chdir(folder):
         message = answer(call, words)
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
-        limit = 5000 + sum(map(len, words))  # a message may quote them
-        return message is None or (0 < len(message) < limit and not files)
+        return message is None or (0 < len(message) < 5000 and not files)
 
 
 def obeys_with_files(command, ckpt, reference):
