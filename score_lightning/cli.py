@@ -21,8 +21,6 @@ from score_lightning.errors import (
 )
 from score_lightning.runtime.startup import end_with_launcher, is_first, keep_memory
 
-LONGEST = 4096  # characters of an option: Linux's PATH_MAX
-
 
 def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None:
     """Runs a command with the arguments of the command line and exits.
@@ -124,8 +122,6 @@ def split_arguments(
             continue
         if not text:
             raise UserError(f"{key}= is empty; leave it out or give a value")
-        if len(text) > LONGEST:
-            raise UserError(f"{key}= has {len(text):,} characters; no name or path has more than {LONGEST:,}")
         options[key] = text if keys[key] is str else parse_override(argument)[1]
         if type(options[key]) is not keys[key]:
             raise UserError(f"{key} takes a value of type {keys[key].__name__}, got {text!r}")

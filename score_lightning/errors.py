@@ -1,6 +1,7 @@
 """The exceptions that end a command with one message, and exit codes."""
 
 import errno
+import re
 
 CLOSED = 141  # a shell's code after SIGPIPE
 INTERRUPTED = 130  # a shell's code after Ctrl-C
@@ -9,6 +10,9 @@ RESUMABLE = 75  # sysexits.h: a temporary failure, try again
 
 class UserError(Exception):
     """A mistake in a command, a configuration or a file: shown as one message, without traceback, exit code 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_shorten(message))
 
 
 class StopRequested(Exception):  # noqa: N818 - no error
@@ -31,7 +35,7 @@ def is_of_file(error: OSError) -> bool:
 
 def explain(error: OSError) -> str:
     """What went wrong with a file, as text."""
-    what = f" ({error.filename})" if error.filename else ""
+    what = _shorten(f" ({error.filename})") if error.filename else ""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return f"{'the disk is full' if full else error.strerror or error}{what}"
 
@@ -39,3 +43,8 @@ def explain(error: OSError) -> str:
 def report(error: OSError) -> str:
     """The message of a command that a file ends: what went wrong, and what is not lost."""
     return f"{explain(error)}: complete files are not lost"
+
+
+def _shorten(message: str) -> str:
+    """The message, of whose words those that nobody would read show their beginning and their length only."""
+    return re.sub(r"\S{1000,}", lambda word: f"{word[0][:200]}… ({len(word[0]):,} characters)", message)
