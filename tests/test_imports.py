@@ -91,3 +91,17 @@ def test_help_does_not_import_torch(entry):
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     assert f"score_lightning.{entry}" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "slow"),
+    [
+        ("sample", {"lightning", "torchmetrics", "torchvision", "torch_fidelity", "sklearn", "wandb"}),
+        ("evaluate", {"lightning", "sklearn", "wandb"}),
+        ("train", {"sklearn", "wandb"}),
+    ],
+)
+def test_a_command_imports_no_slow_package_that_it_may_not_need(module, slow):
+    code = f"import sys, score_lightning.experiment.{module}; print(*sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not slow & set(imported)

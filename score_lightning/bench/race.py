@@ -27,7 +27,7 @@ from score_lightning.bench.settings import OURS, Settings, Size
 from score_lightning.bench.tables import Curves, Row, Table, plain
 from score_lightning.data.sources import Split
 from score_lightning.errors import UserError
-from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.training import TrainingExperiment
 from score_lightning.runtime.files import cache_folder, sha256_of_file, write_text
 
 RATES = (1e-3, 3e-3, 1e-2)  # of which a peer's second line has the best
@@ -100,7 +100,7 @@ def run(settings: Settings) -> list[Table]:
 
 def _tables(track: Track) -> Iterator[Table]:
     experiments = [name for name in config.experiments() if _races(name, track)]
-    split = Experiment(config.load([*track.data, "logger=off"], experiments[0]), training=True).split
+    split = TrainingExperiment(config.load([*track.data, "logger=off"], experiments[0])).split
     judge = _judge(track, split)
     results: Results = {}
     for line in _lines(track, experiments, split, judge):

@@ -16,7 +16,7 @@ from score_lightning.bench.ours import build_step_on
 from score_lightning.bench.peers import azula_net, denoising_diffusion_net, diffusers_net
 from score_lightning.bench.settings import Size
 from score_lightning.config import Resolved
-from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.training import TrainingExperiment
 
 BATCH = 64
 SHARE = 0.1  # of the steps so far that an average of weights spans
@@ -56,7 +56,7 @@ class Racer:
 
 def start_ours(resolved: Resolved) -> Racer:
     """An experiment of this project, with its batch size."""
-    experiment = Experiment(resolved, training=True)
+    experiment = TrainingExperiment(resolved)
     module, generator = experiment.module, experiment.generator()
     batch: dict[str, Any] = {"step": 0}
     take = build_step_on(batch, module, resolved.config.optimizer.clip)

@@ -19,8 +19,8 @@ from score_lightning.bench.tables import Bound, Row, Table, timed
 from score_lightning.bench.timing import Timing, alternate, wait
 from score_lightning.config import Resolved, load
 from score_lightning.data.images import ImageSet
-from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.trainer import build_callbacks, build_trainer
+from score_lightning.experiment.training import TrainingExperiment
 
 
 class Stopwatch(L.Callback):
@@ -66,7 +66,7 @@ def configure(size: Size, steps: int, out: Path, *overrides: str) -> Resolved:
 
 def fit(resolved: Resolved, images: torch.Tensor, warmup: int = 1) -> float:
     """Seconds of a step in a whole training, but for the first ones."""
-    experiment = Experiment(resolved, training=True, split=(ImageSet(images), ImageSet(images[:10])))
+    experiment = TrainingExperiment(resolved, split=(ImageSet(images), ImageSet(images[:10])))
     stopwatch = Stopwatch(warmup)
     trainer = build_trainer(experiment, [*build_callbacks(experiment), stopwatch])
     trainer.fit(experiment.module, experiment.data)
@@ -94,7 +94,7 @@ def _rows(size: Size, settings: Settings) -> list[Row]:
 
 def _bare(size: Size, resolved: Resolved, steps: int, device: str) -> float:
     step = ours.build_step(
-        size, resolved.config.trainer.precision, device, Experiment(resolved, training=True).module.to(device)
+        size, resolved.config.trainer.precision, device, TrainingExperiment(resolved).module.to(device)
     )
     stopwatch = Stopwatch()
     for _ in itertools.repeat(None, steps):

@@ -8,9 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import torchvision.datasets
 from PIL import Image
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from score_lightning.data import toy
@@ -49,6 +47,8 @@ def hold_out(images: Images, fraction: float) -> tuple[Images, Images]:
 
 def digits(shape: Shape, validation: float = 0.1) -> Split:
     """The 1,797 handwritten digits, 8 x 8 pixels, that come with scikit-learn."""
+    from sklearn.datasets import load_digits
+
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).mul(255 / 16).round().to(torch.uint8).view(-1, 8, 8)
     classes = Source(tuple(map(str, range(10))))
@@ -107,9 +107,11 @@ def torchvision_source(name: str) -> Callable[..., Split]:
     """The source for a torchvision data set that holds its images in memory."""
 
     def source(shape: Shape, path: str = "data") -> Split:
+        from torchvision import datasets
+
         splits = []
         for train in (True, False):
-            dataset = _download(partial(getattr(torchvision.datasets, name), path, train, download=True), name)
+            dataset = _download(partial(getattr(datasets, name), path, train, download=True), name)
             images = _fit_arrays(np.asarray(dataset.data), shape)
             source = Source(tuple(map(str, dataset.classes)))
             splits.append(ImageSet(images, torch.as_tensor(dataset.targets).long(), source))
@@ -120,9 +122,11 @@ def torchvision_source(name: str) -> Callable[..., Split]:
 
 def celeba(shape: Shape, path: str = "data", crop: int = 140) -> Split:
     """CelebA's aligned faces: the central 140 pixels, resized (Song & Ermon 2019, Sec. 5)."""
+    from torchvision.datasets import CelebA
+
     splits: list[ImageSet] = []
     for split in ("train", "valid"):
-        dataset = _download(partial(torchvision.datasets.CelebA, path, split, download=True), "CelebA")
+        dataset = _download(partial(CelebA, path, split, download=True), "CelebA")
         root = Path(dataset.root) / dataset.base_folder / "img_align_celeba"
         files = ImageFiles(root, list(dataset.filename), shape, crop)
         splits.append(LazyImageSet(files))

@@ -1,6 +1,6 @@
 """Metrics of images against reference images: states of torchmetrics, reduced over ranks, and the final formulas.
 
-Formulas are torch-fidelity's where it has them, so that both give the same numbers.
+Numbers are torch-fidelity's where it has the metric; kernel distances are its in float64.
 """
 
 from collections.abc import Callable
@@ -8,18 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
-from torch_fidelity.metric_prc import (
-    KEY_METRIC_F_SCORE,
-    KEY_METRIC_PRECISION,
-    KEY_METRIC_RECALL,
-    prc_features_to_metric,
-)
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from score_lightning.evaluation.frechet import frechet_distance
+from score_lightning.evaluation.kernel import kernel_distances
 from score_lightning.evaluation.neighbors import density_and_coverage, memorization
 
 NEIGHBORHOOD = 3  # k of precision and recall (Kynkäänniemi et al. 2019, Sec. 3)
@@ -159,6 +152,8 @@ def _fid(comparison: Comparison) -> dict[str, float]:
 
 def _inception_score(comparison: Comparison) -> dict[str, float]:
     """exp E KL(p(y | x) || p(y)) (Salimans et al. 2016), and its population standard deviation over the splits."""
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+
     logits = comparison.fake.logits
     assert logits is not None
     score = isc_features_to_metric(logits.cpu(), splits=min(comparison.settings.splits, len(logits)))
@@ -171,16 +166,21 @@ def kid_subset_size(settings: MetricSettings, fake: int, real: int) -> int:
 
 
 def _kid(comparison: Comparison) -> dict[str, float]:
-    """The squared maximum mean discrepancy with a cubic kernel, unbiased (Bińkowski et al. 2018, Sec. 4)."""
     fake, real = comparison.features
     size = kid_subset_size(comparison.settings, len(fake), len(real))
-    sizes = {"kid_subsets": comparison.settings.kid_subsets, "kid_subset_size": size, "verbose": False}
-    kid = kid_features_to_metric(fake.cpu(), real.cpu(), **sizes)
-    return {"kid": kid[KEY_METRIC_KID_MEAN], "kid_std": kid[KEY_METRIC_KID_STD]}
+    distances = kernel_distances(fake, real, comparison.settings.kid_subsets, size)
+    return {"kid": distances.mean().item(), "kid_std": distances.std(correction=0).item()}
 
 
 def _precision_recall(comparison: Comparison) -> dict[str, float]:
     """Improved precision and recall (Kynkäänniemi et al. 2019, Eq. 1-2), and their harmonic mean."""
+    from torch_fidelity.metric_prc import (
+        KEY_METRIC_F_SCORE,
+        KEY_METRIC_PRECISION,
+        KEY_METRIC_RECALL,
+        prc_features_to_metric,
+    )
+
     settings = {"prc_neighborhood": NEIGHBORHOOD, "save_cpu_ram": True, "verbose": False}
     values = prc_features_to_metric(*comparison.features, **settings)
     keys = {"precision": KEY_METRIC_PRECISION, "recall": KEY_METRIC_RECALL, "f_score": KEY_METRIC_F_SCORE}

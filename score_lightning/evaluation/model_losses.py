@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from score_lightning.conditional import condition
 from score_lightning.data.images import ImageSet
-from score_lightning.data.module import ValidationOrder
+from score_lightning.data.orders import ValidationOrder
 from score_lightning.data.pixels import Range
 from score_lightning.likelihood import bits_per_dim, check_times, continuous
 from score_lightning.models import Model, ScoreModel

@@ -14,7 +14,6 @@ from score_lightning.config import Resolved
 from score_lightning.config.registry import build_part
 from score_lightning.data import augment
 from score_lightning.data.decoded import decode_split
-from score_lightning.data.module import ImageData
 from score_lightning.data.pixels import Coordinates, PixelRange, Range
 from score_lightning.data.sources import Split
 from score_lightning.errors import UserError
@@ -24,23 +23,16 @@ from score_lightning.generation.generator import Generator
 from score_lightning.models import ScoreModel
 from score_lightning.objectives import Objective
 from score_lightning.runtime.memory import check_bytes
-from score_lightning.runtime.processes import PROCESS, local_processes, placement
+from score_lightning.runtime.processes import local_processes
 from score_lightning.samplers import Sampler
 from score_lightning.schedules import Schedule
-from score_lightning.training.ema import WeightAverage
-from score_lightning.training.gradients import Clipping
-from score_lightning.training.module import Augmentation, ScoreModule
-from score_lightning.training.optimizer import AdamSettings
-
-TRAINING_COPIES = 5  # of the weights on this machine: the weights, their average, their gradient, Adam's two moments
 
 
 class Experiment:
-    """The objects of a resolved configuration.
+    """The objects of a resolved configuration, to sample and evaluate with; `TrainingExperiment` has those of training.
 
     Args:
         resolved: the configuration.
-        training: whether the network is to be trained: it must then fit into memory with its gradient and moments.
         split: training and validation images, in place of those of the configuration.
         classes: names of the classes that a trained model was conditioned on, by number, where they are known.
 
@@ -49,19 +41,27 @@ class Experiment:
             asked for.
     """
 
+    training = False
+
     def __init__(
         self,
         resolved: Resolved,
-        training: bool = False,
         split: Split | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
         self.resolved, self.config = resolved, resolved.config
-        self._training, self._split, self._classes = training, split, classes
+        self._split, self._classes = split, classes
+
+    def _load(self) -> tuple[int, int]:
+        """Images that the model takes at once at least, and copies of its weights, on this machine."""
+        return 1, 1
+
+    def _class_names(self) -> Sequence[str] | None:
+        return self._classes
 
     def with_config(self, resolved: Resolved) -> "Experiment":
         """An experiment with another sampler for the same model, which is shared."""
-        other = Experiment(resolved, self._training, classes=self._classes)
+        other = type(self)(resolved, classes=self._classes)
         other.__dict__ |= {"model": self.model, "schedule": self.schedule}
         return other
 
@@ -95,9 +95,8 @@ class Experiment:
     def model(self) -> ScoreModel:
         """Network, schedule and prediction; the network's initial weights are a function of the seed."""
         c, name = self.config, str(self.config.net.get("name"))
-        machines = placement(c.trainer.devices, c.trainer.num_nodes, "trainer.")[1] if self._training else 1
-        batch = math.ceil(c.trainer.batch_size / max(machines, 1)) if self._training else 1
-        shape, copies = (batch, *self.shape), TRAINING_COPIES if self._training else 1
+        batch, copies = self._load()
+        shape = (batch, *self.shape)
         taken = f"images of {shape[2]} pixels with {shape[1]} channels" if len(shape) > 2 else f"{shape[1]} coordinates"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(c.seed)
@@ -188,7 +187,7 @@ class Experiment:
         n = self.config.labels.classes
         if n is None:
             return None
-        names = self.listed[0].source.classes if self._training else self._classes
+        names = self._class_names()
         return tuple(names) if names is not None and len(names) == n else tuple(map(str, range(n)))
 
     def _build_sampler(self, section: str) -> Sampler:
@@ -203,47 +202,10 @@ class Experiment:
         split: Split = self._split or build_part(
             self.resolved, "data", {"shape": checks.picture_shape(self.config.images)}
         )
-        checks.check_data(self.config, self.shape, split, self._training)
+        checks.check_data(self.config, self.shape, split, self.training)
         return split
 
     @cached_property
     def split(self) -> Split:
         """Training and validation images, decoded; the same where none are held out."""
         return decode_split(*self.listed, local_processes(self.config.trainer.devices))
-
-    @cached_property
-    def data(self) -> ImageData:
-        """The loaders of a run."""
-        c = self.config
-        checks.check_labeled(c.labels.classes, self.listed)
-        try:
-            check_bytes(c.trainer.workers * PROCESS, f"{c.trainer.workers} processes")
-        except MemoryError as error:
-            raise UserError(f"trainer.workers: {error}") from error
-        steps = c.trainer.max_steps * c.trainer.accumulate
-        return ImageData(*self.split, c.trainer.batch_size, steps, c.validation.n, c.seed, c.trainer.workers)
-
-    @cached_property
-    def module(self) -> ScoreModule:
-        """The training of the model."""
-        c, o = self.config, self.config.optimizer
-        if c.validation.n < c.validation.levels:
-            raise UserError(f"validation.n must be at least {c.validation.levels}, got {c.validation.n}")
-        if c.evaluation.n == 1:
-            raise UserError("evaluation.n must be 0 (none) or at least 2, got 1")
-        with checks.mistakes_in("optimizer"):
-            decay_steps = c.trainer.max_steps if o.decay else None
-            adam = AdamSettings(o.lr, tuple(o.betas), o.eps, o.weight_decay, o.warmup, decay_steps)
-        flip = c.images.flip and not c.points
-        module = ScoreModule(
-            self.model,
-            self.objective,
-            Augmentation(self.pixels, flip, c.labels.drop, c.images.augment),
-            adam,
-            WeightAverage(self.model, c.ema.decay, c.ema.warmup, c.ema.ramp),
-            c.seed,
-            c.validation.levels,
-            Clipping(c.trainer.skip_nonfinite),
-        )
-        module.config = self.resolved.plain()
-        return module

@@ -13,7 +13,7 @@ from score_lightning.config.registry import TABLES
 from score_lightning.config.schema import ANY_RUN, SAME_RUN
 from score_lightning.data.summary import summarize
 from score_lightning.errors import UserError
-from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.training import TrainingExperiment
 from score_lightning.formats import native
 from score_lightning.runtime.nested import flatten
 from score_lightning.runtime.startup import is_first
@@ -49,7 +49,7 @@ def resume_from(path: str) -> Start:
     return Start(Path(path), None, native.read(path))
 
 
-def find_newest(experiment: Experiment) -> Start:
+def find_newest(experiment: TrainingExperiment) -> Start:
     """The start from the newest checkpoint of the same run, with the same settings and data; else a new training.
 
     A run that was killed before its first checkpoint is started again in its own folder.
@@ -107,7 +107,7 @@ def _identity(plain: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(plain).items() if of_run(key) and key not in ANY_RUN}
 
 
-def _other_data(contents: dict[str, Any], experiment: Experiment) -> list[str]:
+def _other_data(contents: dict[str, Any], experiment: TrainingExperiment) -> list[str]:
     """In which way a checkpoint was trained on other images than those of an experiment; empty where on the same.
 
     Images are known by the names and sizes of their files, arrays by their contents, and where a checkpoint has
@@ -168,7 +168,7 @@ def _function(plain: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_resumed(experiment: Experiment, path: Path, contents: dict[str, Any]) -> None:
+def check_resumed(experiment: TrainingExperiment, path: Path, contents: dict[str, Any]) -> None:
     """Refuses a checkpoint that a run cannot be resumed from.
 
     Raises:
@@ -198,7 +198,7 @@ def check_resumed(experiment: Experiment, path: Path, contents: dict[str, Any]) 
         print(f"resuming with other settings than {path}: it has {'; '.join(changed)}")
 
 
-def _check_order_of_classes(experiment: Experiment, path: Path, contents: dict[str, Any]) -> None:
+def _check_order_of_classes(experiment: TrainingExperiment, path: Path, contents: dict[str, Any]) -> None:
     """Refuses images whose classes have other numbers than those that a model was conditioned on."""
     ours = experiment.listed[0].source.classes
     if not experiment.config.labels.classes or ours is None:

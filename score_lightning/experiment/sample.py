@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from score_lightning.data.pictures import Shape
 from score_lightning.errors import UserError
-from score_lightning.evaluation.metrics import OrderedRows
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.checks import picture_shape
 from score_lightning.experiment.loading import image_key, open_checkpoint
@@ -71,16 +71,14 @@ def _generate(
     """uint8 (n, C, H, W) of all ranks, and where they are kept until they are written."""
     model = experiment.model
     store = BatchStore(folder, image_key(experiment, generator, seed, next(model.parameters()).device))
-    images, broken = OrderedRows(torch.empty(generator.shape, dtype=generator.pixels.dtype)).to(rank.device), []
-    for batch in generator(model, n, seed, rank, rank.number == 0, store):
-        images.update(batch.images, batch.indices)
-        broken += batch.indices[~batch.finite].tolist()
+    mine = [(b.indices, b.images.cpu(), b.finite) for b in generator(model, n, seed, rank, rank.number == 0, store)]
+    indices, images, finite = (torch.cat(parts) for parts in zip(*chain(*rank.gather(mine)), strict=True))
     try:
-        check_finite([i for part in rank.gather(broken) for i in part], n)
+        check_finite(indices[~finite].tolist(), n)
     except UserError:
         store.clear()  # broken images are of no use
         raise
-    return images.compute().cpu(), store
+    return images[indices.argsort()], store
 
 
 def _write(images: Tensor, known: Tensor | None, folder: Path, captions: Sequence[str] | None = None) -> None:

@@ -12,10 +12,10 @@ from score_lightning import config
 from score_lightning.config import Resolved
 from score_lightning.data.summary import announce
 from score_lightning.errors import UserError
-from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.checks import check_attention
 from score_lightning.experiment.resume import Start, check_resumed, find_newest, initialize, resume_from
 from score_lightning.experiment.trainer import build_callbacks, build_trainer
+from score_lightning.experiment.training import TrainingExperiment
 from score_lightning.experiment.unused import say_unused
 from score_lightning.figures import FIGURES, Trained, check_figure
 from score_lightning.runtime.processes import bf16_units, find_device
@@ -50,7 +50,7 @@ def train(options: dict[str, Any], overrides: Sequence[str]) -> None:
         _draw(experiment, variants, folder)
 
 
-def _resolve(options: dict[str, Any], overrides: Sequence[str]) -> tuple[Experiment, Start]:
+def _resolve(options: dict[str, Any], overrides: Sequence[str]) -> tuple[TrainingExperiment, Start]:
     """The experiment of a run, and where it starts."""
     exp, resume = options.get("exp"), options.get("resume")
     if resume == "auto":
@@ -71,11 +71,11 @@ def _resolve(options: dict[str, Any], overrides: Sequence[str]) -> tuple[Experim
     return _experiment(resolved), start
 
 
-def _experiment(resolved: Resolved) -> Experiment:
-    return Experiment(choose_precision(resolved), training=True)
+def _experiment(resolved: Resolved) -> TrainingExperiment:
+    return TrainingExperiment(choose_precision(resolved))
 
 
-def _prepare(experiment: Experiment, start: Start) -> None:
+def _prepare(experiment: TrainingExperiment, start: Start) -> None:
     """Checks all of a training but its data."""
     _ = experiment.module, experiment.preview
     if start.contents is None:
@@ -86,7 +86,7 @@ def _prepare(experiment: Experiment, start: Start) -> None:
         check_resumed(experiment, start.checkpoint, start.contents)
 
 
-def fit(experiment: Experiment, start: Start) -> Path:
+def fit(experiment: TrainingExperiment, start: Start) -> Path:
     """Trains, and returns the run folder."""
     data = experiment.data  # mistakes in it before a folder is made
     announce(str(experiment.config.data["name"]), data.train, data.validation)
@@ -118,19 +118,19 @@ def choose_precision(resolved: Resolved) -> Resolved:
     return resolved
 
 
-def _plan_variants(resolved: Resolved) -> dict[str, Experiment]:
+def _plan_variants(resolved: Resolved) -> dict[str, TrainingExperiment]:
     """Label -> the trainings that a figure compares besides the run itself."""
     planned = {}
     for label, overrides in resolved.figure.variants.items() if resolved.figure.name else ():
         if overrides:
             plain = {**resolved.plain(), "exp": label.replace(" ", "_")}
             variant = config.change(plain, f"variants.{label}", [*overrides, "logger=off"])
-            planned[label] = Experiment(variant, training=True)
+            planned[label] = TrainingExperiment(variant)
             _prepare(planned[label], Start())
     return planned
 
 
-def _draw(experiment: Experiment, variants: dict[str, Experiment], folder: Path) -> None:
+def _draw(experiment: TrainingExperiment, variants: dict[str, TrainingExperiment], folder: Path) -> None:
     """Trains the variants and draws the figure of all of them."""
     figure, trained = experiment.resolved.figure, []
     for label in figure.variants or [Path(experiment.config.exp).stem]:

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.utils import make_grid
+from torch.nn import functional as F
 
 CAPTION = (48, 16)
 """Least width and height of a caption in pixels."""
@@ -30,13 +30,22 @@ def save_grid(
         columns = -(-len(images) // max(1, round(len(images) ** 0.5)))
     if captions is not None:
         images, smallest = _captioned(images, captions, -(-smallest // columns)), 1
-    grid = make_grid(images, nrow=columns, padding=max(1, images.shape[2] // 16), pad_value=255)
-    return _save(grid, path, smallest)
+    return _save(_tiled(images, columns, max(1, images.shape[2] // 16)), path, smallest)
 
 
 def class_captions(classes: Sequence[str] | None, n: int, label: int | None = None) -> list[str] | None:
     """The classes of generated images 0 to n - 1: that of a label, or i modulo their number; None without classes."""
     return None if classes is None else [classes[i % len(classes) if label is None else label] for i in range(n)]
+
+
+def _tiled(images: Tensor, columns: int, gap: int) -> Tensor:
+    """RGB uint8 (3, H', W') of uint8 images (N, 1 or 3, H, W) in rows, white between and around them."""
+    columns = min(columns, len(images))
+    cells = F.pad(images.expand(-1, 3, -1, -1), (gap, 0, gap, 0), value=255)
+    missing = -len(images) % columns
+    cells = torch.cat([cells, torch.full_like(cells[:1], 255).expand(missing, -1, -1, -1)])
+    rows = cells.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    return F.pad(rows, (0, gap, 0, gap), value=255)
 
 
 def _captioned(images: Tensor, captions: Sequence[str], smallest: int) -> Tensor:

@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import torch
-from lightning.fabric.strategies.ddp import DDPStrategy
 
 from score_lightning.errors import SharedUserError, UserError, report
 from score_lightning.perturbation import has_float64
 from score_lightning.runtime.memory import check_bytes
 from score_lightning.runtime.signals import end_at_signals
 from score_lightning.runtime.startup import is_first
+
+if TYPE_CHECKING:
+    import lightning as L
 
 PROCESS = 2**26  # bytes that a process takes at least
 
@@ -68,7 +69,7 @@ class Rank:
         return box[0]
 
 
-def rank_of(trainer: L.Trainer) -> Rank:
+def rank_of(trainer: "L.Trainer") -> Rank:
     """This process's rank in the trainer."""
     return Rank(trainer.global_rank, trainer.world_size, metric_device(trainer.strategy.root_device))
 
@@ -194,6 +195,9 @@ def launch(device: torch.device, processes: int = 1) -> tuple[Rank, torch.device
     here = 1 if devices == "auto" else int(devices)
     if here * machines == 1:
         return Rank(device=metric_device(device)), device
+    import lightning as L
+    from lightning.fabric.strategies.ddp import DDPStrategy
+
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     try:
         check_bytes(here * PROCESS, f"{here} processes")

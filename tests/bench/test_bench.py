@@ -16,6 +16,7 @@ from score_lightning.bench.timing import Timing, alternate
 from score_lightning.data.images import ImageSet
 from score_lightning.experiment import trainer
 from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.training import TrainingExperiment
 from score_lightning.tracking.dashboard import training_flops
 
 
@@ -70,7 +71,7 @@ def test_a_table_is_the_same_after_json():
 @pytest.mark.parametrize("which", [0, 1])
 def test_the_step_is_that_of_train(which):
     size = sizes(Settings(quick=True))[which]
-    mine, theirs = ours.build_module(size), Experiment(size.resolved, training=True).module
+    mine, theirs = ours.build_module(size), TrainingExperiment(size.resolved).module
     assert [p.stride() for p in mine.parameters()] == [p.stride() for p in theirs.parameters()]
     assert mine._adam == theirs._adam
     assert mine._augmentation == theirs._augmentation
@@ -80,14 +81,14 @@ def test_the_step_is_that_of_train(which):
 
 def test_bare_steps_are_those_of_a_training(tmp_path):
     size = replace(sizes(Settings(quick=True))[1], batch=1)
-    mine, theirs = ours.build_module(size), Experiment(size.resolved, training=True).module
+    mine, theirs = ours.build_module(size), TrainingExperiment(size.resolved).module
     mine.load_state_dict(theirs.state_dict())
     step = ours.build_step(size, "32-true", "cpu", mine)
     for _ in range(4):
         step()
     resolved = loop.configure(size, 4, tmp_path)
     images = ImageSet(size.images()), ImageSet(size.images())
-    experiment = Experiment(resolved, training=True, split=images)
+    experiment = TrainingExperiment(resolved, split=images)
     trainer.build_trainer(experiment, []).fit(theirs, experiment.data)
     torch.testing.assert_close(mine.state_dict(), theirs.state_dict(), rtol=0, atol=1e-6)
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from score_lightning.data.images import ImageSet
-from score_lightning.data.module import Batches, TrainingOrder, ValidationOrder
+from score_lightning.data.module import Batches
+from score_lightning.data.orders import TrainingOrder, ValidationOrder
 
 
 def collect(order):

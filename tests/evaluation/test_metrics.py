@@ -119,18 +119,27 @@ def test_inception_score_of_balanced_certain_classes_is_their_number():
 
 def test_scores_are_torch_fidelitys():
     from torch_fidelity.metric_isc import isc_features_to_metric
-    from torch_fidelity.metric_kid import kid_features_to_metric
     from torch_fidelity.metric_prc import prc_features_to_metric
 
     fake, real, logits = torch.randn(200, 16), torch.randn(150, 16) + 0.3, torch.randn(200, 5)
-    given = sides(fake, real, logits=logits, kid_subsets=7, kid_subset_size=100)
+    given = sides(fake, real, logits=logits)
     expected = [
         ("is", isc_features_to_metric(logits)),
-        ("kid", kid_features_to_metric(fake, real, kid_subsets=7, kid_subset_size=100, verbose=False)),
         ("precision_recall", prc_features_to_metric(fake, real, verbose=False)),
     ]
     for name, theirs in expected:
         assert list(METRICS[name].formula(given).values()) == pytest.approx(list(theirs.values()), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [100, 20])  # subsets that overlap much, and little
+def test_kernel_distances_are_torch_fidelitys_in_float64(size):
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    fake, real = torch.randn(200, 16), torch.randn(150, 16) + 0.3
+    values = METRICS["kid"].formula(sides(fake, real, kid_subsets=7, kid_subset_size=size))
+    sizes = {"kid_subsets": 7, "kid_subset_size": size, "verbose": False}
+    theirs = kid_features_to_metric(fake.double(), real.double(), **sizes)
+    assert list(values.values()) == pytest.approx(list(theirs.values()), rel=1e-12)
 
 
 def test_precision_and_recall_of_one_mode_of_two():

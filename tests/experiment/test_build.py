@@ -9,6 +9,7 @@ from score_lightning.config import registry
 from score_lightning.config.registry import keyword_types
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.training import TrainingExperiment
 from score_lightning.samplers import Ancestral, AnnealedLangevin
 
 PARAMETERS = {"ddpm_cifar": 35_746_307, "ncsn_cifar": 30_117_635, "ncsn_celeba": 30_117_635}
@@ -28,7 +29,7 @@ def test_every_experiment_builds_and_takes_a_step_of_its_loss(name):
         resolved = config.load(
             ["net.channels=32" if resolved.config.net["name"] == "unet" else "net.channels=16"], name
         )
-    experiment = Experiment(resolved, training=True)
+    experiment = TrainingExperiment(resolved)
     module, c = experiment.module, resolved.config
     if name in PARAMETERS:
         assert sum(p.numel() for p in module.model.parameters()) == PARAMETERS[name]
@@ -88,7 +89,7 @@ def test_initial_weights_are_a_function_of_the_seed():
 
 def _build(words):
     resolved = config.load(["net=unet_tiny", "sampler=ancestral", *words], "ddpm_digits")
-    return Experiment(resolved, training=True).module, Experiment(resolved).generator()
+    return TrainingExperiment(resolved).module, Experiment(resolved).generator()
 
 
 @pytest.mark.parametrize(

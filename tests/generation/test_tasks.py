@@ -14,6 +14,7 @@ from score_lightning.data.pictures import Shape
 from score_lightning.data.pixels import PixelRange
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.training import TrainingExperiment
 from score_lightning.generation.tasks import interpolation, read_known
 
 
@@ -71,7 +72,7 @@ def test_guidance_counts_both_evaluations(labeled):
 
 
 def test_dropped_labels_are_a_share_and_the_rest_stays():
-    module = Experiment(config.load(["labels.drop=0.25"], "ddpm_digits_labels"), training=True).module
+    module = TrainingExperiment(config.load(["labels.drop=0.25"], "ddpm_digits_labels")).module
     from score_lightning.runtime.randomness import BatchNoise
 
     labels = torch.arange(10).repeat(2000)

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from score_lightning import config, train
 from score_lightning.data.pixels import PixelRange
 from score_lightning.evaluation.model_losses import LevelLosses, ValidationLoss
-from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.training import TrainingExperiment
 from score_lightning.runtime.randomness import BatchNoise, seed_dropout
 from score_lightning.schedules import linear_beta
 from score_lightning.tracking.csv import read_losses
@@ -54,7 +54,7 @@ def validate(module, *batches):
 
 
 def test_validation_uses_the_same_times_and_noise_every_time_and_the_average():
-    module = Experiment(config.load([], "ddpm_digits"), training=True).module
+    module = TrainingExperiment(config.load([], "ddpm_digits")).module
     torch.nn.init.normal_(module.average.model.net.conv_out.weight, std=0.1)
     first = validate(module, [0, 1, 2], [11, 12, 13])
     assert module._level_losses.counts.tolist() == [1, 1, 2, 1, 1, 0, 0, 0, 0, 0]
@@ -86,7 +86,7 @@ def test_validation_dequantizes_where_training_does():
 
 
 def test_validation_shows_every_level_alike_and_images_at_changing_levels():
-    module = Experiment(config.load([], "ddpm_digits"), training=True).module
+    module = TrainingExperiment(config.load([], "ddpm_digits")).module
     levels = len(module._validation.times)
     numbers = torch.arange(1800)
     level = (numbers + numbers // levels) % levels
@@ -106,7 +106,7 @@ def test_seeding_dropout_repeats_it_and_does_nothing_for_devices_that_are_not_in
 
 @pytest.mark.parametrize("clip", [3.0, 1e9])
 def test_a_gradient_is_clipped_to_its_norm_in_training(clip):
-    module = Experiment(config.load(["net.blocks=2"], "ddpm_digits"), training=True).module
+    module = TrainingExperiment(config.load(["net.blocks=2"], "ddpm_digits")).module
     module.trainer = L.Trainer(barebones=True, accelerator="cpu")
     optimizer = module.configure_optimizers()["optimizer"]
     other = copy.deepcopy(module.model)

@@ -13,13 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, FeatureExtractorCLIP
-from torch_fidelity.feature_extractor_clip import build_model as build_clip
-from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
-from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
-from torchvision.models import VGG16_Weights
 
 from score_lightning.data.images import ImageSet
 from score_lightning.errors import UserError
@@ -45,7 +38,7 @@ INCEPTION_LAYERS = ["2048", "logits_unbiased"]
 class ColorInput(nn.Module):
     """Lets one of torch-fidelity's extractors, which take color images only, take gray ones as well."""
 
-    def __init__(self, extractor: FeatureExtractorBase) -> None:
+    def __init__(self, extractor: nn.Module) -> None:
         super().__init__()
         self.extractor = extractor
 
@@ -64,6 +57,8 @@ def inception(weights: str | None = None) -> Features:
     Raises:
         UserError: when the weights cannot be had, or are not the published ones.
     """
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
     path = published(URL_INCEPTION_V3, INCEPTION_SHA256, weights)
     network = _loaded(lambda file: FeatureExtractorInceptionV3("inception", INCEPTION_LAYERS, file), path)
     return Features("inception", ColorInput(network), INCEPTION_SHA256, resize=RESIZE.format(299))
@@ -79,6 +74,8 @@ def random(weights: str | None = None, seed: int = 0) -> Features:
     Raises:
         UserError: when the file does not hold such weights.
     """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     if weights is not None:
         path = Path(weights).expanduser()
         sha256 = file_sha256(path)
@@ -95,19 +92,12 @@ def vgg16(weights: str | None = None) -> Features:
     Raises:
         UserError: when the weights cannot be had, or are not the published ones.
     """
+    from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
+    from torchvision.models import VGG16_Weights
+
     path = published(VGG16_Weights.IMAGENET1K_V1.url, VGG16_SHA256, weights)
     network = _loaded(lambda file: FeatureExtractorVGG16("vgg16", ["fc2_relu"], file), path)
     return Features("vgg16", ColorInput(network), VGG16_SHA256, resize=RESIZE.format(224))
-
-
-class _CLIP(FeatureExtractorCLIP):
-    """torch-fidelity's extractor, on weights that were read without running TorchScript."""
-
-    def __init__(self, name: str, state: dict[str, Tensor]) -> None:
-        FeatureExtractorBase.__init__(self, name, ["clip"])
-        self.feature_extractor_internal_dtype = torch.float32
-        self.model = build_clip(state, torch.float32)
-        self.resolution = self.model.visual.input_resolution
 
 
 def clip(model: str = "vit-b-32", weights: str | None = None) -> Features:
@@ -120,22 +110,17 @@ def clip(model: str = "vit-b-32", weights: str | None = None) -> Features:
     Raises:
         UserError: when there is no such model, or its weights cannot be had or are not the published ones.
     """
+    from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, FeatureExtractorCLIP, build_model
+
     name = f"clip-{model}"
     if name not in MODEL_URLS:
         raise UserError(f"features.model={model!r}: CLIP has {', '.join(n.removeprefix('clip-') for n in MODEL_URLS)}")
     sha256 = MODEL_METADATA[name]["hash"]
     path = published(MODEL_URLS[name], sha256, weights, f"{name}-{sha256}.pt")
-    network = _built(lambda: _CLIP(name, read_weights(path)), path)
-    return Features(name, ColorInput(network), sha256, resize=RESIZE.format(network.resolution))
-
-
-class _DINOv2(FeatureExtractorDinoV2):
-    """torch-fidelity's extractor, on this project's network: its own would run code from the internet."""
-
-    def __init__(self, name: str, state: dict[str, Tensor]) -> None:
-        FeatureExtractorBase.__init__(self, name, ["dinov2"])
-        self.feature_extractor_internal_dtype = torch.float32
-        self.model = DINOv2(state)
+    network = _built(lambda: build_model(read_weights(path), torch.float32), path)  # without running TorchScript
+    resolution = network.visual.input_resolution
+    extractor = _extractor(FeatureExtractorCLIP, name, "clip", network, resolution=resolution)
+    return Features(name, ColorInput(extractor), sha256, resize=RESIZE.format(resolution))
 
 
 def dinov2(model: str = "vit-b-14", weights: str | None = None) -> Features:
@@ -148,12 +133,15 @@ def dinov2(model: str = "vit-b-14", weights: str | None = None) -> Features:
     Raises:
         UserError: when there is no such model, or its weights cannot be had or are not the published ones.
     """
+    from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
+
     if model not in DINOV2:
         raise UserError(f"features.model={model!r}: DINOv2 has {', '.join(DINOV2)}")
     name, sha256 = DINOV2[model]
     path = published(f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth", sha256, weights)
-    network = _built(lambda: _DINOv2(f"dinov2-{model}", read_weights(path)), path)
-    return Features(f"dinov2-{model}", ColorInput(network), sha256, resize=RESIZE.format(224))
+    network = _built(lambda: DINOv2(read_weights(path)), path)  # torch-fidelity's would run code from the internet
+    extractor = _extractor(FeatureExtractorDinoV2, f"dinov2-{model}", "dinov2", network)
+    return Features(f"dinov2-{model}", ColorInput(extractor), sha256, resize=RESIZE.format(224))
 
 
 def classifier(split: Split) -> Features:
@@ -193,6 +181,17 @@ def auto(split: Split) -> Features:
         return features
 
 
+def _extractor(kind: Any, name: str, feature: str, network: nn.Module, **attributes: Any) -> nn.Module:
+    """One of torch-fidelity's extractors, with its resizing, on a network that was built here."""
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+    extractor: nn.Module = kind.__new__(kind)
+    FeatureExtractorBase.__init__(extractor, name, [feature])
+    for key, value in {"feature_extractor_internal_dtype": torch.float32, "model": network, **attributes}.items():
+        setattr(extractor, key, value)
+    return extractor
+
+
 def _loaded(build: Callable[[Any], nn.Module], path: Path) -> nn.Module:
     """One of torch-fidelity's extractors, given weights that were read here without running code."""
     file = _saved(read_weights(path))
@@ -214,17 +213,18 @@ def _built(build: Callable[[], Any], path: Path) -> Any:
         raise UserError(f"{path} does not hold the weights of this network: {first_line(error)}") from error
 
 
-class _UnloadedInception(FeatureExtractorInceptionV3):
-    """The network as it is constructed, without weights from a file."""
-
-    def load_state_dict(self, *_: Any, **__: Any) -> Any:
-        """Does nothing."""
-
-
 def _untrained_inception(seed: int) -> nn.Module:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Unloaded(FeatureExtractorInceptionV3):
+        """The network as it is constructed, without weights from a file."""
+
+        def load_state_dict(self, *_: Any, **__: Any) -> Any:
+            """Does nothing."""
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("random inception", seed))
-        network = _UnloadedInception("random", INCEPTION_LAYERS, _saved({}))
+        network = Unloaded("random", INCEPTION_LAYERS, _saved({}))
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
