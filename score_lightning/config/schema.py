@@ -84,7 +84,7 @@ class Labels:
 
 @dataclass
 class Optimizer:
-    """Adam."""
+    """Adam, and Muon for hidden layers."""
 
     lr: float = doc("learning rate", 2e-4, above=0)
     betas: list[float] = doc("decay of the first and second moments", factory=lambda: [0.9, 0.999])
@@ -93,6 +93,11 @@ class Optimizer:
     warmup: int = doc("steps over which the learning rate rises from 0", 0, at_least=0)
     decay: bool = doc("decay the learning rate linearly to 0 at trainer.max_steps", False)
     clip: float | None = doc("maximum norm of the gradient (null: no clipping)", None)
+    muon: float | None = doc(
+        "learning rate of Muon for the weights of hidden layers, with net=unet_light (null: Adam for all)",
+        None,
+        above=0,
+    )
 
 
 @dataclass
@@ -117,6 +122,9 @@ class Trainer:
         "32-true, bf16-mixed, 16-mixed ..., or auto: bf16-mixed where the hardware supports it", "32-true"
     )
     compile: bool = doc("compile the network for training where possible; hardly worth it on CPUs", False)
+    checkpointing: bool = doc(
+        "compute activations again in the backward pass: less memory, a third more time, the same results", False
+    )
     accelerator: str = doc("auto, cpu, gpu, mps ...", "auto")
     devices: str = doc("number of processes per node (auto: one for each GPU, or 1)", "auto")
     num_nodes: int = doc("number of machines", 1)

@@ -192,6 +192,12 @@ def check_resumed(experiment: TrainingExperiment, path: Path, contents: dict[str
             f"{path} belongs to another network: {len(differing)} weights differ in name or shape, the first "
             f"{differing[0]}. Leave exp and net as they were, or leave out exp"
         )
+    muon = len(contents["optimizer_states"][0]["param_groups"]) > 1
+    if muon != (c.optimizer.muon is not None):
+        raise UserError(
+            f"{path} was trained {'with' if muon else 'without'} Muon, whose state is another: leave optimizer.muon as "
+            f"it was, or start anew from the weights with init={path}"
+        )
     changed = _differences(config.change(contents["config"], str(path), []).plain(), experiment.resolved.plain())
     changed += _other_data(contents, experiment)
     if changed and is_first():

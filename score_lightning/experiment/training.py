@@ -8,6 +8,7 @@ from score_lightning.data.module import ImageData
 from score_lightning.errors import UserError
 from score_lightning.experiment import checks
 from score_lightning.experiment.build import Experiment
+from score_lightning.networks.layers import Block
 from score_lightning.runtime.memory import check_bytes
 from score_lightning.runtime.processes import PROCESS, placement
 from score_lightning.training.ema import WeightAverage
@@ -43,6 +44,13 @@ class TrainingExperiment(Experiment):
         steps = c.trainer.max_steps * c.trainer.accumulate
         return ImageData(*self.split, c.trainer.batch_size, steps, c.validation.n, c.seed, c.trainer.workers)
 
+    def _checkpoint(self) -> None:
+        blocks = [part for part in self.model.modules() if isinstance(part, Block)]
+        if not blocks:
+            raise UserError(f"trainer.checkpointing: net {self.config.net.get('name')} has no blocks to compute again")
+        for block in blocks:
+            block.checkpointing = True
+
     @cached_property
     def module(self) -> ScoreModule:
         """The training of the model."""
@@ -53,7 +61,15 @@ class TrainingExperiment(Experiment):
             raise UserError("evaluation.n must be 0 (none) or at least 2, got 1")
         with checks.mistakes_in("optimizer"):
             decay_steps = c.trainer.max_steps if o.decay else None
-            adam = AdamSettings(o.lr, tuple(o.betas), o.eps, o.weight_decay, o.warmup, decay_steps)
+            adam = AdamSettings(o.lr, tuple(o.betas), o.eps, o.weight_decay, o.warmup, decay_steps, o.muon)
+        if o.muon is not None and not hasattr(self.model.net, "hidden_weights"):
+            raise UserError(
+                f"optimizer.muon: net {c.net.get('name')} does not name its hidden layers; net=unet_light does"
+            )
+        if o.muon is not None and c.trainer.precision == "16-mixed":
+            raise UserError("optimizer.muon needs trainer.precision=32-true or bf16-mixed, got 16-mixed")
+        if c.trainer.checkpointing:
+            self._checkpoint()
         flip = c.images.flip and not c.points
         module = ScoreModule(
             self.model,

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from score_lightning.networks.layers import Block, Dropout, GroupNorm
+
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
@@ -92,17 +94,6 @@ class GrowConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, outputs, 2H, 2W) from x (B, inputs, H, W)."""
         return super().forward(double(x, fir=False))
-
-
-class GroupNorm(nn.GroupNorm):
-    """torch's, in float32 on the CPU where the kernel for bfloat16 takes longer than that and two conversions."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, C, ...) normalized in each group of channels, in the input's precision."""
-        few = self.num_channels <= 8 * self.num_groups  # channels in a group: that kernel takes them 16 at a time
-        if few and input.dtype == torch.bfloat16 and input.device.type == "cpu" and self.weight.dtype == torch.float32:
-            return super().forward(input.float()).to(torch.bfloat16)
-        return super().forward(input)
 
 
 @dataclass(frozen=True)
@@ -189,23 +180,7 @@ Resample = Literal["halve", "double"]
 RESAMPLE: dict[Resample, Callable[[Tensor, bool], Tensor]] = {"halve": halve, "double": double}
 
 
-class Dropout(nn.Dropout):
-    """Dropout, whose masks on the CPU take 16 random bits an element, drawn four at once.
-
-    torch's own take five times as long there. The probability, and the scale with it, is a multiple of 2^-16.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The input, of which each element is 0 with the probability, and scaled otherwise."""
-        dropped = round(self.p * 2**16)
-        if not self.training or dropped == 0 or input.device.type != "cpu" or dropped == 2**16:
-            return super().forward(input)
-        bits = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        kept = (bits >= dropped - 2**15).as_strided(input.shape, torch.empty_like(input).stride())
-        return input * kept.to(input.dtype).mul_(2**16 / (2**16 - dropped))
-
-
-class ResidualBlock(nn.Module):
+class ResidualBlock(Block):
     """x + conv(silu(norm(conv(silu(norm(x))) + time))), with a 1x1 convolution on x where the width changes.
 
     Both branches may `resample` first (Brock et al. 2019, Fig. 15), and self-attention may follow.
@@ -228,16 +203,16 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """(B, outputs, H, W) from x (B, inputs, H, W) and what `project` made for it of the embedding."""
-        h = F.silu(self.norm_1(x))
+        h = self.norm_1.activated(x)
         if self.resample is not None:
             h, x = (RESAMPLE[self.resample](branch, self.style.fir) for branch in (h, x))
         h, time = self.conv_1(h), time[:, :, None, None]
         if self.style.adaptive:
             scale, shift = time.chunk(2, 1)
-            h = torch.addcmul(shift, self.norm_2(h), 1 + scale)
+            h = F.silu(torch.addcmul(shift, self.norm_2(h), 1 + scale))
         else:
-            h = self.norm_2(h + time)
-        return self.attention(self.style.join(self.skip(x), self.conv_2(self.dropout(F.silu(h)))))
+            h = self.norm_2.activated(h + time)
+        return self.attention(self.style.join(self.skip(x), self.conv_2(self.dropout(h))))
 
 
 def project(embedding: Tensor, blocks: Sequence[ResidualBlock]) -> dict[nn.Module, Tensor]:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from score_lightning.networks.blocks import Dropout, conv, init
+from score_lightning.networks.blocks import conv, init
 from score_lightning.networks.embedding import look_up, sinusoidal
+from score_lightning.networks.layers import Block, Dropout
 from score_lightning.networks.ushape import check_classes, check_images, check_levels
 
 
@@ -69,6 +70,11 @@ class LightUNet(nn.Module):
         if classes is not None:
             self.label = nn.Embedding(classes + 1, self.features)  # the first row is that of no label
 
+    def hidden_weights(self) -> list[Tensor]:
+        """The kernels of all convolutions between the first and the last."""
+        ends = self.conv_in, self.conv_out
+        return [m.weight for m in self.modules() if isinstance(m, nn.Conv2d) and m not in ends]
+
     def forward(self, x: Tensor, c: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) from images x (B, C, H, W), conditioning c (B,) and labels int64 (B,), -1 for none.
 
@@ -91,7 +97,7 @@ class LightUNet(nn.Module):
         return F.pixel_shuffle(self.conv_out(F.silu(h)), self.patch)
 
 
-class LightBlock(nn.Module):
+class LightBlock(Block):
     """x + conv(silu(scale * norm(conv(silu(x))) + shift)), the last convolution 0 at first."""
 
     def __init__(self, width: int, dropout: float) -> None:

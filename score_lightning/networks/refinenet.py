@@ -12,10 +12,11 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from score_lightning.networks.layers import Block
 from score_lightning.networks.norms import ConditionalInstanceNormPlus, InstanceNormPlus, NoNorm, Norm
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Block):
     """skip(x) + conv(elu(norm(conv(elu(norm(x)))))).
 
     Args:
@@ -48,7 +49,7 @@ class ResidualBlock(nn.Module):
         return F.avg_pool2d(h, 2) if self.shrink else h
 
 
-class ConvUnits(nn.Module):
+class ConvUnits(Block):
     """Residual convolution units: `units` times x + two of (norm, elu, conv)."""
 
     def __init__(self, channels: int, units: int, norm: Norm) -> None:
@@ -64,7 +65,7 @@ class ConvUnits(nn.Module):
         return x
 
 
-class ChainedPooling(nn.Module):
+class ChainedPooling(Block):
     """elu(x) plus a chain of (norm, 5x5 pooling, conv), each link added: background context."""
 
     def __init__(self, channels: int, links: int, norm: Norm, largest: bool) -> None:

@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from score_lightning.networks.blocks import (
     GrowConv,
@@ -139,7 +138,7 @@ class UShape(nn.Module):
                 gathered = self._gather(gathered, self.pyramid_out[i - 1](h))
             if i > 0:
                 h = _resize(self.grow[i - 1], h, times)
-        return self._gather(gathered, self.conv_out(F.silu(self.norm_out(h))))
+        return self._gather(gathered, self.conv_out(self.norm_out.activated(h)))
 
     def _descend(self, x: Tensor, times: Times) -> tuple[Tensor, list[Tensor]]:
         """The lowest level's result, and all results on the way."""

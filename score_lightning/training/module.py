@@ -1,7 +1,7 @@
 """The LightningModule: draws times and noise, calls the objective, averages the weights, logs the validation loss."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -16,6 +16,7 @@ from score_lightning.objectives import Objective
 from score_lightning.runtime.randomness import BatchNoise, derive_seed, seed_dropout
 from score_lightning.training.ema import WeightAverage
 from score_lightning.training.gradients import Clipping
+from score_lightning.training.muon import Muon
 from score_lightning.training.optimizer import Adam, AdamSettings
 
 
@@ -136,11 +137,21 @@ class ScoreModule(L.LightningModule):
             self.log(f"val_level/{t:04d}" if isinstance(t, int) else f"val_level/{t:.4f}", loss)
 
     def configure_optimizers(self) -> Any:
-        """Adam with its schedule of learning rates, a step at a time."""
-        a = self._adam
-        # a fused one would see the scaled gradients of float16
-        kind = torch.optim.Adam if self.trainer.precision == "16-mixed" else Adam
-        optimizer = kind(self.model.parameters(), a.lr, (a.betas[0], a.betas[1]), a.eps, a.weight_decay)
+        """Adam, or Muon, with its schedule of learning rates, a step at a time."""
+        a, net = self._adam, cast(Any, self.model.net)
+        settings: dict[str, Any] = {
+            "lr": a.lr,
+            "betas": (a.betas[0], a.betas[1]),
+            "eps": a.eps,
+            "weight_decay": a.weight_decay,
+        }
+        optimizer: torch.optim.Optimizer
+        if a.muon is not None:
+            optimizer = Muon(self.model.parameters(), net.hidden_weights(), a.muon, **settings)
+        elif self.trainer.precision == "16-mixed":  # a fused one would see the scaled gradients of float16
+            optimizer = torch.optim.Adam(self.model.parameters(), **settings)
+        else:
+            optimizer = Adam(self.model.parameters(), **settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, a.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/lr"}}
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 class AdamSettings:
     """Adam with a linear warm-up from 0 over `warmup` steps and, with `decay_steps`, a linear decay to 0 at that step.
 
+    With `muon`, its learning rate, the weights of hidden layers take the steps of `Muon`.
+
     Raises:
         ValueError: when lr is not positive, or betas are not two numbers in [0, 1).
     """
@@ -22,6 +24,7 @@ class AdamSettings:
     weight_decay: float = 0.0
     warmup: int = 0
     decay_steps: int | None = None
+    muon: float | None = None
 
     def __post_init__(self) -> None:
         if not self.lr > 0 or len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
@@ -34,12 +37,13 @@ class AdamSettings:
 
     def replace(self, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR) -> None:
         """Puts these settings in place of those that an optimizer and its schedule brought from a checkpoint."""
-        lr = self.lr * self.factor(schedule.last_epoch)
-        mine = {"initial_lr": self.lr, "lr": lr, "eps": self.eps, "weight_decay": self.weight_decay}
-        for group in optimizer.param_groups:
-            group.update(mine, betas=(self.betas[0], self.betas[1]))
-        schedule.base_lrs = [self.lr for _ in optimizer.param_groups]
-        schedule._last_lr = [lr for _ in optimizer.param_groups]
+        rates = [self.lr] if self.muon is None else [self.lr, self.muon]
+        now = [rate * self.factor(schedule.last_epoch) for rate in rates]
+        for group, rate, lr in zip(optimizer.param_groups, rates, now, strict=True):
+            group.update(initial_lr=rate, lr=lr)
+        betas = (self.betas[0], self.betas[1])
+        optimizer.param_groups[0].update(eps=self.eps, weight_decay=self.weight_decay, betas=betas)
+        schedule.base_lrs, schedule._last_lr = [*rates], [*now]
 
 
 @dataclass
@@ -162,10 +166,14 @@ class Adam(torch.optim.Adam):
 
     def _trained(self) -> list[tuple[dict[str, Any], Alike]]:
         """The parameters with a gradient, grouped anew where they are others than in the last step."""
-        learning = [p.data_ptr() for group in self.param_groups for p in group["params"] if p.grad is not None]
+        groups = self._adam_groups()
+        learning = [p.data_ptr() for group in groups for p in group["params"] if p.grad is not None]
         if learning != self._groups[0]:
-            self._groups = learning, [(group, alike) for group in self.param_groups for alike in self._alike(group)]
+            self._groups = learning, [(group, alike) for group in groups for alike in self._alike(group)]
         return self._groups[1]
+
+    def _adam_groups(self) -> list[dict[str, Any]]:
+        return self.param_groups
 
     def _alike(self, group: dict[str, Any]) -> Iterable[Alike]:
         """Those of a group with a gradient."""

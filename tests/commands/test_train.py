@@ -249,6 +249,12 @@ def test_two_nodes_equal_one_process(tmp_path):
         (["exp=ddpm_digits", "resume=/nowhere.ckpt"], "there is no checkpoint /nowhere.ckpt"),
         (["exp=ddpm_digits", "optimizer.betas=[0.9]"], "two betas"),
         (["exp=ddpm_digits", "optimizer.betas=[0.9,1.5]"], "two betas"),
+        (["exp=ddpm_digits", *UNET, "optimizer.muon=0.02"], "net unet does not name its hidden layers; net=unet_light"),
+        (
+            ["exp=ddpm_digits", "optimizer.muon=0.02", "trainer.precision=16-mixed"],
+            "bf16-mixed, got 16-mixed",
+        ),
+        (["exp=toy_ddpm", "trainer.checkpointing=true"], "net mlp has no blocks to compute again"),
         (["exp=ddpm_digits", "evaluation.every=0"], "evaluation.every must be at least 1, or null, got 0"),
         (["exp=ddpm_digits", "validation.n=3"], "validation.n must be at least 10, got 3"),
         (["exp=ddpm_digits", "evaluation.metrics=[fid,swd]"], "must name some of fid, is, kid"),

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from score_lightning.networks import MLP, LightUNet, NCSNpp, RefineNet, UNet
-from score_lightning.networks.blocks import Dropout, Style, conv, double, halve
+from score_lightning.networks.blocks import Style, conv, double, halve
+from score_lightning.networks.layers import Dropout
 
 
 @pytest.mark.parametrize(("net", "parameters"), [(UNet(), 35_746_307), (RefineNet(), 30_117_635)])

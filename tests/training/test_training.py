@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
-from support import run
+from support import assert_same_state, run, state
 from torch.testing import assert_close
 
 from score_lightning import config, train
@@ -202,3 +202,10 @@ def test_what_cannot_be_compiled_trains_without(tmp_path, monkeypatch, capfd):
     assert "trains without: " in printed
     _, printed = compile_points(tmp_path / "implicit", monkeypatch, capfd, "objective=implicit", backend="aot_eager")
     assert "trains without: " in printed
+
+
+def test_checkpointed_activations_change_nothing(tmp_path):
+    words = ["evaluation.n=0", "samples.n=0", "net.dropout=0.2"]
+    plain = run(tmp_path / "plain", *words, exp="edm_digits")
+    again = run(tmp_path / "again", *words, "trainer.checkpointing=true", exp="edm_digits")
+    assert_same_state(state(plain), state(again))
