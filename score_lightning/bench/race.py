@@ -4,7 +4,7 @@ A line is one training at a constant learning rate, whose averaged weights are j
 and judging does not count. Each project has the settings of its documentation and, as a second line, the best of three
 learning rates. Peers' networks are U-Nets of 32 (digits) and 64 (MNIST) channels. Digits are judged by a support vector
 machine and in pixels, MNIST by the project's classifier of it. What was measured is kept in the cache folder, so that
-an interrupted race continues; our own lines are measured again after every change of the code.
+an interrupted race continues; our own lines are measured again after a change of the code.
 """
 
 import hashlib
@@ -32,6 +32,7 @@ from score_lightning.runtime.files import cache_folder, sha256_of_file, write_te
 
 RATES = (1e-3, 3e-3, 1e-2)  # of which a peer's second line has the best
 PACKAGE = Path(__file__).parents[1]
+ROOMS = ("data", "generation", "models", "networks", "objectives", "samplers", "schedules", "training")
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,9 @@ def _lines(track: Track, experiments: Sequence[str], split: Split, judge: Judge)
 
 
 def _code() -> str:
-    """SHA-256 of this project's code."""
+    """SHA-256 of the code that a training and its samples depend on."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted(path for room in ROOMS for path in (PACKAGE / room).rglob("*.py")):
         digest.update(sha256_of_file(path).encode())
     return digest.hexdigest()
 

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+LARGE = 2**24  # bytes of activations; to compute smaller ones again costs 3 % of a step and saves little
+
 
 class Block(nn.Module):
     """A part of a network whose activations the backward pass can compute again instead of keeping them.
@@ -32,8 +34,8 @@ class GroupNorm(nn.GroupNorm):
         return group_norm(input, self.weight, self.bias, self.num_groups, self.eps)
 
     def activated(self, input: Tensor) -> Tensor:
-        """silu of the normalized input; what lies between is not kept for the backward pass."""
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        """silu of the normalized input; what lies between is not kept for the backward pass where that is large."""
+        if input.nbytes < LARGE or torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return F.silu(self(input))
         activated: Tensor = NormSiLU.apply(input, self.weight, self.bias, self.num_groups, self.eps)
         return activated

@@ -32,13 +32,13 @@ def mallopt(monkeypatch):
 
 def test_freed_memory_is_kept_up_to_a_gigabyte(mallopt):
     startup.keep_memory()
-    assert mallopt.calls == [(MMAP, 2**30), (TRIM, 2**30)]
+    assert mallopt.calls == [(MMAP, 2**26), (TRIM, 2**30)]
 
 
 def test_an_older_library_keeps_what_it_can(mallopt):
     mallopt.largest = 2**25
     startup.keep_memory()
-    assert mallopt.calls == [(MMAP, 2**30), (MMAP, 2**25), (TRIM, 2**30)]
+    assert mallopt.calls == [(MMAP, 2**26), (MMAP, 2**25), (TRIM, 2**30)]
 
 
 def test_a_library_that_takes_neither_is_left_as_it_is(mallopt):

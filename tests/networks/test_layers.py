@@ -4,8 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from score_lightning.networks import LightUNet, NCSNpp, RefineNet, UNet
+from score_lightning.networks import LightUNet, NCSNpp, RefineNet, UNet, layers
 from score_lightning.networks.layers import Block, GroupNorm
+
+
+@pytest.fixture(autouse=True)
+def _all_are_large(monkeypatch):
+    monkeypatch.setattr(layers, "LARGE", 0)
 
 
 def layer_and_input(layout=torch.channels_last, dtype=torch.float32, channels=24):
