@@ -1,5 +1,7 @@
 """Layers that compute what torch's do, in less memory or time: group norm with SiLU, dropout, checkpointed blocks."""
 
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,8 +61,10 @@ class NormSiLU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         """(B, C, ...) from x of that shape, weight and bias (C,)."""
         ctx.save_for_backward(x, weight, bias)
-        device, ctx.settings = x.device.type, (groups, eps)
-        ctx.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        device, ctx.settings, ctx.precision = x.device.type, (groups, eps), nullcontext
+        if torch.amp.is_autocast_available(device):
+            half, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+            ctx.precision = partial(torch.autocast, device, half, enabled)
         return F.silu(group_norm(x, weight, bias, groups, eps), inplace=True)
 
     @staticmethod
@@ -70,7 +74,7 @@ class NormSiLU(torch.autograd.Function):
         again = torch.is_grad_enabled()  # for second derivatives
         if not again:
             inputs = [t.detach().requires_grad_(need) for t, need in zip(inputs, wanted, strict=True)]
-        with torch.enable_grad(), torch.autocast(*ctx.autocast):
+        with torch.enable_grad(), ctx.precision():
             y = F.silu(group_norm(*inputs, *ctx.settings))
         asked = [t for t, need in zip(inputs, wanted, strict=True) if need]
         found = iter(torch.autograd.grad(y, asked, gradients[0], create_graph=again))

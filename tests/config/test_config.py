@@ -31,7 +31,7 @@ def test_fields_win_over_exchanges_wherever_they_stand():
 
 
 def test_a_part_in_an_experiment_replaces_the_listed_one():
-    c = load("preview.steps=10", exp="ddpm_mnist").config
+    c = load("preview.steps=10", exp="ddpm_cifar").config
     assert c.preview == {"name": "ddim", "steps": 10}
 
 

@@ -66,6 +66,12 @@ def test_half_precision_has_the_gradients_of_its_forward_pass():
     assert all(torch.equal(mine, other) for mine, other in zip(*found, strict=True))
 
 
+def test_shapes_alone():
+    norm = GroupNorm(4, 24).to("meta")
+    norm.activated(torch.empty(3, 24, 5, 6, device="meta", requires_grad=True)).sum().backward()
+    assert norm.weight.grad.shape == (24,)
+
+
 def test_what_lies_between_is_not_kept():
     norm, x = layer_and_input()
     kept = []
