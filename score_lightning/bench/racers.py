@@ -16,7 +16,7 @@ from score_lightning.bench.ours import build_step_on
 from score_lightning.bench.peers import azula_net, denoising_diffusion_net, diffusers_net
 from score_lightning.bench.settings import Size
 from score_lightning.config import Resolved
-from score_lightning.experiment.training import TrainingExperiment
+from score_lightning.experiment.training_experiment import TrainingExperiment
 
 BATCH = 64
 SHARE = 0.1  # of the steps so far that an average of weights spans

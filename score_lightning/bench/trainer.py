@@ -20,7 +20,7 @@ from score_lightning.bench.timing import Timing, alternate, wait
 from score_lightning.config import Resolved, load
 from score_lightning.data.images import ImageSet
 from score_lightning.experiment.trainer import build_callbacks, build_trainer
-from score_lightning.experiment.training import TrainingExperiment
+from score_lightning.experiment.training_experiment import TrainingExperiment
 
 
 class Stopwatch(L.Callback):

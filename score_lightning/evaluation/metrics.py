@@ -1,6 +1,6 @@
 """Metrics of images against reference images: states of torchmetrics, reduced over ranks, and the final formulas.
 
-Numbers are torch-fidelity's where it has the metric; kernel distances are its in float64.
+Numbers are torch-fidelity's where it has the metric; kernel distances are computed in float64.
 """
 
 from collections.abc import Callable

@@ -52,7 +52,7 @@ class Experiment:
         self.resolved, self.config = resolved, resolved.config
         self._split, self._classes = split, classes
 
-    def _load(self) -> tuple[int, int]:
+    def _memory_needed(self) -> tuple[int, int]:
         """Images that the model takes at once at least, and copies of its weights, on this machine."""
         return 1, 1
 
@@ -95,7 +95,7 @@ class Experiment:
     def model(self) -> ScoreModel:
         """Network, schedule and prediction; the network's initial weights are a function of the seed."""
         c, name = self.config, str(self.config.net.get("name"))
-        batch, copies = self._load()
+        batch, copies = self._memory_needed()
         shape = (batch, *self.shape)
         taken = f"images of {shape[2]} pixels with {shape[1]} channels" if len(shape) > 2 else f"{shape[1]} coordinates"
         with torch.random.fork_rng(devices=[]):

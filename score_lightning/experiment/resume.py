@@ -13,7 +13,7 @@ from score_lightning.config.registry import TABLES
 from score_lightning.config.schema import ANY_RUN, SAME_RUN
 from score_lightning.data.summary import summarize
 from score_lightning.errors import UserError
-from score_lightning.experiment.training import TrainingExperiment
+from score_lightning.experiment.training_experiment import TrainingExperiment
 from score_lightning.formats import native
 from score_lightning.runtime.nested import flatten
 from score_lightning.runtime.startup import is_first
@@ -195,8 +195,8 @@ def check_resumed(experiment: TrainingExperiment, path: Path, contents: dict[str
     muon = len(contents["optimizer_states"][0]["param_groups"]) > 1
     if muon != (c.optimizer.muon is not None):
         raise UserError(
-            f"{path} was trained {'with' if muon else 'without'} Muon, whose state is another: leave optimizer.muon as "
-            f"it was, or start anew from the weights with init={path}"
+            f"{path} was trained {'with' if muon else 'without'} Muon; the two optimizers' states differ: leave "
+            f"optimizer.muon as it was, or start anew from the weights with init={path}"
         )
     changed = _differences(config.change(contents["config"], str(path), []).plain(), experiment.resolved.plain())
     changed += _other_data(contents, experiment)

@@ -68,16 +68,22 @@ def _image_shape(experiment: Experiment, task: str) -> Shape:
 def _generate(
     experiment: Experiment, generator: Generator, n: int, seed: int, rank: Rank, folder: Path
 ) -> tuple[Tensor, BatchStore]:
-    """uint8 (n, C, H, W) of all ranks, and where they are kept until they are written."""
+    """uint8 (n, C, H, W) of all ranks, at rank 0, and where they are kept until they are written."""
     model = experiment.model
     store = BatchStore(folder, image_key(experiment, generator, seed, next(model.parameters()).device))
-    mine = [(b.indices, b.images.cpu(), b.finite) for b in generator(model, n, seed, rank, rank.number == 0, store)]
-    indices, images, finite = (torch.cat(parts) for parts in zip(*chain(*rank.gather(mine)), strict=True))
+    mine, broken = [], []
+    for batch in generator(model, n, seed, rank, rank.number == 0, store):
+        mine.append((batch.indices.clone(), batch.images.cpu()))
+        broken += batch.indices[~batch.finite].tolist()
     try:
-        check_finite(indices[~finite].tolist(), n)
+        check_finite([i for part in rank.gather(broken) for i in part], n)
     except UserError:
         store.clear()  # broken images are of no use
         raise
+    everyones = list(chain(*rank.collect(mine)))
+    if not everyones:
+        return torch.empty(0), store
+    indices, images = (torch.cat(parts) for parts in zip(*everyones, strict=True))
     return images[indices.argsort()], store
 
 

@@ -15,7 +15,7 @@ from score_lightning.errors import UserError
 from score_lightning.experiment.checks import check_attention
 from score_lightning.experiment.resume import Start, check_resumed, find_newest, initialize, resume_from
 from score_lightning.experiment.trainer import build_callbacks, build_trainer
-from score_lightning.experiment.training import TrainingExperiment
+from score_lightning.experiment.training_experiment import TrainingExperiment
 from score_lightning.experiment.unused import say_unused
 from score_lightning.figures import FIGURES, Trained, check_figure
 from score_lightning.runtime.processes import bf16_units, find_device

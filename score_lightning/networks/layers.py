@@ -54,7 +54,7 @@ def group_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float)
 class NormSiLU(torch.autograd.Function):
     """silu(group norm(x)), which keeps x alone: the backward pass normalizes it again.
 
-    Gradients are those of torch's functions to the bit, second ones included.
+    Gradients are those of torch's functions to the bit, and second derivatives can be taken.
     """
 
     @staticmethod
@@ -77,8 +77,8 @@ class NormSiLU(torch.autograd.Function):
         with torch.enable_grad(), ctx.precision():
             y = F.silu(group_norm(*inputs, *ctx.settings))
         asked = [t for t, need in zip(inputs, wanted, strict=True) if need]
-        found = iter(torch.autograd.grad(y, asked, gradients[0], create_graph=again))
-        return *(next(found) if need else None for need in wanted), None, None
+        computed = iter(torch.autograd.grad(y, asked, gradients[0], create_graph=again))
+        return *(next(computed) if need else None for need in wanted), None, None
 
 
 class Dropout(nn.Dropout):

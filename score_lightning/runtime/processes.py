@@ -60,6 +60,14 @@ class Rank:
         torch.distributed.all_gather_object(values, value)
         return values
 
+    def collect(self, value: Any) -> list[Any]:
+        """The values of all ranks, in their order, at rank 0, and none at the others; every rank must call it."""
+        if self.count == 1:
+            return [value]
+        values = [None] * self.count if self.number == 0 else None
+        torch.distributed.gather_object(value, values)
+        return values or []
+
     def broadcast(self, value: Any) -> Any:
         """The value of rank 0; every rank must call it."""
         if self.count == 1:

@@ -13,8 +13,9 @@ def keep_memory() -> None:
     """Lets the C library keep freed memory for reuse.
 
     glibc returns each large array to the system when it is freed, and the next one of the same size gets new pages,
-    which the system clears: up to a fifth of a training step on the CPU. Only arrays of 64 MiB and more are returned:
-    they would leave gaps that nothing fits in, a quarter of the memory, and clearing them takes 7 % of their step.
+    which the system clears: up to a fifth of a training step on the CPU. Arrays of 64 MiB and more are returned all
+    the same: kept, they fragment the heap. In a CIFAR-10 step on 64 images, returning all from 32 MiB on took a quarter
+    less memory and 7 % more time.
     Settings in the environment take precedence.
     """
     trim, mmap = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD

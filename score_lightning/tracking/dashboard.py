@@ -16,6 +16,7 @@ from PIL import Image
 
 from score_lightning.errors import StopRequested
 from score_lightning.models import ScoreModel
+from score_lightning.networks.layers import Block
 from score_lightning.tracking.csv import MetricsLogger
 from score_lightning.tracking.wandb import STEP, ResilientWandbLogger
 
@@ -156,5 +157,8 @@ def _dtype(trainer: L.Trainer) -> torch.dtype:
 def training_flops(model: ScoreModel, shape: Sequence[int]) -> float:
     """Floating-point operations of a forward and a backward pass for one image of a shape, counted on device meta."""
     copied = copy.deepcopy(model).to("meta").requires_grad_(True)
+    for part in copied.modules():
+        if isinstance(part, Block):
+            part.checkpointing = False  # what is computed again is not counted
     x, t = torch.zeros(1, *shape, device="meta"), copied.schedule.times(1).to("meta")
     return float(measure_flops(copied, lambda: copied(x, t).eps, lambda eps: eps.square().mean()))

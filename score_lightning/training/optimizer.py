@@ -39,10 +39,9 @@ class AdamSettings:
         """Puts these settings in place of those that an optimizer and its schedule brought from a checkpoint."""
         rates = [self.lr] if self.muon is None else [self.lr, self.muon]
         now = [rate * self.factor(schedule.last_epoch) for rate in rates]
+        mine = {"eps": self.eps, "weight_decay": self.weight_decay, "betas": (self.betas[0], self.betas[1])}
         for group, rate, lr in zip(optimizer.param_groups, rates, now, strict=True):
-            group.update(initial_lr=rate, lr=lr)
-        betas = (self.betas[0], self.betas[1])
-        optimizer.param_groups[0].update(eps=self.eps, weight_decay=self.weight_decay, betas=betas)
+            group.update(mine, initial_lr=rate, lr=lr)
         schedule.base_lrs, schedule._last_lr = [*rates], [*now]
 
 

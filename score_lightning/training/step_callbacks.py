@@ -4,12 +4,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor
 from torch import Tensor
 
 from score_lightning.objectives import ImportanceSampled
 from score_lightning.training.module import ScoreModule
 
+RATES = ("train/lr", "train/lr_muon")
 SHOWN = 10  # steps from one refresh of the progress bar to the next
 
 
@@ -26,18 +26,23 @@ class TrainingLoss(L.Callback):
             pl_module.log("train/loss", everyones.mean(), prog_bar=True)
 
 
-class LearningRate(LearningRateMonitor):
-    """Logs the learning rate once per optimizer step, however many batches it accumulates."""
-
-    def __init__(self) -> None:
-        super().__init__("step")
+class LearningRate(L.Callback):
+    """Logs the learning rates of Adam and Muon, once per optimizer step that is logged."""
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,  # noqa: ARG002 - Lightning's signature
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
     ) -> None:
-        """Logs it before the first batch of a step."""
-        if batch_idx % trainer.accumulate_grad_batches == 0:
-            super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        """Logs them before the first batch of a step."""
+        step, every = trainer.global_step, int(getattr(trainer, "log_every_n_steps", 0))
+        if batch_idx % trainer.accumulate_grad_batches == 0 and every > 0 and (step + 1) % every == 0:
+            groups = trainer.optimizers[0].param_groups
+            rates = {name: group["lr"] for name, group in zip(RATES, groups, strict=False)}
+            for logger in trainer.loggers:
+                logger.log_metrics(rates, step)
 
 
 class LossObserver(L.Callback):

@@ -16,7 +16,7 @@ from score_lightning.bench.timing import Timing, alternate
 from score_lightning.data.images import ImageSet
 from score_lightning.experiment import trainer
 from score_lightning.experiment.build import Experiment
-from score_lightning.experiment.training import TrainingExperiment
+from score_lightning.experiment.training_experiment import TrainingExperiment
 from score_lightning.tracking.dashboard import training_flops
 
 

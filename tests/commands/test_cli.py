@@ -30,7 +30,7 @@ def mallopt(monkeypatch):
     return library
 
 
-def test_freed_memory_is_kept_up_to_a_gigabyte(mallopt):
+def test_freed_memory_is_kept_but_for_large_arrays(mallopt):
     startup.keep_memory()
     assert mallopt.calls == [(MMAP, 2**26), (TRIM, 2**30)]
 

@@ -9,7 +9,7 @@ from score_lightning.config import registry
 from score_lightning.config.registry import keyword_types
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
-from score_lightning.experiment.training import TrainingExperiment
+from score_lightning.experiment.training_experiment import TrainingExperiment
 from score_lightning.samplers import Ancestral, AnnealedLangevin
 
 PARAMETERS = {"ddpm_cifar": 35_746_307, "ncsn_cifar": 30_117_635, "ncsn_celeba": 30_117_635}

@@ -14,7 +14,7 @@ from score_lightning.data.pictures import Shape
 from score_lightning.data.pixels import PixelRange
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
-from score_lightning.experiment.training import TrainingExperiment
+from score_lightning.experiment.training_experiment import TrainingExperiment
 from score_lightning.generation.tasks import interpolation, read_known
 
 

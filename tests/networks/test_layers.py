@@ -57,13 +57,13 @@ def test_only_what_is_asked_for():
 
 def test_half_precision_has_the_gradients_of_its_forward_pass():
     norm, x = layer_and_input()
-    found = []
+    gradients = []
     for apply in (norm.activated, lambda x: F.silu(norm(x))):
         with torch.autocast("cpu", torch.bfloat16):
             y = apply(x.bfloat16())
             assert y.dtype == torch.bfloat16
-        found.append(torch.autograd.grad(y.float().square().sum(), [x, norm.weight, norm.bias]))
-    assert all(torch.equal(mine, other) for mine, other in zip(*found, strict=True))
+        gradients.append(torch.autograd.grad(y.float().square().sum(), [x, norm.weight, norm.bias]))
+    assert all(torch.equal(mine, other) for mine, other in zip(*gradients, strict=True))
 
 
 def test_shapes_alone():

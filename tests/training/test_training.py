@@ -12,7 +12,8 @@ from torch.testing import assert_close
 from score_lightning import config, train
 from score_lightning.data.pixels import PixelRange
 from score_lightning.evaluation.model_losses import LevelLosses, ValidationLoss
-from score_lightning.experiment.training import TrainingExperiment
+from score_lightning.experiment.training_experiment import TrainingExperiment
+from score_lightning.networks.layers import Block
 from score_lightning.runtime.randomness import BatchNoise, seed_dropout
 from score_lightning.schedules import linear_beta
 from score_lightning.tracking.csv import read_losses
@@ -209,3 +210,7 @@ def test_checkpointed_activations_change_nothing(tmp_path):
     plain = run(tmp_path / "plain", *words, exp="edm_digits")
     again = run(tmp_path / "again", *words, "trainer.checkpointing=true", exp="edm_digits")
     assert_same_state(state(plain), state(again))
+    module = TrainingExperiment(config.load(["trainer.checkpointing=true"], "edm_digits")).module
+    blocks = [part for part in module.model.modules() if isinstance(part, Block)]
+    assert blocks
+    assert all(block.checkpointing for block in blocks)

@@ -24,7 +24,7 @@ class TrainingExperiment(Experiment):
 
     training = True
 
-    def _load(self) -> tuple[int, int]:
+    def _memory_needed(self) -> tuple[int, int]:
         c = self.config
         machines = placement(c.trainer.devices, c.trainer.num_nodes, "trainer.")[1]
         return math.ceil(c.trainer.batch_size / max(machines, 1)), COPIES
@@ -44,7 +44,7 @@ class TrainingExperiment(Experiment):
         steps = c.trainer.max_steps * c.trainer.accumulate
         return ImageData(*self.split, c.trainer.batch_size, steps, c.validation.n, c.seed, c.trainer.workers)
 
-    def _checkpoint(self) -> None:
+    def _recompute_activations(self) -> None:
         blocks = [part for part in self.model.modules() if isinstance(part, Block)]
         if not blocks:
             raise UserError(f"trainer.checkpointing: net {self.config.net.get('name')} has no blocks to compute again")
@@ -69,7 +69,7 @@ class TrainingExperiment(Experiment):
         if o.muon is not None and c.trainer.precision == "16-mixed":
             raise UserError("optimizer.muon needs trainer.precision=32-true or bf16-mixed, got 16-mixed")
         if c.trainer.checkpointing:
-            self._checkpoint()
+            self._recompute_activations()
         flip = c.images.flip and not c.points
         module = ScoreModule(
             self.model,
