@@ -85,7 +85,7 @@ def _bounds(size: Size, precision: str, timings: Timings, same: set[str], settin
     if size.exp == "ddpm_digits":
         limits = {precision: 0.8}
     else:
-        limits = {"32-true": 0.6, precision: 0.95} if bf16 else {precision: 0.95}
+        limits = {"32-true": 0.6, precision: 0.75} if bf16 else {precision: 0.85}
     bounds = []
     for other, limit in limits.items():
         medians = [t.median for (p, name), t in timings.items() if p == other and name in same - {OURS}]
