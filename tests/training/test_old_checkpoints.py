@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from score_lightning import checkpoint, sample, train
 from score_lightning import eval as evaluate
+from score_lightning.evaluation.features import classifier
 from score_lightning.training.optimizer import AdamSettings
 
 NEAR = {"rtol": 1e-3, "atol": 1e-5}  # processors round differently
@@ -65,7 +66,9 @@ def test_an_old_checkpoint_resumes_where_it_stopped(old, expected, tmp_path, mon
     assert not (folder / "checkpoints/best_fid.ckpt").exists()
 
 
-def test_an_old_checkpoint_is_evaluated(old, expected, tmp_path):
+def test_an_old_checkpoint_is_evaluated(old, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier, "LR", 2e-3)  # as that version fitted it
+    monkeypatch.setattr(classifier, "PASSES", 1000)
     evaluate.main([f"ckpt={old}", "n=30", "sampler=ddim", "sampler.steps=3", f"out={tmp_path}"])
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["settings"]["step"] == 4
