@@ -77,7 +77,8 @@ def test_metrics_equal_torch_fidelitys_on_the_same_pictures_and_weights(inceptio
         "f_score": "f_score", "kid": "kernel_inception_distance_mean", "kid_std": "kernel_inception_distance_std",
     }  # fmt: skip
     for name, key in keys.items():
-        assert ours[f"{name}_random"] == pytest.approx(theirs[key], rel=1e-6), name
+        rel = 1e-5 if name.startswith("kid") else 1e-6  # theirs in float32, which test_metrics.py leaves out
+        assert ours[f"{name}_random"] == pytest.approx(theirs[key], rel=rel), name
     assert ours["fid_random"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
     assert list(evaluator.unavailable) == ["memorization_random"]
 

@@ -106,6 +106,7 @@ def test_inception_loads_its_file_after_its_hash(inception_weights, monkeypatch)
 @pytest.mark.slow
 def test_vgg_and_clip_and_dinov2_load_files_in_their_true_format(tmp_path, monkeypatch):
     import torchvision
+    from torch_fidelity.feature_extractor_clip import MODEL_METADATA
 
     vgg = torchvision.models.vgg16()
     torch.save(vgg.state_dict(), tmp_path / "vgg.pth")
@@ -118,7 +119,7 @@ def test_vgg_and_clip_and_dinov2_load_files_in_their_true_format(tmp_path, monke
     (tmp_path / "vgg.pth").unlink()
 
     script(tmp_path / "clip.pt")
-    monkeypatch.setitem(extractors.MODEL_METADATA["clip-vit-b-32"], "hash", weights.file_sha256(tmp_path / "clip.pt"))
+    monkeypatch.setitem(MODEL_METADATA["clip-vit-b-32"], "hash", weights.file_sha256(tmp_path / "clip.pt"))
     features = extractors.clip(weights=str(tmp_path / "clip.pt"))
     assert len(features.probe((1, 8, 8)).origin) == 32
     assert features.settings()["resize"].startswith("bilinear to 64 x 64 pixels")
