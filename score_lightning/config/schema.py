@@ -123,7 +123,7 @@ class Trainer:
     )
     compile: bool = doc("compile the network for training where possible; hardly worth it on CPUs", False)
     checkpointing: bool = doc(
-        "compute activations again in the backward pass: less memory, a third more time, the same results", False
+        "compute activations again in the backward pass: less memory, more time, the same results", False
     )
     accelerator: str = doc("auto, cpu, gpu, mps ...", "auto")
     devices: str = doc("number of processes per node (auto: one for each GPU, or 1)", "auto")

@@ -66,8 +66,8 @@ class TrainingExperiment(Experiment):
             raise UserError(
                 f"optimizer.muon: net {c.net.get('name')} does not name its hidden layers; net=unet_light does"
             )
-        if o.muon is not None and c.trainer.precision == "16-mixed":
-            raise UserError("optimizer.muon needs trainer.precision=32-true or bf16-mixed, got 16-mixed")
+        if o.muon is not None and c.trainer.precision in ("16-mixed", "16-true", "bf16-true"):
+            raise UserError(f"optimizer.muon needs trainer.precision=32-true or bf16-mixed, got {c.trainer.precision}")
         if c.trainer.checkpointing:
             self._recompute_activations()
         flip = c.images.flip and not c.points

@@ -254,6 +254,7 @@ def test_two_nodes_equal_one_process(tmp_path):
             ["exp=ddpm_digits", "optimizer.muon=0.02", "trainer.precision=16-mixed"],
             "bf16-mixed, got 16-mixed",
         ),
+        (["exp=ddpm_digits", "optimizer.muon=0.02", "trainer.precision=bf16-true"], "bf16-mixed, got bf16-true"),
         (["exp=toy_ddpm", "trainer.checkpointing=true"], "net mlp has no blocks to compute again"),
         (["exp=ddpm_digits", "evaluation.every=0"], "evaluation.every must be at least 1, or null, got 0"),
         (["exp=ddpm_digits", "validation.n=3"], "validation.n must be at least 10, got 3"),
