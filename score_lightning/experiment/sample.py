@@ -73,7 +73,7 @@ def _generate(
     store = BatchStore(folder, image_key(experiment, generator, seed, next(model.parameters()).device))
     mine, broken = [], []
     for batch in generator(model, n, seed, rank, rank.number == 0, store):
-        mine.append((batch.indices.clone(), batch.images.cpu()))
+        mine.append((batch.indices.clone(), batch.images.cpu()))  # a view would be sent with all indices
         broken += batch.indices[~batch.finite].tolist()
     try:
         check_finite([i for part in rank.gather(broken) for i in part], n)

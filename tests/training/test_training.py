@@ -17,6 +17,7 @@ from score_lightning.networks.layers import Block
 from score_lightning.runtime.randomness import BatchNoise, seed_dropout
 from score_lightning.schedules import linear_beta
 from score_lightning.tracking.csv import read_losses
+from score_lightning.tracking.dashboard import training_flops
 from score_lightning.training.module import Augmentation, ScoreModule
 
 IMAGES = torch.arange(2 * 1 * 4 * 4, dtype=torch.uint8).view(2, 1, 4, 4).repeat(500, 1, 1, 1)
@@ -214,3 +215,11 @@ def test_checkpointed_activations_change_nothing(tmp_path):
     blocks = [part for part in module.model.modules() if isinstance(part, Block)]
     assert blocks
     assert all(block.checkpointing for block in blocks)
+
+
+def test_what_is_computed_again_is_no_work_of_the_model():
+    plain, again = (
+        TrainingExperiment(config.load([f"trainer.checkpointing={value}"], "edm_digits")).module.model
+        for value in ("false", "true")
+    )
+    assert training_flops(again, (1, 8, 8)) == training_flops(plain, (1, 8, 8))
