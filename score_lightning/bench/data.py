@@ -3,15 +3,12 @@
 All on one core. The peer does the same with torchvision's transforms, image by image, in torch's DataLoader.
 """
 
-import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -19,7 +16,7 @@ from torchvision import transforms
 
 from score_lightning.bench.settings import OURS, Settings, noise_images
 from score_lightning.bench.tables import Bound, Row, Table, rate
-from score_lightning.bench.timing import Timing, alternate
+from score_lightning.bench.timing import Timing, alternate, one_core
 from score_lightning.data.files import ImageFiles
 from score_lightning.data.images import ImageSet, LazyImageSet
 from score_lightning.data.listing import list_pictures
@@ -37,7 +34,7 @@ def run(settings: Settings) -> list[Table]:
     """A table of images in memory, one of files."""
     n = BATCH if settings.quick else 40 * BATCH
     images = noise_images(n, (3, 32, 32))
-    with _one_core(), tempfile.TemporaryDirectory() as folder:
+    with one_core(), tempfile.TemporaryDirectory() as folder:
         files, names = _write(Path(folder), images[: n if settings.quick else 1024])
         memory = {"score_lightning": _ours(ImageSet(images)), "torchvision": _torchvision(_ArrayDataset(images))}
         disk = {
@@ -131,19 +128,3 @@ def _write(folder: Path, images: Tensor) -> tuple[Path, list[str]]:
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(root / name)
             archive.write(root / name, name)
     return root, names
-
-
-@contextmanager
-def _one_core() -> Iterator[None]:
-    """Keeps the process on one core, where the system allows it."""
-    threads = torch.get_num_threads()
-    cores: set[int] = getattr(os, "sched_getaffinity", lambda _: set())(0)
-    torch.set_num_threads(1)
-    try:
-        if cores:
-            os.sched_setaffinity(0, {min(cores)})
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        if cores:
-            os.sched_setaffinity(0, cores)

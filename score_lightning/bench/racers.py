@@ -5,7 +5,9 @@ batch size and the average of the weights are the same for all. Peers get the U-
 """
 
 import copy
+import io
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +105,8 @@ def start_denoising_diffusion(size: Size, lr: float) -> Racer:
     optimizer = torch.optim.Adam(diffusion.parameters(), lr, (0.9, 0.99))
 
     def sample(diffusion: Any, n: int) -> Tensor:
-        images: Tensor = diffusion.sample(batch_size=n)
+        with redirect_stderr(io.StringIO()):  # its progress bar
+            images: Tensor = diffusion.sample(batch_size=n)
         return images * 2 - 1
 
     return _peer(diffusion, lambda x_0: diffusion((x_0 + 1) / 2), optimizer, sample)

@@ -1,8 +1,10 @@
 """Durations of alternatives, measured in turn so that other load on the machine affects all of them alike."""
 
+import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +54,22 @@ def wait() -> None:
     """Waits for the GPU, if one is in use."""
     if torch.cuda.is_initialized():  # before that no work can be pending; is_available() takes half a millisecond
         torch.cuda.synchronize()
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keeps the process on one core, where the system allows it, with one thread."""
+    threads = torch.get_num_threads()
+    cores: set[int] = getattr(os, "sched_getaffinity", lambda _: set())(0)
+    torch.set_num_threads(1)
+    try:
+        if cores:
+            os.sched_setaffinity(0, {min(cores)})
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if cores:
+            os.sched_setaffinity(0, cores)
 
 
 def _duration(function: Callable[[], Any]) -> float:
