@@ -20,6 +20,7 @@ def test_every_prediction_inverts(schedule, prediction):
     t = torch.tensor([0, 7, 150, 231])
     alpha, sigma = (a[:, None] for a in schedule(t))
     outputs = {"score": -eps / sigma, "sigma_score": -eps, "eps": eps, "x_0": x_0, "v": alpha * eps - sigma * x_0}
+    outputs["velocity"] = eps - x_0
     output = outputs[prediction]
     x_t = perturb(x_0, *schedule(t), eps)
     estimate = ScoreModel(lambda x, c: output, schedule, prediction)(x_t, t)

@@ -32,6 +32,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "vp": schedules.VP,
         "sub_vp": schedules.SubVP,
         "edm": schedules.EDM,
+        "rectified_flow": schedules.RectifiedFlow,
     },
     "objective": objectives.PRESETS,
     "sampler": samplers.PRESETS,

@@ -201,7 +201,7 @@ class Config:
     net: dict[str, Any] = doc("the network", factory=dict)
     schedule: dict[str, Any] = doc("the noise levels", factory=dict)
     continuous: bool = doc("use the continuous limit of a discrete schedule: all times between its levels", False)
-    prediction: str = doc("what the network predicts: score, sigma_score, eps, x_0, v, edm or energy", "eps")
+    prediction: str = doc("what the network predicts: score, sigma_score, eps, x_0, v, velocity, edm or energy", "eps")
     conditioning: str = doc("what the network embeds of the noise: time, time_of_1000, level, log_sigma or edm", "time")
     sigma_data: float = doc("standard deviation of the data, for edm's preconditioning", 0.5)
     objective: dict[str, Any] = doc("the loss", factory=dict)

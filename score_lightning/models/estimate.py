@@ -3,7 +3,8 @@
 The output is read as one of these quantities, all equivalent given x_t, alpha and sigma:
 
     score = grad log p(x_t),    eps = -sigma score,    x_0 = (x_t - sigma eps) / alpha  (Tweedie),
-    v = alpha eps - sigma x_0   (Salimans & Ho 2022, App. D),   and EDM's preconditioned x_0 (Karras et al. 2022)
+    v = alpha eps - sigma x_0   (Salimans & Ho 2022, App. D),   velocity = eps - x_0   (Liu et al. 2023, Eq. 1),
+    and EDM's preconditioned x_0 (Karras et al. 2022)
 
 Where both eps and x_0 follow from the output without cancellation, a prediction states both. eps from x_0 loses digits
 where sigma is small, x_0 from eps where alpha is.
@@ -83,6 +84,11 @@ class Estimate:
         return self.prediction.x_0(self.output, self.x_t, self.alpha, self.sigma)
 
     @property
+    def velocity(self) -> Tensor:
+        """E[eps - x_0 | x_t], that of a straight line from data to noise."""
+        return self.eps - self.x_0
+
+    @property
     def score(self) -> Tensor:
         """grad_x log p(x_t) = -eps / sigma (Vincent 2011)."""
         return -self.eps / self.sigma
@@ -106,6 +112,14 @@ def _eps_from_v(v: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
 
 def _x_0_from_v(v: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     return (alpha * x_t - sigma * v) / (alpha**2 + sigma**2)
+
+
+def _eps_from_velocity(u: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (x_t + alpha * u) / (alpha + sigma)
+
+
+def _x_0_from_velocity(u: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return (x_t - sigma * u) / (alpha + sigma)
 
 
 def _eps_from_edm(sigma_data: float, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -133,5 +147,6 @@ PREDICTIONS: dict[str, Prediction] = {
     "eps": EPS,
     "x_0": X_0,
     "v": Prediction(eps=_eps_from_v, x_0=_x_0_from_v),
+    "velocity": Prediction(eps=_eps_from_velocity, x_0=_x_0_from_velocity),
 }
 """Of sigma_score the output is sigma times the score: the score is output / sigma (Song & Ermon 2020, Sec. 3.3)."""

@@ -13,7 +13,7 @@ from score_lightning.models.estimate import PREDICTIONS, Estimate, Prediction, e
 from score_lightning.models.preconditioning import precondition
 from score_lightning.networks.energy import Energy
 from score_lightning.perturbation import expand
-from score_lightning.schedules import Schedule
+from score_lightning.schedules import PURE_NOISE, Schedule
 
 T = TypeVar("T")
 
@@ -35,8 +35,8 @@ class ScoreModel(nn.Module):
     Args:
         net: `net(x_t, c)` with c of shape (B,) -> output of x_t's shape; called `net(x_t, c, labels)` with labels.
         schedule: the noise levels.
-        prediction: what the output means: score, sigma_score, eps, x_0, v, edm, or energy, of which the score is the
-            gradient.
+        prediction: what the output means: score, sigma_score, eps, x_0, v, velocity, edm, or energy, of which the score
+            is the gradient.
         conditioning: what c is: time, time_of_1000, level, log_sigma or edm.
         sigma_data: standard deviation of the data that the edm prediction scales by.
 
@@ -45,7 +45,7 @@ class ScoreModel(nn.Module):
         config: the resolved configuration, of a model that `score_lightning.checkpoint.load` gave.
 
     Raises:
-        ValueError: for an unknown prediction or conditioning.
+        ValueError: for an unknown prediction or conditioning, or one that is infinite at the schedule's most noise.
     """
 
     config: dict[str, Any]
@@ -67,6 +67,17 @@ class ScoreModel(nn.Module):
         self._prediction: Prediction = _choose("prediction", prediction, predictions)
         self._sigma_data = sigma_data if prediction == "edm" else None
         self._condition = _choose("conditioning", conditioning, CONDITIONINGS)
+        self._check_most_noise(conditioning)
+
+    def _check_most_noise(self, conditioning: str) -> None:
+        t = self.schedule.t_max
+        alpha, sigma = self.schedule(t)
+        if not Estimate(sigma, alpha, sigma, sigma.new_ones(()), self._prediction).x_0.isfinite():
+            raise ValueError(
+                f"prediction {self.prediction} divides by alpha, and {PURE_NOISE}: take velocity, v or x_0"
+            )
+        if self.schedule.ends_in_noise and not self._condition(self.schedule, t, alpha, sigma).isfinite():
+            raise ValueError(f"conditioning {conditioning} is infinite where {PURE_NOISE}: take time or log_sigma")
 
     def forward(
         self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, augmentation: Tensor | None = None

@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from score_lightning.models import Model
+from score_lightning.models import Estimate, Model
 from score_lightning.perturbation import perturb, widest
-from score_lightning.schedules import RandnLike, Schedule
+from score_lightning.schedules import PURE_NOISE, RandnLike, Schedule
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,26 @@ class Weight:
         """(schedule, t of any shape) -> lambda, of t's shape."""
         return self.of(schedule, t)
 
+    def factor(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """That of the squared `error`, of t's shape: lambda / sigma^2, since score = -eps / sigma."""
+        return self(schedule, t) / schedule(t)[1] ** 2
+
+    def error(self, estimate: Estimate, x_0: Tensor, eps: Tensor) -> Tensor:  # noqa: ARG002
+        """That of eps, of x_0's shape (B, ...)."""
+        return estimate.eps - eps
+
+
+class VelocityWeight(Weight):
+    """lambda = (sigma + sigma^2 / alpha)^2: 1 on the loss of the velocity, which is finite where alpha is 0, too."""
+
+    def factor(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """1."""
+        return torch.ones_like(schedule(t)[1])
+
+    def error(self, estimate: Estimate, x_0: Tensor, eps: Tensor) -> Tensor:
+        """That of eps - x_0."""
+        return estimate.velocity - (eps - x_0)
+
 
 Times = Literal["uniform", "antithetic", "log_normal", "importance"]
 
@@ -46,7 +66,8 @@ def weigh(name: str, gamma: float = 5.0, sigma_data: float = 0.5) -> Weight:
     sigma2 makes every level count alike (Song & Ermon 2019, Sec. 4.2). min_snr is min(SNR, gamma) on the x_0 loss, that
     is min(1, gamma / SNR) on the eps loss, SNR = alpha^2 / sigma^2 (Hang et al. 2023). likelihood is g^2 (Song et al.
     2021c, Eq. 8), of continuous schedules. edm is (n^2 + sigma_data^2) / (n sigma_data)^2 on the x_0 loss, n = sigma /
-    alpha (Karras et al. 2022, Table 1).
+    alpha (Karras et al. 2022, Table 1). velocity is 1 on the loss of eps - x_0, flow matching's (Lipman et al. 2023,
+    Eq. 23).
 
     Raises:
         ValueError: for an unknown name, or a gamma or sigma_data that is not positive.
@@ -64,6 +85,7 @@ def weigh(name: str, gamma: float = 5.0, sigma_data: float = 0.5) -> Weight:
         "min_snr": Weight(min_snr),
         "likelihood": Weight(lambda schedule, t: schedule.diffusion2(t), needs_sde=True),
         "edm": Weight(lambda schedule, t: schedule(t)[1] ** 2 * ((schedule.ratio(t) / sigma_data) ** 2 + 1)),
+        "velocity": VelocityWeight(lambda schedule, t: (schedule(t)[1] * (1 + schedule.ratio(t))) ** 2),
     }
     if name not in weights:
         raise ValueError(f"unknown weight {name!r}; choose one of {', '.join(weights)}")
@@ -94,6 +116,8 @@ class Weighted:
         """
         if self.needs_sde:
             schedule.require_sde()
+        if not self._weight.factor(schedule, schedule.t_max).isfinite():
+            raise ValueError(f"the weight is infinite where {PURE_NOISE}: take velocity, sigma2 or uniform")
 
     def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:
         """(B,) times to train at, from u (B,) uniform on [0, 1)."""
@@ -118,7 +142,7 @@ class Denoising(Weighted):
     """Denoising score matching with the weight lambda(t).
 
     Args:
-        weight: sigma2, uniform, min_snr, likelihood or edm (see `weigh`).
+        weight: sigma2, uniform, min_snr, likelihood, edm or velocity (see `weigh`).
         times: how training times are distributed: uniform over the schedule; antithetic, uniform in pairs that mirror
             each other (the code of Song et al. 2021b); log_normal, ln(sigma / alpha) ~
             N(log_mean, log_std^2) (Karras et al. 2022, Table 1); or importance, with density lambda / sigma^2 and the
@@ -158,6 +182,16 @@ class Denoising(Weighted):
         self._tabulated: Schedule | None = None
         self._tables: dict[torch.device, _Density] = {}
 
+    def check(self, schedule: Schedule, dim: int) -> None:
+        """Refuses a schedule that the weight or the times make no sense with.
+
+        Raises:
+            ValueError: with the alternative.
+        """
+        super().check(schedule, dim)
+        if self._times == "importance" and schedule.ends_in_noise:
+            raise ValueError(f"importance has no density of times where {PURE_NOISE}: take uniform or log_normal")
+
     def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:
         """(B,) times to train at, from u (B,) uniform on [0, 1)."""
         if self._times == "uniform":
@@ -178,13 +212,12 @@ class Denoising(Weighted):
 
     def __call__(self, model: Model, x_0: Tensor, t: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
         """(B,) losses of x_0 of shape (B, ...) at times t of shape () or (B,)."""
-        alpha, sigma = model.schedule(t)
         eps = randn_like(x_0)
-        eps_hat = model(perturb(x_0, alpha, sigma, eps), t).eps
-        weight = self._weight(model.schedule, t) / sigma**2
+        estimate = model(perturb(x_0, *model.schedule(t), eps), t)
+        weight = self._weight.factor(model.schedule, t)
         if self._times == "importance":  # lambda / sigma^2 over its share of the whole
             weight = self._density(model.schedule, weight).mean.to(weight).expand(weight.shape)
-        return weight.to(x_0.dtype) * (eps_hat - eps).square().flatten(1).mean(1)
+        return weight.to(x_0.dtype) * self._weight.error(estimate, x_0, eps).square().flatten(1).mean(1)
 
     def _density(self, schedule: Schedule, like: Tensor) -> _Density:
         """That of the schedule, on the device of a tensor; those of the last schedule asked for are kept."""

@@ -1,10 +1,11 @@
 """The probability-flow ODE with adaptive steps, forwards and backwards in time.
 
-With y = x / alpha and n = sigma / alpha the ODE of every schedule is dy / dn = eps (see `solvers`). In u = ln n,
+With y = x / alpha and n = sigma / alpha the ODE is dy / dn = eps (see `solvers`). In u = ln n,
 
     dy / du = n eps(alpha y, t(n)),    d ln p(y) / du = -n div_y eps
 
-(Song et al. 2021a, Eq. 13 and 39), which changes at every noise level alike. The integrator is torchode's
+(Song et al. 2021a, Eq. 13 and 39), which changes at every noise level alike; rectified flow has its own y, n and slope
+(see the schedule's `flow`). The integrator is torchode's
 Dormand-Prince 5(4) (Lienen & Günnemann 2022), which gives every image separate error norms and steps.
 """
 
@@ -29,7 +30,7 @@ class ProbabilityFlow(Step):
     """The adaptive solution between two times; x is NaN where there is none.
 
     Args:
-        rtol, atol: relative and absolute error of a step, for y = x / alpha.
+        rtol, atol: relative and absolute error of a step, for y.
         max_steps: of the integrator, between two times.
 
     Raises:
@@ -75,30 +76,30 @@ class ProbabilityFlow(Step):
             model: of a continuous schedule.
             x: where it starts.
             t, s: times of shape ().
-            divergence: (eps, x) -> sum_i d eps_i / d x_i, of shape (B,); without one the second result is 0.
+            divergence: (f, x) -> sum_i d f_i / d x_i, of shape (B,); without one the second result is 0.
         """
         schedule, dim = model.schedule, x.shape[1:].numel()
         if len(x) == 0:
             return x, x.new_empty(0)
 
-        def slope(u: Tensor, state: Tensor) -> Tensor:
+        def rates(u: Tensor, state: Tensor) -> Tensor:
             rate = u.exp()
-            time = schedule.time_of(rate)
-            alpha, _ = schedule(time)
-            x_t = (expand(alpha, x).to(state) * state[:, :dim].view_as(x)).to(x.dtype)
+            time = schedule.flow_time(rate)
+            scale, _ = schedule.flow(time)
+            x_t = (expand(scale, x).to(state) * state[:, :dim].view_as(x)).to(x.dtype)
             with torch.inference_mode(False), torch.set_grad_enabled(divergence is not None):
                 x_t = x_t.clone().requires_grad_(divergence is not None)
-                eps = model(x_t, time.clone()).eps
-                change = x.new_zeros(len(x)) if divergence is None else -alpha * divergence(eps, x_t) / dim
-            flat = torch.cat([eps.detach().flatten(1), change.detach()[:, None].to(x.dtype)], 1)
+                slope = schedule.slope(model(x_t, time.clone()))
+                change = x.new_zeros(len(x)) if divergence is None else -scale * divergence(slope, x_t) / dim
+            flat = torch.cat([slope.detach().flatten(1), change.detach()[:, None].to(x.dtype)], 1)
             return rate[:, None].to(state) * flat.to(state)
 
-        alpha_t, alpha_s = schedule(t)[0], schedule(s)[0]
-        start = torch.cat([(x / alpha_t).flatten(1), x.new_zeros(len(x), 1)], 1).to(widest(x))
-        end = self._integrate(slope, start, schedule.ratio(t).log(), schedule.ratio(s).log())
+        (c_t, n_t), (c_s, n_s) = schedule.flow(t), schedule.flow(s)
+        start = torch.cat([(x / c_t).flatten(1), x.new_zeros(len(x), 1)], 1).to(widest(x))
+        end = self._integrate(rates, start, n_t.log(), n_s.log())
         # the last column is per dimension, so that the error norm weighs it like any other
-        change = dim * (end[:, dim] + torch.log(alpha_t / alpha_s).to(end))
-        return (end[:, :dim].view_as(x) * alpha_s).to(x.dtype), change
+        change = dim * (end[:, dim] + torch.log(c_t / c_s).to(end))
+        return (end[:, :dim].view_as(x) * c_s).to(x.dtype), change
 
     def _integrate(self, slope: Slope, start: Tensor, first: Tensor, last: Tensor) -> Tensor:
         """The states at u = last, from those at u = first; NaN in the rows where there are none."""

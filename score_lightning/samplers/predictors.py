@@ -11,7 +11,7 @@ from torch import Tensor
 from score_lightning.models import Estimate, Model
 from score_lightning.perturbation import Variance, between, posterior, transition
 from score_lightning.samplers.step import Step
-from score_lightning.schedules import RandnLike, Schedule
+from score_lightning.schedules import PURE_NOISE, RandnLike, Schedule
 
 
 class OneEstimate(Step):
@@ -84,7 +84,22 @@ class DDIM(OneEstimate):
         return x_s + variance.sqrt() * randn_like(x_s) if self.eta > 0 else x_s
 
 
-class ReverseDiffusion(OneEstimate):
+class _SDEStep(OneEstimate):
+    """A step of the reverse SDE."""
+
+    def check(self, schedule: Schedule) -> None:
+        """Refuses a schedule that starts where the drift is infinite.
+
+        Raises:
+            ValueError: naming the alternatives.
+        """
+        if schedule.ends_in_noise:
+            raise ValueError(
+                f"{PURE_NOISE}, where the drift of its SDE is infinite: take ancestral, ddim, heun, dpm_solver"
+            )
+
+
+class ReverseDiffusion(_SDEStep):
     """x_s = (2 - alpha_ts) x_t + sigma_ts^2 score + sigma_ts z (Song et al. 2021a, Eq. 46 and App. E).
 
     The reverse SDE discretized as the forward one was: x_t = alpha_ts x_s + sigma_ts z.
@@ -97,16 +112,17 @@ class ReverseDiffusion(OneEstimate):
         return mean + variance.sqrt() * randn_like(estimate.x_t)
 
 
-class EulerMaruyama(OneEstimate):
+class EulerMaruyama(_SDEStep):
     """x_s = x_t - (f x_t - g^2 score) (t - s) + g sqrt(t - s) z, the reverse SDE (Song et al. 2021a, Eq. 6)."""
 
     def check(self, schedule: Schedule) -> None:
-        """Refuses discrete levels, which have no SDE.
+        """Refuses discrete levels, which have no SDE, and an infinite drift.
 
         Raises:
-            ValueError: naming the alternative.
+            ValueError: naming the alternatives.
         """
         schedule.require_sde()
+        super().check(schedule)
 
     def step(self, estimate: Estimate, schedule: Schedule, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
         """x_s of x_t's shape, from the estimate at t."""

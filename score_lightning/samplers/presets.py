@@ -122,7 +122,7 @@ PRESETS: dict[str, Preset] = {
     "euler_maruyama": preset(EulerMaruyama),
     "heun": preset(_heun, spacing="log_snr", clip=True),
     "dpm_solver": preset(DPMSolverPP, clip=True),
-    "probability_flow": preset(_probability_flow, spacing="log_snr", steps=2, clip=None),
+    "probability_flow": preset(_probability_flow, steps=2, clip=None),
     "predictor_corrector": preset(_predictor_corrector),
 }
 """Name in a configuration -> its constructor."""

@@ -1,7 +1,8 @@
 """Solvers of higher order, in variables that make the probability-flow ODE the same for every schedule.
 
 With y = x / alpha and n = sigma / alpha the ODE is dy / dn = eps (Song et al. 2021b, Eq. 14; Karras et al. 2022,
-Eq. 1 with s = 1): whatever the schedule, only eps is to be integrated. Euler's method for it is DDIM.
+Eq. 1 with s = 1): whatever the schedule, only eps is to be integrated. Euler's method for it is DDIM. Rectified flow,
+whose n is infinite at the start, has other variables (see the schedule's `flow`).
 """
 
 import math
@@ -64,12 +65,13 @@ class _HeunStep(Step):
     def __call__(self, model: Model, x: Tensor, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:
         """x_s of x_t's shape."""
         x_hat, t_hat = self._add_noise(model.schedule, x, t, randn_like)
-        alpha_t, alpha_s = model.schedule(t_hat)[0], model.schedule(s)[0]
-        dn = model.schedule.ratio(s) - model.schedule.ratio(t_hat)
-        d_cur = model(x_hat, t_hat).eps
-        x_euler = alpha_s * (x_hat / alpha_t + dn * d_cur)
-        d_prime = model(x_euler, s).eps
-        return alpha_s * (x_hat / alpha_t + dn * (d_cur + d_prime) / 2)
+        schedule = model.schedule
+        (c_t, n_t), (c_s, n_s) = schedule.flow(t_hat), schedule.flow(s)
+        dn = n_s - n_t
+        d_cur = schedule.slope(model(x_hat, t_hat))
+        x_euler = c_s * (x_hat / c_t + dn * d_cur)
+        d_prime = schedule.slope(model(x_euler, s))
+        return c_s * (x_hat / c_t + dn * (d_cur + d_prime) / 2)
 
     def denoise(self, model: Model, x: Tensor, t: Tensor, randn_like: RandnLike) -> Tensor:
         """E[x_0 | x_hat]: the last step of Algorithm 2, to no noise."""
@@ -78,7 +80,7 @@ class _HeunStep(Step):
     def _add_noise(self, schedule: Schedule, x: Tensor, t: Tensor, randn_like: RandnLike) -> tuple[Tensor, Tensor]:
         """(x_hat, t_hat) of Algorithm 2, lines 4 to 6."""
         n = schedule.ratio(t)
-        if self._gamma == 0 or not self._churned[0] <= n <= self._churned[1]:
+        if self._gamma == 0 or not self._churned[0] <= n <= self._churned[1] or n.isinf():
             return x, t
         t_hat = schedule.inverse(n * (1 + self._gamma))
         alpha, alpha_hat = schedule(t)[0], schedule(t_hat)[0]

@@ -1,7 +1,7 @@
 """What every noise schedule offers, and how times are spaced."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,20 @@ NO_SDE = (
     "discrete levels have no SDE: take VE, VP, SubVP or EDM, the limit of the schedule (continuous=true), or a sampler "
     "that needs none (reverse_diffusion, ancestral, ddim, heun, dpm_solver)"
 )
+
+PURE_NOISE = "this schedule has no signal at its most noise"
+
+
+class Readings(Protocol):
+    """What an estimate says about x_t, each of its shape."""
+
+    @property
+    def eps(self) -> Tensor:
+        """E[eps | x_t]."""
+
+    @property
+    def velocity(self) -> Tensor:
+        """E[eps - x_0 | x_t]."""
 
 
 class Schedule:
@@ -53,6 +67,26 @@ class Schedule:
         """
         if not self.has_sde:
             raise ValueError(NO_SDE)
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether nothing of the signal is left at t_max: alpha is 0 there, and sigma / alpha infinite."""
+        return bool(self.ratio(self.t_max).isinf())
+
+    def flow(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(c, n) of the variables in which solvers integrate the probability flow, d(x / c) / dn = `slope`, at times t.
+
+        alpha and sigma / alpha, for which the slope is eps (Song et al. 2021b, Eq. 14). Float64, of t's shape.
+        """
+        return self(t)[0], self.ratio(t)
+
+    def flow_time(self, n: Tensor) -> Tensor:
+        """The times of these n, or the nearest to them; float64. With `has_sde`."""
+        return self.time_of(n)
+
+    def slope(self, estimate: Readings) -> Tensor:
+        """That of the probability flow in the variables of `flow`, of x_t's shape."""
+        return estimate.eps
 
     def drift(self, t: Tensor) -> Tensor:  # noqa: ARG002
         """f(t), the coefficient of x in the SDE's drift; float64, of t's shape. With `has_sde`."""
@@ -102,7 +136,15 @@ class Schedule:
         raise NotImplementedError
 
     def spaced_ratios(self, share: Tensor, spacing: Spacing, end: Tensor | None = None) -> Tensor:
-        """Values of sigma / alpha from `end` (share 0; t_min when None) to t_max (1), spaced by log_snr or karras."""
+        """Values of sigma / alpha from `end` (share 0; t_min when None) to t_max (1), spaced by log_snr or karras.
+
+        Raises:
+            ValueError: where the last one is infinite.
+        """
+        if self.ends_in_noise:
+            raise ValueError(
+                f"spacing {spacing} needs a finite sigma / alpha, and {PURE_NOISE}: take uniform or quadratic"
+            )
         low, high = self.ratio(self.t_min if end is None else end), self.ratio(self.t_max)
         if spacing == "log_snr":
             return (low.log() + share * (high.log() - low.log())).exp()

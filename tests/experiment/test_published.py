@@ -57,6 +57,7 @@ def test_every_published_recipe_is_in_the_table():
     assert PUBLISHED.keys() == {n for n in recipes if not n.startswith("toy_") and "digits" not in n} - {
         "ddpm_mnist",
         "edm_mnist",
+        "flow_cifar",
     }
 
 
@@ -98,6 +99,22 @@ def test_recipes_have_the_published_objective(prefix, objective):
         if name.startswith(prefix):
             chosen = config.load([], name).config.objective
             assert {key: chosen[key] for key in objective} == objective, name
+
+
+def test_flow_matching_trains_as_its_example():
+    c = config.load([], "flow_cifar").config
+    assert (c.optimizer.lr, c.optimizer.betas, c.optimizer.clip, c.optimizer.warmup) == (1e-4, [0.9, 0.95], None, 0)
+    assert (c.trainer.batch_size, c.trainer.max_steps) == (512, 1800 * (50_000 // 512))
+    assert (c.ema.decay, c.images.flip, c.net["dropout"]) == (0.999, True, 0.3)
+    chosen = c.objective
+    assert (chosen["weight"], chosen["times"], chosen["log_mean"], chosen["log_std"]) == (
+        "velocity",
+        "log_normal",
+        -1.2,
+        1.2,
+    )
+    assert (c.net["channels"], c.net["multipliers"], c.net["blocks"], c.net["attention"]) == (128, [2, 2, 2], 4, [16])
+    assert c.net["adaptive"]
 
 
 def test_what_single_recipes_say_of_their_data_and_times():

@@ -10,7 +10,7 @@ from score_lightning import config, sample, train
 from score_lightning import eval as evaluate
 from score_lightning.data.toy import draw
 from score_lightning.experiment.build import Experiment
-from score_lightning.figures import FIGURES, fields, processes
+from score_lightning.figures import FIGURES, fields, flows, processes
 from score_lightning.figures.trained import Trained, arrows, panels, seeded_noise
 from score_lightning.models import GaussianMixtureModel
 from score_lightning.schedules import VP, geometric
@@ -32,6 +32,8 @@ def few_points(monkeypatch):
     drawn, run = Trained.draw, processes.run
     monkeypatch.setattr(Trained, "draw", lambda self, n, *given: drawn(self, min(n, 200), *given))
     monkeypatch.setattr(processes, "run", lambda *given: run(*given[:3], 500))
+    monkeypatch.setattr(flows, "PAIRS", 2000)
+    monkeypatch.setattr(flows, "STEPS", 20)
 
 
 @pytest.mark.parametrize("name", slow_but({"toy_ddpm"}, TOYS))

@@ -532,5 +532,5 @@ def test_presets_have_the_defaults_of_their_papers():
         sampler = PRESETS[name](pixels=(-1.0, 1.0))
         assert (sampler.clip, sampler.steps, sampler.spacing, sampler.denoise) == (clip, steps, spacing, True), name
     flow = PRESETS["probability_flow"]()
-    assert (flow.clip, flow.steps, flow.spacing) == (None, 2, "log_snr")
+    assert (flow.clip, flow.steps, flow.spacing) == (None, 2, "uniform")
     assert PRESETS["ddim"]((-1.0, 1.0), eta=0.5, steps=7, clip=False).predictor.eta == 0.5
