@@ -1,0 +1,60 @@
+"""What wraps a model: the base of all, and the estimate clipped to the range of the data."""
+
+import copy
+from typing import Generic, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from score_lightning.models import Estimate, Model
+from score_lightning.schedules import Schedule
+
+M = TypeVar("M", bound=Model)
+
+
+class Wrapper(Generic[M]):
+    """A model that changes what another one estimates, under the schedule of that one.
+
+    A copy of it with another schedule wraps a copy of the model with that schedule.
+    """
+
+    def __init__(self, model: M) -> None:
+        self.model = model
+
+    @property
+    def schedule(self) -> Schedule:
+        """That of the model."""
+        return self.model.schedule
+
+    @schedule.setter
+    def schedule(self, schedule: Schedule) -> None:
+        self.model = copy.copy(self.model)
+        self.model.schedule = schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
+        """The estimate at times t of shape () or (B,)."""
+        raise NotImplementedError
+
+    def repeated(self, n: int, ndim: int) -> "Wrapper[M]":
+        """The same for n images x of `ndim` dimensions, which share the conditions of these in turn."""
+        twin = copy.copy(self)
+        if isinstance(self.model, Wrapper):
+            twin.model = cast(M, self.model.repeated(n, ndim))
+        return twin
+
+
+class Clipped(Wrapper[Model]):
+    """A model whose estimates of x_0 are clipped to a range."""
+
+    def __init__(self, model: Model, low: float, high: float) -> None:
+        super().__init__(model)
+        self._range = (low, high)
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
+        """The clipped estimate."""
+        return self.model(x_t, t).clip(*self._range)
+
+
+def repeat(rows: Tensor, n: int) -> Tensor:
+    """(n, ...): rows (B, ...) in turn."""
+    return rows[torch.arange(n, device=rows.device) % len(rows)]
