@@ -12,6 +12,7 @@ from score_lightning.conditional import (
     LabelConditioned,
     Measurement,
     MeasurementConditioned,
+    Strength,
     colorization,
     inpainting,
     upsampling,
@@ -51,7 +52,7 @@ def test_guidance_is_the_score_of_the_data_and_of_that_many_classifiers(guidance
     x = torch.randn(6, 2, dtype=torch.float64).requires_grad_()
     (classifier,) = torch.autograd.grad(model.log_label(x, t, 1).sum(), x)
     (data,) = torch.autograd.grad(model.whole.log_prob(x, t).sum(), x)
-    guided = LabelConditioned(model, torch.ones(6, dtype=torch.int64), guidance)(x, t)
+    guided = LabelConditioned(model, torch.ones(6, dtype=torch.int64), Strength(guidance))(x, t)
     assert_close(guided.score, data + (1 + guidance) * classifier, rtol=1e-6, atol=1e-9)
 
 
@@ -140,7 +141,7 @@ def test_every_wrapper_follows_its_model_into_the_limit_and_leaves_the_original_
     net = lambda x, c, labels=None, augmentation=None: x * c.view(-1, 1)  # noqa: E731
     model = ScoreModel(net, geometric(0.01, 1, 10))
     augmented = AugmentationConditioned(model, torch.zeros(2, 3))
-    labeled = LabelConditioned(augmented, torch.zeros(2, dtype=torch.int64), guidance=0.5)
+    labeled = LabelConditioned(augmented, torch.zeros(2, dtype=torch.int64), guidance=Strength(0.5))
     known = Measurement(project_first, torch.zeros(2))
     outer = Clipped(MeasurementConditioned(labeled, known), -1, 1)
     limit, x = continuous(outer), torch.randn(2, 2)

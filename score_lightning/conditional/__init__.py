@@ -4,6 +4,7 @@ Each takes the place of a model in any sampler and any objective.
 """
 
 from score_lightning.conditional.base import Clipped, Wrapper
+from score_lightning.conditional.guidance import NO_GUIDANCE, Guided, Strength
 from score_lightning.conditional.labels import NO_LABEL, AugmentationConditioned, LabelConditioned, condition
 from score_lightning.conditional.measurement import (
     Measurement,
@@ -14,6 +15,6 @@ from score_lightning.conditional.measurement import (
 )
 
 __all__ = [
-    "NO_LABEL", "AugmentationConditioned", "Clipped", "LabelConditioned", "Measurement", "MeasurementConditioned",
-    "Wrapper", "colorization", "condition", "inpainting", "upsampling",
+    "NO_GUIDANCE", "NO_LABEL", "AugmentationConditioned", "Clipped", "Guided", "LabelConditioned", "Measurement",
+    "MeasurementConditioned", "Strength", "Wrapper", "colorization", "condition", "inpainting", "upsampling",
 ]  # fmt: skip

@@ -28,6 +28,9 @@ class Wrapper(Generic[M]):
 
     @schedule.setter
     def schedule(self, schedule: Schedule) -> None:
+        self._set_schedule(schedule)
+
+    def _set_schedule(self, schedule: Schedule) -> None:
         self.model = copy.copy(self.model)
         self.model.schedule = schedule
 

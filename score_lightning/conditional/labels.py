@@ -6,7 +6,9 @@ from typing import Protocol, cast
 from torch import Tensor
 
 from score_lightning.conditional.base import Wrapper, repeat
+from score_lightning.conditional.guidance import NO_GUIDANCE, Strength
 from score_lightning.models import Estimate, Model, ScoreModel
+from score_lightning.perturbation import expand
 from score_lightning.schedules import Schedule
 
 NO_LABEL = -1
@@ -44,24 +46,25 @@ class LabelConditioned(Wrapper[LabeledModel]):
 
         eps = (1 + w) eps(x_t, label) - w eps(x_t),
 
-    the score of p(x_t | label) p(label | x_t)^w. Guidance takes two evaluations of the network.
+    the score of p(x_t | label) p(label | x_t)^w. Where w is not 0 it takes two evaluations of the network.
 
     Args:
         model: of a network with labels.
         labels: int64 (B,), -1 for none.
-        guidance: w; 0 is none.
+        guidance: w.
     """
 
-    def __init__(self, model: LabeledModel, labels: Tensor, guidance: float = 0.0) -> None:
+    def __init__(self, model: LabeledModel, labels: Tensor, guidance: Strength = NO_GUIDANCE) -> None:
         super().__init__(model)
         self._labels, self._guidance = labels, guidance
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """The estimate at times t of shape () or (B,)."""
         conditional = self.model(x_t, t, self._labels)
-        if self._guidance == 0:
+        w = self._guidance.at(self.schedule, t)
+        if not w.any():
             return conditional
-        w, plain = self._guidance, self.model(x_t, t, self._labels.new_full(self._labels.shape, NO_LABEL))
+        w, plain = expand(w, x_t), self.model(x_t, t, self._labels.new_full(self._labels.shape, NO_LABEL))
         # every reading is affine in the output: this combines score, eps and x_0 alike
         return replace(conditional, output=(1 + w) * conditional.output - w * plain.output)
 

@@ -206,6 +206,11 @@ class Config:
     sigma_data: float = doc("standard deviation of the data, for edm's preconditioning", 0.5)
     objective: dict[str, Any] = doc("the loss", factory=dict)
     sampler: dict[str, Any] = doc("the sampler", factory=dict)
+    guide: str | None = doc("checkpoint of a worse model that samples are guided away from (null: none)", None)
+    guidance: float = doc("weight w of the guide: x_0 = (1 + w) x_0(model) - w x_0(guide)", 0.0)
+    guidance_interval: list[float] = doc(
+        "noise levels [low, high], sigma / alpha, with guidance by guide or labels ([]: all)", factory=list
+    )
     preview: dict[str, Any] = doc(
         "sampler for grids and evaluation during training: what differs from sampler", factory=dict
     )

@@ -42,6 +42,7 @@ class Experiment:
     """
 
     training = False
+    guide: ScoreModel | None = None
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Experiment:
     def with_config(self, resolved: Resolved) -> "Experiment":
         """An experiment with another sampler for the same model, which is shared."""
         other = type(self)(resolved, classes=self._classes)
-        other.__dict__ |= {"model": self.model, "schedule": self.schedule}
+        other.__dict__ |= {"model": self.model, "schedule": self.schedule, "guide": self.guide}
         return other
 
     @cached_property
@@ -177,9 +178,12 @@ class Experiment:
             check_bytes(n * math.prod(self.shape), f"{n} images")
         except MemoryError as error:
             raise UserError(f"{section}: {error}") from error
-        size = batch_size or self.config.evaluation.batch_size
+        c, size = self.config, batch_size or self.config.evaluation.batch_size
         sampler = self.sampler if section == "sampler" else self.preview_sampler
-        return Generator(sampler, self.shape, self.pixels, size, number, self.config.labels.guidance)
+        labels, guide = (
+            checks.strength(c, weight, sampler, self.schedule) for weight in (c.labels.guidance, c.guidance)
+        )
+        return Generator(sampler, self.shape, self.pixels, size, number, labels, self.guide, guide)
 
     @cached_property
     def classes(self) -> tuple[str, ...] | None:

@@ -1,5 +1,6 @@
 """Checks of settings that only make sense together, with the remedy in the message."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast, get_args
@@ -7,6 +8,7 @@ from typing import cast, get_args
 import torch
 from PIL import ImageColor
 
+from score_lightning.conditional import Strength
 from score_lightning.config import Config, suggest
 from score_lightning.config.registry import TABLES, keyword_types, part_of
 from score_lightning.config.schema import Images
@@ -48,6 +50,23 @@ def find_label(config: Config, label: str | None, classes: Sequence[str] | None)
         + (f", or a number from 0 to {len(classes) - 1}" if named else "")
         + f"; got {label!r}{suggest(label, classes)}"
     )
+
+
+def strength(config: Config, weight: float, sampler: Sampler, schedule: Schedule) -> Strength:
+    """Guidance of this weight in the interval of the configuration.
+
+    Raises:
+        UserError: when the interval is none, or the sampler visits no time in it.
+    """
+    ends = config.guidance_interval or [0.0, math.inf]
+    key = f"guidance_interval={config.guidance_interval}"
+    if len(ends) != 2:
+        raise UserError(f"{key}: give two noise levels, [low,high], or [] for all")
+    with mistakes_in(key):
+        inside = Strength(1.0, *ends).at(schedule, sampler.times(schedule))
+    if weight and not inside.any():
+        raise UserError(f"{key}: the sampler visits no noise level there; take another interval, or more steps")
+    return Strength(weight, *ends)
 
 
 def check_variances(config: Config, section: str) -> None:

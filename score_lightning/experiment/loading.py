@@ -74,7 +74,51 @@ def open_checkpoint(path: str | Path, overrides: Sequence[str], weights: str = "
     experiment = Experiment(change(contents["config"], str(path), overrides), classes=known.get("classes"))
     load_weights(experiment.model, contents, path, weights)
     experiment.model.config = experiment.resolved.plain()
+    experiment.guide = _open_guide(experiment, known)
     return Opened(experiment, contents.get("global_step", 0), known)
+
+
+def _open_guide(experiment: Experiment, data: dict[str, Any]) -> ScoreModel | None:
+    """The guide that the configuration names.
+
+    Raises:
+        UserError: when it does not fit the model, is not of the same data, or there is a weight without a guide.
+    """
+    c = experiment.config
+    if (c.guide is None) != (c.guidance == 0):
+        given, missing = (
+            ("guidance=W", "guide=CKPT") if c.guide is None else (f"guide={c.guide}", "guidance=W, such as 1")
+        )
+        labels = "; for labels there is labels.guidance" if c.guide is None else ""
+        raise UserError(f"{given} needs {missing}{labels}")
+    if c.guide is None:
+        return None
+    opened = open_checkpoint(c.guide, [])
+    guide, plain = opened.experiment, experiment.resolved.plain()
+    if guide.shape != experiment.shape:
+        raise UserError(f"guide={c.guide} draws data of shape {guide.shape}, the model {experiment.shape}")
+    for key, which in [
+        ("schedule", "other noise levels"),
+        ("continuous", "other noise levels"),
+        ("labels", "other labels"),
+    ]:
+        mine, its = (_trained(part[key]) for part in (plain, guide.resolved.plain()))
+        if mine != its:
+            raise UserError(
+                f"guide={c.guide} has {which}, {its}, than the model, {mine}: train it with {key} of the model"
+            )
+    if data.get("content") != opened.data.get("content") or _trained(plain["data"]) != _trained(
+        guide.resolved.plain()["data"]
+    ):
+        raise UserError(f"guide={c.guide} was trained on other data than the model")
+    if opened.experiment.config.images.range != c.images.range:
+        raise UserError(f"guide={c.guide} has another range of pixels: train it with images.range={c.images.range}")
+    return guide.model
+
+
+def _trained(part: Any) -> Any:
+    """A section without what says where data are stored and how samples are guided."""
+    return {k: v for k, v in part.items() if k not in ("path", "guidance", "drop")} if isinstance(part, dict) else part
 
 
 def image_key(experiment: Experiment, generator: Generator, seed: int, device: torch.device) -> str:
@@ -90,6 +134,7 @@ def image_key(experiment: Experiment, generator: Generator, seed: int, device: t
         known.update(generator.measurement.y.numpy().tobytes() + shown.numpy().tobytes())
     weights, images = (
         sha256_of_state(experiment.model.state_dict()),
-        f"{generator.label} {known.hexdigest()} {generator.batch_size}",
+        f"{generator.label} {known.hexdigest()} {generator.batch_size} {generator.autoguidance}",
     )
-    return f"{weights} {parts} {images} {seed} {machine}"
+    guide = "" if generator.guide is None else sha256_of_state(generator.guide.state_dict())
+    return f"{weights} {guide} {generator.guidance} {parts} {images} {seed} {machine}"

@@ -55,6 +55,8 @@ class TrainingExperiment(Experiment):
     def module(self) -> ScoreModule:
         """The training of the model."""
         c, o = self.config, self.config.optimizer
+        if c.guide is not None or c.guidance:
+            raise UserError("guide=… and guidance=… are of sample and eval: a training has no use for them")
         if c.validation.n < c.validation.levels:
             raise UserError(f"validation.n must be at least {c.validation.levels}, got {c.validation.n}")
         if c.evaluation.n == 1:

@@ -36,7 +36,7 @@ UNUSED["sample"] = (*UNUSED["task"], "images.resize", "images.background")
 UNUSED["images"] = (
     *TRAINING, "labels", "validation", "objective", "net", "schedule", "sampler", "continuous", "prediction",
     "conditioning", "sigma_data", "points", "images.size", "images.channels", "images.resize", "images.range",
-    "images.dequantize",
+    "images.dequantize", "guide", "guidance", "guidance_interval",
 )  # fmt: skip
 """Sections and fields that each kind of work has no use for."""
 COMMANDS = {"train": "train", "sample": "sample", "task": "sample", "eval": "eval", "images": "eval images="}
@@ -66,6 +66,14 @@ RULES = (
     Rule(("logger.artifact",), "Weights & Biases is offline", lambda c: c.logger.wandb == "offline"),
 )
 """What has no effect on a training."""
+OF_GUIDANCE = (
+    Rule(
+        ("guidance_interval",),
+        "there is no guidance: set labels.guidance or guide and guidance",
+        lambda c: c.labels.guidance == 0 and c.guidance == 0,
+    ),
+)
+"""What has no effect on samples."""
 OF_METRICS = (
     Rule(("evaluation.splits",), "evaluation.metrics has no is", lambda c: "is" not in c.evaluation.metrics),
     Rule(
@@ -89,6 +97,7 @@ def unused(config: Config, given: Sequence[str], work: Work) -> Iterator[str]:
     """Of the given keys those that have no effect, each with the reason."""
     rules = [Rule(UNUSED[work], f"not used by {COMMANDS[work]}", lambda _: True)]
     rules += RULES if work == "train" else []
+    rules += OF_GUIDANCE if work != "images" else []
     rules += OF_METRICS if work in ("train", "eval", "images") else []
     for key in given:
         for rule in rules:

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from score_lightning.conditional import LabelConditioned, Measurement, MeasurementConditioned, Wrapper
+from score_lightning.conditional import (
+    NO_GUIDANCE,
+    Guided,
+    LabelConditioned,
+    Measurement,
+    MeasurementConditioned,
+    Strength,
+    Wrapper,
+)
 from score_lightning.data.pixels import Range
 from score_lightning.errors import UserError
 from score_lightning.generation.store import Batch, BatchStore
@@ -62,6 +70,8 @@ class Generator:
         batch_size: images sampled at once.
         label: of all images, for a model conditioned on labels; image i has label i modulo their number when None.
         guidance: by labels, see `LabelConditioned`.
+        guide: a worse model of the same data, from which samples are guided away, see `Guided`.
+        autoguidance: by the guide.
         measurement: what is known of each image, in the model's range.
         pilot_evaluations: network evaluations, over all images, of the pilot run that measured the sampler's steps.
     """
@@ -71,7 +81,9 @@ class Generator:
     pixels: Range
     batch_size: int = 256
     label: int | None = None
-    guidance: float = 0.0
+    guidance: Strength = NO_GUIDANCE
+    guide: ScoreModel | None = None
+    autoguidance: Strength = NO_GUIDANCE
     measurement: Measurement | None = None
     pilot_evaluations: int = 0
 
@@ -115,27 +127,35 @@ class Generator:
 
     def _conditioned(self, model: ScoreModel, indices: Sequence[int]) -> Model:
         """The model conditioned on the labels of these images and on the measurement."""
-        parts = _InParts(model, self.batch_size) if len(indices) > self.batch_size else model
-        conditioned: Model = parts
-        if model.classes:
-            labels = [i % model.classes if self.label is None else self.label for i in indices]
-            on_device = torch.tensor(labels, device=next(model.parameters()).device)
-            conditioned = LabelConditioned(parts, on_device, self.guidance)
+        conditioned = self._labeled(model, indices, self.guidance)
+        if self.guide is not None:
+            guide = self.guide.to(next(model.parameters()).device)
+            conditioned = Guided(conditioned, self._labeled(guide, indices), self.autoguidance)
         return conditioned if self.measurement is None else MeasurementConditioned(conditioned, self.measurement)
+
+    def _labeled(self, model: ScoreModel, indices: Sequence[int], guidance: Strength = NO_GUIDANCE) -> Model:
+        """The model conditioned on the labels of these images."""
+        parts = _InParts(model, self.batch_size) if len(indices) > self.batch_size else model
+        if not model.classes:
+            return parts
+        labels = [i % model.classes if self.label is None else self.label for i in indices]
+        return LabelConditioned(parts, torch.tensor(labels, device=next(model.parameters()).device), guidance)
 
     def evaluations(self, model: ScoreModel, tried: int = 4) -> int:
         """Network evaluations per image; where they depend on the image, the most among the first `tried` images.
 
-        Those of a pilot run are not counted.
+        Those of a guide count, those of a pilot run do not.
         """
         expected = self.sampler.evaluations(model.schedule)
-        if expected is not None:
-            return expected * (2 if model.classes and self.guidance else 1)
+        if expected is not None and self.guide is None and not (model.classes and self.guidance.weight):
+            return expected
         calls: list[None] = []
         measured = self.measured(model)
-        counter = model.register_forward_pre_hook(lambda *_: calls.append(None))
+        networks = [model] if self.guide is None else [model, self.guide]
+        counters = [network.register_forward_pre_hook(lambda *_: calls.append(None)) for network in networks]
         measured.batch(model, range(tried), seed=0)
-        counter.remove()
+        for counter in counters:
+            counter.remove()
         return len(calls)
 
     def __call__(

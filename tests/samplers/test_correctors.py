@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from score_lightning.conditional import LabelConditioned, MeasurementConditioned, inpainting
+from score_lightning.conditional import LabelConditioned, MeasurementConditioned, Strength, inpainting
 from score_lightning.data.pixels import PixelRange
 from score_lightning.generation.generator import Generator
 from score_lightning.models import GaussianModel, ScoreModel
@@ -98,7 +98,7 @@ def test_generated_images_depend_on_nothing_but_their_seeds_labels_and_the_model
     mask = torch.zeros(4, 4, dtype=torch.bool)
     mask[:2] = True
     for known in (None, inpainting(torch.ones(1, 4, 4), mask)):
-        generator = Generator(SETTINGS, (1, 4, 4), PixelRange(), 7, guidance=1.0, measurement=known)
+        generator = Generator(SETTINGS, (1, 4, 4), PixelRange(), 7, guidance=Strength(1.0), measurement=known)
         whole, parts = (
             torch.cat([b.images for b in replace(generator, batch_size=size)(model, 7, 0)]) for size in (7, 2)
         )
@@ -119,7 +119,7 @@ def test_a_pilot_run_is_made_once_for_all_batches(monkeypatch):
 def test_evaluations_of_a_pilot_run_are_counted_apart(predictor):
     model = ScoreModel(Net(), VP())
     settings = Sampler(predictor, Langevin(snr=0.1, steps=2), steps=4)
-    generator = Generator(settings, (1, 4, 4), PixelRange(), 8, guidance=1.0)
+    generator = Generator(settings, (1, 4, 4), PixelRange(), 8, guidance=Strength(1.0))
     measured = generator.measured(model)
     if predictor.evaluations:
         assert measured.pilot_evaluations == PILOT * 2 * (3 + 8)  # it does not denoise
@@ -131,7 +131,7 @@ def test_a_pilot_run_takes_no_more_images_at_once_than_a_batch():
     model, sizes = ScoreModel(Net(), VP()), set()
     model.register_forward_pre_hook(lambda _, args: sizes.add(len(args[0])))
     small, large = (
-        Generator(SETTINGS, (1, 4, 4), PixelRange(), size, guidance=1.0).measured(model) for size in (5, 64)
+        Generator(SETTINGS, (1, 4, 4), PixelRange(), size, guidance=Strength(1.0)).measured(model) for size in (5, 64)
     )
     assert sizes == {5, 2, 32}
     for key, norm in large.sampler.corrector.norms.items():
