@@ -9,10 +9,29 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+
+def _tree(depth: int = 4, each: int = 8) -> tuple[Tensor, Tensor]:
+    """(means (K, 2), weights (K,)) of Gaussians along the branches of a tree, thinner ones of less weight."""
+    means, weights, tips = [], [], [(torch.tensor([0.12, -0.45]), 1.15, 0.6)]
+    for level in range(depth):
+        grown = []
+        for root, angle, length in tips:
+            way = length * torch.tensor([math.cos(angle), math.sin(angle)])
+            share = torch.arange(1, each + 1)[:, None] / each
+            means.append(root + share * way)
+            weights.append(torch.full((each,), 0.5**level * length))
+            grown += [(root + way, angle + turn, 0.62 * length) for turn in (0.65, -0.55)]
+        tips = grown
+    return torch.cat(means), torch.cat(weights)
+
+
+_BRANCHES, _WEIGHTS = _tree()
 MIXTURES: dict[str, tuple[Tensor, float, Tensor]] = {
     "mixture": (torch.tensor([[-0.8, -0.5], [0.1, 0.8], [0.8, -0.4]]), 0.15, torch.tensor([0.3, 0.3, 0.4])),
     # Song & Ermon 2019, Sec. 3.2.2
     "pair": (torch.tensor([[5.0, 5.0], [-5.0, -5.0]]), 1.0, torch.tensor([0.8, 0.2])),
+    "tree": (_BRANCHES, 0.02, _WEIGHTS),
+    "trees": (torch.cat([_BRANCHES, _BRANCHES * torch.tensor([-1, 1])]), 0.02, _WEIGHTS.repeat(2)),
     "pair_1d": (torch.tensor([[-0.8], [0.6]]), 0.15, torch.tensor([0.4, 0.6])),
 }
 """Name -> (means (K, D), standard deviation, weights (K,)) of mixtures of Gaussians."""

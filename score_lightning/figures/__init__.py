@@ -12,6 +12,7 @@ from score_lightning.data.toy import MIXTURES
 from score_lightning.errors import UserError
 from score_lightning.figures.fields import langevin, manifold, objectives, rare, score_field
 from score_lightning.figures.flows import reflow
+from score_lightning.figures.guided import guidance
 from score_lightning.figures.processes import forward_reverse, limit, mode_weights, samples
 from score_lightning.figures.trained import Trained
 
@@ -44,6 +45,7 @@ FIGURES = {
     "limit": Kind(limit, points=1),
     "samples": Kind(samples, mixture=False),
     "reflow": Kind(reflow, mixture=False),
+    "guidance": Kind(guidance, models=3),
 }
 
 
