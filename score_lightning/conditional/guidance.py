@@ -43,7 +43,7 @@ NO_GUIDANCE = Strength()
 
 
 class Guided(Wrapper[Model]):
-    """Autoguidance (Karras et al. 2024, Eq. 5): a model guided away from a worse one of the same data.
+    """Autoguidance (Karras et al. 2024a, Eq. 5): a model guided away from a worse one of the same data.
 
         x_0 = (1 + w) x_0(x_t) - w x_0'(x_t),
 

@@ -61,6 +61,8 @@ class LabelConditioned(Wrapper[LabeledModel]):
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """The estimate at times t of shape () or (B,)."""
         conditional = self.model(x_t, t, self._labels)
+        if self._guidance.weight == 0:  # as in training, where times are on the GPU and nothing waits for them
+            return conditional
         w = self._guidance.at(self.schedule, t)
         if not w.any():
             return conditional

@@ -14,7 +14,7 @@ WEIGHT, N = 1.0, 3000
 
 
 def guidance(trained: Sequence[Trained], data: Tensor) -> Figure:
-    """Samples of a class without guidance, guided away from all classes and from a worse model (Karras et al. 2024).
+    """Samples of a class without guidance, guided away from all classes and from a worse model (Karras et al. 2024a).
 
     The models are those of the class, of all classes and the worse one. Above each panel the share of samples where the
     exact density is below that of 99.5 % of the data, and the entropy of the components that samples are nearest to, in

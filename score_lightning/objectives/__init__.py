@@ -10,6 +10,7 @@ from score_lightning.objectives.bound import Hybrid, VariationalBound
 from score_lightning.objectives.denoising import Denoising
 from score_lightning.objectives.explicit import Explicit
 from score_lightning.objectives.importance import ImportanceSampled
+from score_lightning.objectives.learned import LearnedWeights
 from score_lightning.objectives.matching import Implicit, Sliced
 from score_lightning.objectives.presets import PRESETS
 from score_lightning.schedules import RandnLike, Schedule
@@ -35,6 +36,6 @@ class Objective(Protocol):
 
 
 __all__ = [
-    "PRESETS", "Denoising", "Explicit", "Hybrid", "Implicit", "ImportanceSampled", "Objective", "Sliced",
-    "VariationalBound",
+    "PRESETS", "Denoising", "Explicit", "Hybrid", "Implicit", "ImportanceSampled", "LearnedWeights", "Objective",
+    "Sliced", "VariationalBound",
 ]  # fmt: skip

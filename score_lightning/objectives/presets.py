@@ -4,10 +4,26 @@ from collections.abc import Callable
 from typing import Any
 
 from score_lightning.objectives.bound import Hybrid, VariationalBound
-from score_lightning.objectives.denoising import Denoising
+from score_lightning.objectives.denoising import Denoising, Times
 from score_lightning.objectives.importance import ImportanceSampled
+from score_lightning.objectives.learned import LearnedWeights
 from score_lightning.objectives.matching import Implicit, Sliced
 from score_lightning.perturbation import Variance
+
+
+def denoising(
+    weight: str = "sigma2",
+    times: Times = "uniform",
+    gamma: float = 5.0,
+    sigma_data: float = 0.5,
+    log_mean: float = -1.2,
+    log_std: float = 1.2,
+    stratified: bool = False,
+    learned: bool = False,
+) -> Denoising | LearnedWeights:
+    """Denoising score matching, its weights `learned` on top of the given one or not."""
+    objective = Denoising(weight, times, gamma, sigma_data, log_mean, log_std, stratified)
+    return LearnedWeights(objective) if learned else objective
 
 
 def variational_bound(
@@ -35,7 +51,7 @@ def _at_times(
 
 
 PRESETS: dict[str, Callable[..., Any]] = {
-    "denoising": Denoising,
+    "denoising": denoising,
     "implicit": Implicit,
     "sliced": Sliced,
     "variational_bound": variational_bound,

@@ -136,6 +136,11 @@ class ScoreModule(L.LightningModule):
         for t, loss in zip(self._validation.times.tolist(), losses, strict=True):
             self.log(f"val_level/{t:04d}" if isinstance(t, int) else f"val_level/{t:.4f}", loss)
 
+    def trained_parameters(self) -> list[torch.nn.Parameter]:
+        """Those of the model, and of an objective that has some."""
+        objective = self._objective.parameters() if isinstance(self._objective, torch.nn.Module) else ()
+        return [*self.model.parameters(), *objective]
+
     def configure_optimizers(self) -> Any:
         """Adam, or Muon, with its schedule of learning rates, a step at a time."""
         a, net = self._adam, cast(Any, self.model.net)
@@ -147,11 +152,11 @@ class ScoreModule(L.LightningModule):
         }
         optimizer: torch.optim.Optimizer
         if a.muon is not None:
-            optimizer = Muon(self.model.parameters(), net.hidden_weights(), a.muon, **settings)
+            optimizer = Muon(self.trained_parameters(), net.hidden_weights(), a.muon, **settings)
         elif self.trainer.precision == "16-mixed":  # a fused one would see the scaled gradients of float16
-            optimizer = torch.optim.Adam(self.model.parameters(), **settings)
+            optimizer = torch.optim.Adam(self.trained_parameters(), **settings)
         else:
-            optimizer = Adam(self.model.parameters(), **settings)
+            optimizer = Adam(self.trained_parameters(), **settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, a.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/lr"}}
 
