@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from score_lightning.conditional import LabelConditioned, Measurement, MeasurementConditioned, Wrapper
+from score_lightning.conditional import Evidence, LabelConditioned, Wrapper
 from score_lightning.data.pixels import Range
 from score_lightning.errors import UserError
 from score_lightning.generation.store import Batch, BatchStore
@@ -62,8 +62,11 @@ class Generator:
         batch_size: images sampled at once.
         label: of all images, for a model conditioned on labels; image i has label i modulo their number when None.
         guidance: by labels, see `LabelConditioned`.
-        measurement: what is known of each image, in the model's range.
+        measurement: what images are drawn given, in the model's range.
         pilot_evaluations: network evaluations, over all images, of the pilot run that measured the sampler's steps.
+
+    Raises:
+        ValueError: when a measurement does not fit images of this shape.
     """
 
     sampler: Sampler
@@ -72,8 +75,12 @@ class Generator:
     batch_size: int = 256
     label: int | None = None
     guidance: float = 0.0
-    measurement: Measurement | None = None
+    measurement: Evidence | None = None
     pilot_evaluations: int = 0
+
+    def __post_init__(self) -> None:
+        if self.measurement is not None:
+            self.measurement.check(self.shape)
 
     def batch(
         self,
@@ -121,7 +128,7 @@ class Generator:
             labels = [i % model.classes if self.label is None else self.label for i in indices]
             on_device = torch.tensor(labels, device=next(model.parameters()).device)
             conditioned = LabelConditioned(parts, on_device, self.guidance)
-        return conditioned if self.measurement is None else MeasurementConditioned(conditioned, self.measurement)
+        return conditioned if self.measurement is None else self.measurement.wrap(conditioned)
 
     def evaluations(self, model: ScoreModel, tried: int = 4) -> int:
         """Network evaluations per image; where they depend on the image, the most among the first `tried` images.
