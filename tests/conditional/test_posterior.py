@@ -1,5 +1,9 @@
 """Posterior sampling against exact posteriors."""
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -18,11 +22,12 @@ from score_lightning.conditional import (
 )
 from score_lightning.conditional.posterior import conjugate_gradients
 from score_lightning.likelihood import continuous
-from score_lightning.models import GaussianModel, ScoreModel
-from score_lightning.samplers import DDIM, Ancestral, Heun, Langevin, sample
+from score_lightning.models import GaussianMixtureModel, GaussianModel, ScoreModel
+from score_lightning.samplers import DDIM, Ancestral, AnnealedLangevin, Heun, Langevin, sample
 from score_lightning.schedules import VE, VP, RectifiedFlow, linear_beta
 
 METHODS = [DPS, PiGDM, MMPS]
+NAMES = ("dps", "pigdm", "mmps")
 MEAN = torch.tensor([0.5, -1.0, 0.2], dtype=torch.float64)
 ROOT = torch.tensor([[1.0, 0.2, 0.0], [0.0, 0.5, -0.7], [0.3, 0.0, 0.4]], dtype=torch.float64)
 FULL, EYE = ROOT @ ROOT.mT, torch.eye(3, dtype=torch.float64)
@@ -232,3 +237,47 @@ def test_what_does_not_fit_is_refused_with_the_alternative():
         MMPS(GaussianModel(MEAN, FULL, VP()), Observation(Matrix(), Y.expand(2, 2), 0.1))(
             torch.zeros(3, 3), torch.tensor(0.5)
         )
+
+
+class First:
+    """The first of two coordinates."""
+
+    def forward(self, x):
+        return x[:, :1]
+
+
+def given_first(y, noise, method, n=4000, steps=200):
+    """(share of the upper mode, mean, standard deviation) of x_2 given x_1, of a mixture with two modes."""
+    means, std, schedule = torch.tensor([[-1.0, -0.8], [1.0, 0.8]], dtype=torch.float64), 0.3, VP()
+    if method == "exact":
+        weights = (-((y - means[:, 0]) ** 2) / (2 * (std**2 + noise**2))).softmax(0)
+        mean = (weights * means[:, 1]).sum()
+        variance = std**2 + (weights * (means[:, 1] - mean) ** 2).sum()
+        return [value.item() for value in (weights[1], mean, variance.sqrt())]
+    evidence, corrector = Posterior(Observation(First(), torch.tensor([[y]]).double(), noise), "mmps"), None
+    if method in NAMES:
+        evidence = replace(evidence, method=method)
+    else:
+        first = torch.tensor([1.0, 0.0], dtype=torch.float64)
+        evidence = Measurement(lambda x: x * first, y * first)
+        if method != "projection":
+            corrector = AnnealedLangevin(0.2 * schedule(schedule.t_min)[1].item() ** 2, 20)
+    model = evidence.wrap(GaussianMixtureModel(means, std, torch.ones(2, dtype=torch.float64), schedule))
+    times, x = schedule.times(steps, "log_snr"), schedule.prior((n, 2), dtype=torch.float64)
+    x = evidence.perturb(x, *schedule(times[0]), torch.randn_like(x))
+    x_2 = sample(model, x, times, Ancestral("small"), corrector)[:, 1]
+    return [(x_2 > 0).double().mean().item(), x_2.mean().item(), x_2.std().item()]
+
+
+def table():
+    """Rows of the table in section 9 of docs/theory.md: (noise, method, share, mean, standard deviation)."""
+    text = (Path(__file__).parents[2] / "docs/theory.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (0|0\.3) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", text, re.M)
+    return [(float(noise), method, *map(float, rest)) for noise, method, *rest in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", table(), ids=lambda row: f"{row[1]}-{row[0]:g}")
+def test_the_table_of_biases_is_measured(row):
+    torch.manual_seed(0)
+    assert given_first(0.1, *row[:2]) == pytest.approx(row[2:], abs=0.005 if row[1] == "exact" else 0.03)
