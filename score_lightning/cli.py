@@ -123,6 +123,8 @@ def split_arguments(
         if not text:
             raise UserError(f"{key}= is empty; leave it out or give a value")
         options[key] = text if keys[key] is str else parse_override(argument)[1]
+        if keys[key] is float and type(options[key]) is int and abs(options[key]) < 1e300:
+            options[key] = float(options[key])
         if type(options[key]) is not keys[key]:
             raise UserError(f"{key} takes a value of type {keys[key].__name__}, got {text!r}")
     missing = [key for key in required if key not in options]

@@ -1,9 +1,10 @@
-"""Models of conditional distributions: given a label, or given a part of the data.
+"""Models of conditional distributions: given a label, or given a part of the data or a noisy observation of it.
 
 Each takes the place of a model in any sampler and any objective.
 """
 
-from score_lightning.conditional.base import Clipped, Wrapper
+from score_lightning.conditional.base import Clipped, Evidence, Wrapper
+from score_lightning.conditional.editing import Edit
 from score_lightning.conditional.guidance import NO_GUIDANCE, Guided, Strength
 from score_lightning.conditional.labels import NO_LABEL, AugmentationConditioned, LabelConditioned, condition
 from score_lightning.conditional.measurement import (
@@ -13,8 +14,22 @@ from score_lightning.conditional.measurement import (
     inpainting,
     upsampling,
 )
+from score_lightning.conditional.operators import (
+    Blur,
+    Downsample,
+    GaussianBlur,
+    Gray,
+    Mask,
+    MotionBlur,
+    Observation,
+    Operator,
+    adjoint,
+)
+from score_lightning.conditional.posterior import DPS, METHODS, MMPS, ObservationConditioned, PiGDM, Posterior
 
 __all__ = [
-    "NO_GUIDANCE", "NO_LABEL", "AugmentationConditioned", "Clipped", "Guided", "LabelConditioned", "Measurement",
-    "MeasurementConditioned", "Strength", "Wrapper", "colorization", "condition", "inpainting", "upsampling",
+    "DPS", "METHODS", "MMPS", "NO_GUIDANCE", "NO_LABEL", "AugmentationConditioned", "Blur", "Clipped", "Downsample",
+    "Edit", "Evidence", "GaussianBlur", "Gray", "Guided", "LabelConditioned", "Mask", "Measurement",
+    "MeasurementConditioned", "MotionBlur", "Observation", "ObservationConditioned", "Operator", "PiGDM", "Posterior",
+    "Strength", "Wrapper", "adjoint", "colorization", "condition", "inpainting", "upsampling",
 ]  # fmt: skip

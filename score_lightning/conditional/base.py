@@ -1,7 +1,7 @@
-"""What wraps a model: the base of all, and the estimate clipped to the range of the data."""
+"""What wraps a model: the base of all, and the estimate clipped to the range of the data; evidence of images."""
 
 import copy
-from typing import Generic, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -56,6 +56,30 @@ class Clipped(Wrapper[Model]):
     def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
         """The clipped estimate."""
         return self.model(x_t, t).clip(*self._range)
+
+
+class Evidence(Protocol):
+    """What images are drawn given: a part of each, a noisy observation, or a picture to start from."""
+
+    def wrap(self, model: Model) -> Model:
+        """The model given it."""
+
+    def perturb(self, x: Tensor, alpha: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
+        """Where sampling starts instead of x (B, ...), with standard normal eps; alpha and sigma of shape ()."""
+
+    def impose(self, x_0: Tensor) -> Tensor:
+        """The sampled x_0 (B, ...) with what is known exactly put in."""
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raises a ValueError when it does not fit images of this shape."""
+
+    def fingerprint(self, shape: tuple[int, ...]) -> list[bytes]:
+        """All that images of this shape are a function of here."""
+
+
+def probe(shape: tuple[int, ...]) -> Tensor:
+    """(1, *shape): always the same normal numbers, of which no two linear operators make the same."""
+    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def repeat(rows: Tensor, n: int) -> Tensor:

@@ -4,16 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from score_lightning.conditional.base import Wrapper, repeat
+from score_lightning.conditional.base import Wrapper, probe, repeat
 from score_lightning.models import Estimate, Model
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A part of the data that is known: y = P x_0, P an orthogonal projection (P P = P = P^T).
+    """A part of the data that is known, as `Evidence`: y = P x_0, P an orthogonal projection (P P = P = P^T).
 
     Args:
         project: P, from and to (B, ...).
@@ -23,6 +24,10 @@ class Measurement:
     project: Callable[[Tensor], Tensor]
     y: Tensor
 
+    def wrap(self, model: Model) -> "MeasurementConditioned":
+        """The model given that part."""
+        return MeasurementConditioned(model, self)
+
     def impose(self, x_0: Tensor) -> Tensor:
         """x_0 (B, ...) with the part that is known put in."""
         return x_0 - self.project(x_0) + self.y.to(x_0)
@@ -30,6 +35,23 @@ class Measurement:
     def perturb(self, x: Tensor, alpha: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
         """x (B, ...) with that part of a perturbed x_0 put in; alpha and sigma of shape ()."""
         return x - self.project(x) + alpha * self.y.to(x) + sigma * self.project(eps)
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuses images of a shape that what is known does not fit.
+
+        Raises:
+            ValueError: with both shapes.
+        """
+        try:
+            fits = self.impose(torch.zeros(1, *shape, device=self.y.device)).shape[1:] == shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ValueError(f"what is known has shape {tuple(self.y.shape)}, which does not fit images {shape}")
+
+    def fingerprint(self, shape: tuple[int, ...]) -> list[bytes]:
+        """All that images of this shape are a function of here."""
+        return [a.cpu().numpy().tobytes() for a in (self.y, self.project(probe(shape).to(self.y.device)))]
 
 
 class MeasurementConditioned(Wrapper[Model]):

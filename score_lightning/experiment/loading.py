@@ -1,7 +1,6 @@
 """From a checkpoint to its model."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -127,14 +126,13 @@ def image_key(experiment: Experiment, generator: Generator, seed: int, device: t
     parts = {name: plain[name] for name in IMAGE_PARTS}
     machine = f"{device_name(device)} {torch.get_num_threads()} {torch.__version__} {version('score_lightning')}"
     known = hashlib.sha256()
-    if generator.measurement is not None:
-        shown = generator.measurement.project(
-            torch.arange(1.0, 1 + math.prod(generator.shape)).view(1, *generator.shape)
-        )
-        known.update(generator.measurement.y.numpy().tobytes() + shown.numpy().tobytes())
+    for part in generator.measurement.fingerprint(generator.shape) if generator.measurement is not None else ():
+        known.update(part)
     weights, images = (
         sha256_of_state(experiment.model.state_dict()),
-        f"{generator.label} {known.hexdigest()} {generator.batch_size} {generator.autoguidance}",
+        f"{generator.label} {known.hexdigest()} {generator.sampler.strength} {generator.batch_size}",
     )
-    guide = "" if generator.guide is None else sha256_of_state(generator.guide.state_dict())
+    guide = (
+        "" if generator.guide is None else f"{sha256_of_state(generator.guide.state_dict())} {generator.autoguidance}"
+    )
     return f"{weights} {guide} {generator.guidance} {parts} {images} {seed} {machine}"

@@ -23,6 +23,7 @@ from score_lightning.generation.store import BatchStore
 from score_lightning.generation.tasks import interpolation, read_known, read_pair
 from score_lightning.runtime.files import atomic_file, naming, output_folder
 from score_lightning.runtime.processes import Rank, find_device, launch
+from score_lightning.samplers import Sampler
 
 FILES = ("samples.png", "samples.npz")
 SHOWN = 100  # images in samples.png
@@ -42,9 +43,10 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int) -> None:
     if task == "interpolate":
         pair = read_pair(options.get("image"), _image_shape(experiment, task))
     elif task is not None:
-        shape = _image_shape(experiment, task)
-        knowledge = read_known(task, options.get("image"), options.get("mask"), shape, generator.pixels)
-        generator, known = replace(generator, measurement=knowledge.measurement), knowledge.picture
+        knowledge = read_known(options, _image_shape(experiment, task), generator.pixels)
+        sampler = _of_strength(generator.sampler, options.get("strength", 0.5), experiment) if task == "edit" else None
+        generator = replace(generator, measurement=knowledge.measurement, sampler=sampler or generator.sampler)
+        known = knowledge.picture
     device = find_device(options.get("device", "auto"))
     with output_folder(Path(options.get("out", run_folder_of(ckpt))).expanduser(), FILES) as folder:
         rank, device = launch(device, options.get("devices", 1))
@@ -57,6 +59,18 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int) -> None:
             shown = class_captions(experiment.classes, min(n, SHOWN), generator.label)
             _write(images, known, folder, shown)
             store.clear()
+
+
+def _of_strength(sampler: Sampler, strength: float, experiment: Experiment) -> Sampler:
+    """The sampler of the last share of its times."""
+    weaker, all_times = replace(sampler, strength=strength), len(sampler.times(experiment.schedule))
+    left = len(weaker.times(experiment.schedule))
+    if left < 2:
+        raise UserError(
+            f"strength={strength:g} leaves {left} of the sampler's {all_times} times, which changes nothing: take more "
+            "strength, or a sampler of more times, such as sampler=ddim sampler.steps=50"
+        )
+    return weaker
 
 
 def _image_shape(experiment: Experiment, task: str) -> Shape:

@@ -12,15 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from score_lightning.conditional import (
-    NO_GUIDANCE,
-    Guided,
-    LabelConditioned,
-    Measurement,
-    MeasurementConditioned,
-    Strength,
-    Wrapper,
-)
+from score_lightning.conditional import NO_GUIDANCE, Evidence, Guided, LabelConditioned, Strength, Wrapper
 from score_lightning.data.pixels import Range
 from score_lightning.errors import UserError
 from score_lightning.generation.store import Batch, BatchStore
@@ -72,8 +64,11 @@ class Generator:
         guidance: by labels, see `LabelConditioned`.
         guide: a worse model of the same data, from which samples are guided away, see `Guided`.
         autoguidance: by the guide.
-        measurement: what is known of each image, in the model's range.
+        measurement: what images are drawn given, in the model's range.
         pilot_evaluations: network evaluations, over all images, of the pilot run that measured the sampler's steps.
+
+    Raises:
+        ValueError: when a measurement does not fit images of this shape.
     """
 
     sampler: Sampler
@@ -84,8 +79,12 @@ class Generator:
     guidance: Strength = NO_GUIDANCE
     guide: ScoreModel | None = None
     autoguidance: Strength = NO_GUIDANCE
-    measurement: Measurement | None = None
+    measurement: Evidence | None = None
     pilot_evaluations: int = 0
+
+    def __post_init__(self) -> None:
+        if self.measurement is not None:
+            self.measurement.check(self.shape)
 
     def batch(
         self,
@@ -131,7 +130,7 @@ class Generator:
         if self.guide is not None:
             guide = self.guide.to(next(model.parameters()).device)
             conditioned = Guided(conditioned, self._labeled(guide, indices), self.autoguidance)
-        return conditioned if self.measurement is None else MeasurementConditioned(conditioned, self.measurement)
+        return conditioned if self.measurement is None else self.measurement.wrap(conditioned)
 
     def _labeled(self, model: ScoreModel, indices: Sequence[int], guidance: Strength = NO_GUIDANCE) -> Model:
         """The model conditioned on the labels of these images."""

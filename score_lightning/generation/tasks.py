@@ -1,14 +1,32 @@
-"""Tasks of `sample` that start from pictures: inpainting, colorization, upsampling and interpolation."""
+"""Tasks of `sample` that start from pictures: to inpaint, colorize, upsample, deblur, edit or interpolate."""
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from score_lightning.conditional import Measurement, colorization, inpainting, upsampling
+from score_lightning.conditional import (
+    Downsample,
+    Edit,
+    Evidence,
+    GaussianBlur,
+    Gray,
+    Mask,
+    Measurement,
+    MotionBlur,
+    Observation,
+    Operator,
+    Posterior,
+    colorization,
+    inpainting,
+    upsampling,
+)
 from score_lightning.data.pictures import Shape, flatten, open_picture
 from score_lightning.data.pixels import PixelRange, Range
 from score_lightning.errors import UserError
@@ -17,50 +35,65 @@ from score_lightning.models import ScoreModel
 from score_lightning.runtime.randomness import ImageNoise
 from score_lightning.runtime.startup import is_first
 
+ROUNDING = 1 / math.sqrt(12)  # standard deviation of what rounding to whole gray levels adds to a picture
+Options = Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class Known:
-    """The known part of an image.
+    """What images are drawn given.
 
     Args:
         measurement: in the model's range.
         picture: uint8 (C, H, W), which shows it.
     """
 
-    measurement: Measurement
+    measurement: Evidence
     picture: Tensor
 
 
-def read_known(task: str, image: str | None, mask: str | None, shape: Shape, pixels: Range) -> Known:
-    """The known part of the picture in a file, for inpaint, colorize or upsample.
+@dataclass(frozen=True)
+class _Seen:
+    """y = A x_0 of a picture, in the model's range; `part` is the same as a known part, where A allows it."""
+
+    operator: Operator
+    y: Tensor
+    picture: Tensor
+    part: Measurement | None = None
+
+
+def read_known(options: Options, shape: Shape, pixels: Range) -> Known:
+    """What a picture in a file says of an image, for every task but interpolate.
 
     Args:
-        task: one of the three.
-        image: the picture; for upsample a small square, whose side divides that of the model's images.
-        mask: for inpaint, a picture of the same size, white where to paint.
-        shape: of the model's images, to which other pictures are cropped and resized.
+        options: of the command: task, image; mask, a picture of the same size, white where to paint; blur or motion;
+            noise, in gray levels, and method: projection where there is no noise and the task allows it, else mmps.
+        shape: of the model's images, to which pictures are cropped and resized. For upsample the picture is a small
+            square, whose side divides that of the model's images.
         pixels: range of pixels in the model.
 
     Raises:
         UserError: when a file is missing, cannot be read or does not suit the task.
     """
-    if image is None:
+    task, noise = options["task"], options.get("noise", 0.0)
+    if options.get("image") is None:
         raise UserError(f"task={task} needs image=FILE")
-    if (mask is None) == (task == "inpaint"):
-        raise UserError(
-            "task=inpaint needs mask=FILE, a picture of the image's size, white where to paint"
-            if mask is None
-            else f"task={task} takes no mask"
-        )
-    picture = _open(image, shape)
+    if task == "inpaint" and options.get("mask") is None:
+        raise UserError("task=inpaint needs mask=FILE, a picture of the image's size, white where to paint")
+    picture = _open(options["image"], shape)
+    if task == "edit":
+        levels = _fit(picture, shape)
+        return Known(Edit(pixels.encode(levels)), levels)
     try:
-        if mask is not None:
-            return _inpaint(picture, _open(mask, shape), (image, mask), shape, pixels)
-        if task == "colorize":
-            return _colorize(picture, shape, pixels)
-        return _upsample(picture, image, shape, pixels)
+        seen = READERS[task](picture, options, shape, pixels)
     except ValueError as error:
         raise UserError(f"task={task}: {error}") from error
+    method = options.get("method", "projection" if noise == 0 and seen.part is not None else "mmps")
+    if method == "projection":
+        assert seen.part is not None
+        return Known(seen.part, seen.picture)
+    std = math.hypot(noise, ROUNDING) / 255 * (pixels.high - pixels.low)
+    return Known(Posterior(Observation(seen.operator, seen.y[None], std), method), seen.picture)
 
 
 def read_pair(text: str | None, shape: Shape) -> Tensor:
@@ -115,32 +148,60 @@ def _fit(image: Image.Image, shape: Shape) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(shape.fit(image)))
 
 
-def _inpaint(image: Image.Image, mask: Image.Image, names: tuple[str, str], shape: Shape, pixels: Range) -> Known:
+def _inpaint(image: Image.Image, options: Options, shape: Shape, pixels: Range) -> _Seen:
+    mask = _open(options["mask"], shape)
     if image.size != mask.size:
         sizes = [f"{width} x {height}" for width, height in (mask.size, image.size)]
         raise UserError(
-            f"the mask {names[1]} has {sizes[0]} pixels, {names[0]} {sizes[1]}: they must have the same size"
+            f"the mask {options['mask']} has {sizes[0]} pixels, {options['image']} {sizes[1]}: "
+            "they must have the same size"
         )
     known = _fit(mask, replace(shape, channels=1))[0] < 128
     picture = _fit(image, shape)
+    part = inpainting(pixels.encode(picture), known)
     shown = torch.where(known, picture, torch.tensor(128, dtype=torch.uint8))
-    return Known(inpainting(pixels.encode(picture), known), shown)
+    return _Seen(Mask(known), part.y, shown, part)
 
 
-def _colorize(image: Image.Image, shape: Shape, pixels: Range) -> Known:
+def _colorize(image: Image.Image, options: Options, shape: Shape, pixels: Range) -> _Seen:  # noqa: ARG001
     if shape.channels != 3:
         raise UserError("task=colorize needs a model of images in color; this one draws them in gray")
-    measurement = colorization(pixels.encode(_fit(image, shape)))
-    return Known(measurement, pixels.decode(measurement.y.expand(3, -1, -1)))
+    part = colorization(pixels.encode(_fit(image, shape)))
+    return _Seen(Gray(), part.y, pixels.decode(part.y.expand(3, -1, -1)), part)
 
 
-def _upsample(image: Image.Image, name: str, shape: Shape, pixels: Range) -> Known:
+def _upsample(image: Image.Image, options: Options, shape: Shape, pixels: Range) -> _Seen:
     width, height = image.size
     if width != height or width >= shape.size or shape.size % width:
         raise UserError(
             f"task=upsample needs a small square whose side divides {shape.size}, such as "
-            f"{shape.size // 2} x {shape.size // 2} pixels; {name} has {width} x {height}"
+            f"{shape.size // 2} x {shape.size // 2} pixels; {options['image']} has {width} x {height}"
         )
-    small = pixels.encode(_fit(image, replace(shape, size=width)))
-    measurement = upsampling(small, shape.size // width)
-    return Known(measurement, pixels.decode(measurement.y))
+    small, factor = pixels.encode(_fit(image, replace(shape, size=width))), shape.size // width
+    part = upsampling(small, factor)
+    return _Seen(Downsample(factor), small, pixels.decode(part.y), part)
+
+
+def _deblur(image: Image.Image, options: Options, shape: Shape, pixels: Range) -> _Seen:
+    picture = _fit(image, shape)
+    return _Seen(_blur(options, shape.size), pixels.encode(picture), picture)
+
+
+def _blur(options: Options, size: int) -> Operator:
+    """That of blur=STD or motion=LENGTH,ANGLE, which must not reach beyond images of so many pixels."""
+    length, angle, reach = 0, 0.0, 3 * options.get("blur", 0.0)
+    if "motion" in options:
+        try:
+            pixels, degrees = options["motion"].split(",")
+            length, angle = int(pixels), float(degrees)
+        except ValueError as error:
+            raise UserError(f"motion=LENGTH,ANGLE takes pixels and degrees, got {options['motion']!r}") from error
+        reach = length // 2
+    if not reach <= size - 1:
+        raise UserError(f"task=deblur: the blur reaches further than the model's images, of {size} pixels, are wide")
+    return MotionBlur(length, angle) if "motion" in options else GaussianBlur(options["blur"])
+
+
+READERS: dict[str, Callable[[Image.Image, Options, Shape, Range], _Seen]] = {
+    "inpaint": _inpaint, "colorize": _colorize, "upsample": _upsample, "deblur": _deblur,
+}  # fmt: skip

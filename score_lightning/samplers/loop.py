@@ -4,6 +4,7 @@ NCSN has a corrector only, DDPM a predictor only, the score SDEs both (Song et a
 denoising reads out E[x_0 | x] at the last time: DDPM's last step, which adds no noise, is just that.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -147,6 +148,10 @@ class Sampler:
         steps: number of times to visit, all of the schedule's when None.
         spacing: how they are spaced (see the schedule's `times`).
         end: the last time, of continuous ones; the schedule's `sampling_end` when None.
+        strength: the share of the times that it visits, the last ones (Meng et al. 2022); all at 1.
+
+    Raises:
+        ValueError: unless 0 < strength <= 1.
     """
 
     predictor: Predictor | None = None
@@ -156,10 +161,17 @@ class Sampler:
     denoise: bool = True
     clip: tuple[float, float] | None = None
     end: float | None = None
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"the strength of a sampler lies above 0 and at most at 1, got {self.strength}")
 
     def times(self, schedule: Schedule) -> Tensor:
-        """(steps,) descending times that it visits."""
-        return schedule.times(self.steps, self.spacing, schedule.sampling_end if self.end is None else self.end)
+        """Descending times that it visits: the last ceil(strength * steps) of the schedule's."""
+        times = schedule.times(self.steps, self.spacing, schedule.sampling_end if self.end is None else self.end)
+        left = math.ceil(round(self.strength * len(times), 9))  # 0.1 * 30 is 3.0000000000000004
+        return times[len(times) - left :]
 
     def __call__(
         self,

@@ -112,7 +112,7 @@ def commands(call, own, *words):
 OTHER_COMMANDS = st.one_of(
     commands(
         sample.main,
-        ["n", "seed", "batch_size", "weights", "device", "label", "task", "image", "mask", "out", "ckpt"],
+        [key for key in sample.OPTIONS if key != "devices"],
         *["ckpt=CKPT", "n=2", "sampler.steps=2", "out=out"],
     ),
     commands(

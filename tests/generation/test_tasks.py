@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 from support import fails, run
+from torch.testing import assert_close
 
 from score_lightning import checkpoint, config, sample, train
 from score_lightning import eval as evaluate
+from score_lightning.conditional import Measurement
 from score_lightning.data.pictures import Shape
 from score_lightning.data.pixels import PixelRange
 from score_lightning.errors import UserError
@@ -86,7 +88,7 @@ def test_dropped_labels_are_a_share_and_the_rest_stays():
     [
         (["labels.guidance=2"], "labels.guidance=2 needs a model conditioned on labels"),
         (["label=3"], "label=K needs a model conditioned on labels"),
-        (["task=paint"], "task must be one of inpaint, colorize, upsample, interpolate"),
+        (["task=paint"], "task must be one of inpaint, colorize, upsample, deblur, edit, interpolate"),
         (["image=x.png"], "image=… goes with task="),
         (["task=inpaint", "image=x.png"], "task=inpaint needs mask=FILE"),
         (["task=inpaint", "mask=x.png"], "task=inpaint needs image=FILE"),
@@ -101,6 +103,31 @@ def test_dropped_labels_are_a_share_and_the_rest_stays():
         ),
         (["task=inpaint", "image=PICTURE", "mask=MASK"], "the mask MASK has 20 x 13 pixels, PICTURE 20 x 12"),
         (["task=inpaint", "image=PICTURE", "mask=NOTES"], "NOTES cannot be read: not a picture"),
+        (["noise=5"], "noise=… goes with task=inpaint|colorize|upsample|deblur"),
+        (["task=edit", "image=x.png", "noise=5"], "task=edit takes no noise"),
+        (["task=upsample", "image=x.png", "blur=2"], "task=upsample takes no blur: blur=… goes with task=deblur"),
+        (["task=upsample", "image=x.png", "strength=1"], "strength=… goes with task=edit"),
+        (["task=upsample", "image=x.png", "noise=-1"], "noise must lie between 0 and 255 gray levels, got -1"),
+        (["task=upsample", "image=x.png", "noise=.nan"], "noise must lie between 0 and 255 gray levels, got nan"),
+        (["task=upsample", "image=x.png", "noise=much"], "noise takes a value of type float, got 'much'"),
+        (["task=upsample", "image=x.png", "method=ddrm"], "method must be one of projection, dps, pigdm, mmps"),
+        (["task=upsample", "image=x.png", "noise=5", "method=projection"], "take method=mmps, pigdm or dps"),
+        (["task=upsample", "image=x.png", "method=dps"], "give noise=S in gray levels, or take method=mmps"),
+        (["task=deblur", "image=x.png", "blur=1", "method=projection"], "take method=mmps for task=deblur"),
+        (["task=deblur", "image=x.png"], "needs either blur=STD in pixels, or motion=LENGTH,ANGLE"),
+        (["task=deblur", "image=x.png", "blur=1", "motion=3,0"], "needs either blur=STD"),
+        (["task=deblur", "image=x.png", "blur=0"], "blur=STD must be a positive number of pixels, got 0"),
+        (["task=deblur", "image=PICTURE", "blur=1e308"], "further than the model's images, of 8 pixels"),
+        (["task=deblur", "image=PICTURE", "motion=16,0"], "further than the model's images, of 8 pixels"),
+        (["task=deblur", "image=PICTURE", "motion=3"], "motion=LENGTH,ANGLE takes pixels and degrees, got '3'"),
+        (
+            ["task=deblur", "image=PICTURE", "motion=1,0"],
+            "task=deblur: motion blur needs a length of at least 2 pixels",
+        ),
+        (["task=edit", "image=x.png", "strength=0"], "strength must lie above 0 and at most at 1, got 0"),
+        (["task=edit", "image=x.png", "strength=1.5"], "strength must lie above 0 and at most at 1, got 1.5"),
+        (["task=edit"], "task=edit needs image=FILE"),
+        (["task=edit", "image=PICTURE", "strength=0.1"], "strength=0.1 leaves 1 of the sampler's 3 times"),
     ],
 )
 def test_mistakes_get_one_message(arguments, message, ckpt, tmp_path, capsys, monkeypatch):
@@ -162,7 +189,7 @@ def test_inpainting_keeps_what_is_known_to_the_bit(ckpt, tmp_path, sampler):
 def test_colorization_keeps_the_mean_of_the_channels(colored, tmp_path):
     image = picture(tmp_path / "a.png", (16, 16), mode="L")
     sample.main([f"ckpt={colored}", "task=colorize", f"image={image}", "n=2", f"out={tmp_path}", "sampler.steps=5"])
-    gray = read_known("colorize", str(image), None, Shape(8, 3), PixelRange()).picture[0]
+    gray = read_known({"task": "colorize", "image": image}, Shape(8, 3), PixelRange()).picture[0]
     means = drawn(tmp_path).astype(float).mean(3)
     inside = (drawn(tmp_path) > 0).all(3) & (drawn(tmp_path) < 255).all(3)  # not clamped
     assert inside.any()
@@ -177,6 +204,62 @@ def test_upsampling_keeps_the_means_of_squares(ckpt, tmp_path):
     inside = ((blocks > 0) & (blocks < 255)).all(axis=(2, 4))
     assert inside.any()
     assert np.abs(blocks.mean(axis=(2, 4)) - small)[inside].max() <= 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["task=deblur", "blur=0.8"],
+        ["task=deblur", "motion=3,45", "noise=10", "method=pigdm"],
+        ["task=inpaint", "noise=25.5", "method=dps"],
+        ["task=inpaint", "noise=10"],
+        ["task=inpaint", "method=mmps"],
+    ],
+    ids=" ".join,
+)
+def test_pictures_with_noise_or_blur_are_restored(ckpt, tmp_path, words):
+    image, mask = picture(tmp_path / "a.png", (8, 8), mode="L"), np.zeros((8, 8), np.uint8)
+    mask[2:6, 3:7] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    masked = [f"mask={tmp_path}/mask.png"] if words[0] == "task=inpaint" else []
+    arguments = [f"ckpt={ckpt}", f"image={image}", *masked, *words, "n=2", "sampler=ddim", "sampler.steps=5"]
+    sample.main([*arguments, f"out={tmp_path}"])
+    images = drawn(tmp_path)
+    assert images.shape == (2, 8, 8, 1)
+    assert images.std() > 0
+    sample.main([*arguments, f"out={tmp_path / 'again'}"])
+    assert np.array_equal(drawn(tmp_path / "again"), images)
+
+
+def test_what_a_picture_says_is_an_observation_in_the_range_of_the_model(tmp_path):
+    image = picture(tmp_path / "a.png", (4, 4), mode="L")
+    options = {"task": "upsample", "image": image, "noise": 12.0, "method": "pigdm"}
+    for low in (-1.0, 0.0):
+        posterior = read_known(options, Shape(8, 1), PixelRange(low, 1.0)).measurement
+        levels = torch.from_numpy(np.asarray(Image.open(image)).astype(np.float32))
+        assert_close(posterior.observation.y, low + (1 - low) * levels[None, None] / 255)
+        # rounding adds a twelfth to the variance
+        assert posterior.observation.noise == pytest.approx((1 - low) * (144 + 1 / 12) ** 0.5 / 255)
+        assert posterior.method == "pigdm"
+    chosen = {
+        noise: read_known({**options, "noise": noise, "method": "mmps"}, Shape(8, 1), PixelRange()) for noise in (0, 5)
+    }
+    assert chosen[0].measurement.method == chosen[5].measurement.method == "mmps"
+    del options["method"], options["noise"]
+    assert isinstance(read_known(options, Shape(8, 1), PixelRange()).measurement, Measurement)
+    assert read_known({**options, "noise": 1.0}, Shape(8, 1), PixelRange()).measurement.method == "mmps"
+
+
+def test_editing_leaves_more_of_the_picture_the_less_its_strength(ckpt, tmp_path):
+    image, distances = picture(tmp_path / "a.png", (8, 8), mode="L"), []
+    given = np.asarray(Image.open(image)).astype(float)
+    for strength in ("0.1", "0.4", "1"):
+        words = [f"strength={strength}", "sampler=ddim", "sampler.steps=20", "n=4", f"out={tmp_path / strength}"]
+        sample.main([f"ckpt={ckpt}", "task=edit", f"image={image}", *words])
+        distances.append(np.abs(drawn(tmp_path / strength)[..., 0] - given).mean())
+    assert distances[0] < distances[1] < distances[2]
+    assert distances[0] < 20
+    assert distances[2] > 40
 
 
 @pytest.mark.slow
@@ -244,8 +327,8 @@ def test_deep_and_transparent_pictures_of_a_task_are_read_as_they_look(tmp_path,
     color.save(tmp_path / "image.png")
     mask = np.where(np.arange(64).reshape(8, 8) % 2, 40_000, 20_000).astype(np.uint16)  # of 65535: white, black
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    files = [str(tmp_path / name) for name in ("image.png", "mask.png")]
-    known = read_known("inpaint", *files, Shape(8, 3, background="black"), PixelRange())
+    options = {"task": "inpaint", "image": tmp_path / "image.png", "mask": tmp_path / "mask.png"}
+    known = read_known(options, Shape(8, 3, background="black"), PixelRange())
     painted = mask > 30_000
     expected = np.where(painted, 128, np.where(hidden, 0, levels))
     assert np.array_equal(known.picture.numpy(), np.stack([expected] * 3))
