@@ -1,6 +1,7 @@
 """Labels, guidance, tasks on pictures and likelihoods from the command line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from score_lightning.data.pictures import Shape
 from score_lightning.data.pixels import PixelRange
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.loading import image_key
 from score_lightning.experiment.training_experiment import TrainingExperiment
 from score_lightning.generation.tasks import interpolation, read_known
 
@@ -248,6 +250,16 @@ def test_what_a_picture_says_is_an_observation_in_the_range_of_the_model(tmp_pat
     del options["method"], options["noise"]
     assert isinstance(read_known(options, Shape(8, 1), PixelRange()).measurement, Measurement)
     assert read_known({**options, "noise": 1.0}, Shape(8, 1), PixelRange()).measurement.method == "mmps"
+
+
+def test_interrupted_images_are_continued_with_the_same_evidence_only(ckpt, tmp_path):
+    image, experiment = picture(tmp_path / "a.png", (4, 4), mode="L"), checkpoint.open_checkpoint(ckpt, []).experiment
+    generator, generators = experiment.generator(), []
+    for words in [{}, {"noise": 5.0}, {"noise": 6.0}, {"noise": 5.0, "method": "dps"}]:
+        known = read_known({"task": "upsample", "image": image, **words}, Shape(8, 1), generator.pixels)
+        generators.append(replace(generator, measurement=known.measurement))
+    generators += [generator, replace(generator, sampler=replace(generator.sampler, strength=0.5))]
+    assert len({image_key(experiment, one, 0, torch.device("cpu")) for one in generators}) == len(generators)
 
 
 def test_editing_leaves_more_of_the_picture_the_less_its_strength(ckpt, tmp_path):
