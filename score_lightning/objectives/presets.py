@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from score_lightning.objectives.bound import Hybrid, VariationalBound
+from score_lightning.objectives.consistency import Consistency
 from score_lightning.objectives.denoising import Denoising
 from score_lightning.objectives.importance import ImportanceSampled
 from score_lightning.objectives.matching import Implicit, Sliced
@@ -40,5 +41,6 @@ PRESETS: dict[str, Callable[..., Any]] = {
     "sliced": Sliced,
     "variational_bound": variational_bound,
     "hybrid": hybrid,
+    "consistency": Consistency,
 }
 """Name in a configuration -> its constructor."""
