@@ -22,7 +22,7 @@ class Consistency:
     """The distance of x_0 at two times of one path, over the difference of their n = sigma / alpha.
 
     The earlier time has n_r = n_t max(0, 1 - (1 + k sigmoid(-b n_t)) / q^(i + 1)) in stage i (Geng et al. 2024,
-    Eq. 22). Where it lies below the schedule's t_min, r is 0. EDM's preconditioned x_0 meets the boundary condition by
+    Sec. 3). Where it lies below the schedule's t_min, r is 0. EDM's preconditioned x_0 meets the boundary condition by
     itself, to within n at t_min; another prediction learns it, where r is 0.
 
     Args:

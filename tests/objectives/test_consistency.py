@@ -68,7 +68,7 @@ def test_it_is_the_distance_of_two_readings_over_their_difference_in_noise(sched
 
 
 def test_the_earlier_time_is_that_of_geng_et_al_in_every_stage():
-    """Geng et al. 2024, Eq. 22, with q = 2: 0 where the share is more than 1."""
+    """Geng et al. 2024, with q = 2: 0 where the share is more than 1."""
     objective, n = Consistency(q=2, stages=4, k=8, b=1), torch.tensor([0.1, 1.0, 20.0], dtype=torch.float64)
     for progress, stage in [(0.0, 0), (0.24, 0), (0.25, 1), (0.5, 2), (0.99, 3), (1.0, 3)]:
         objective.progress = progress

@@ -26,7 +26,7 @@ class FlowMap:
 
 @pytest.mark.parametrize("schedule", [EDM(), VP(), linear_beta(1e-4, 0.02, 1000)], ids=["edm", "vp", "ddpm"])
 def test_a_step_perturbs_the_estimate_anew(schedule):
-    """Song et al. 2023a, Algorithm 1, line 4."""
+    """Song et al. 2023a, Algorithm 1."""
     model = GaussianModel(torch.full((3,), MEAN).double(), torch.full((3,), STD**2).double(), schedule)
     (t, s), x, z = schedule.times(2), *torch.randn(2, 4, 3, dtype=torch.float64)
     alpha, sigma = schedule(s)
