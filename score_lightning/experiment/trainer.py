@@ -19,7 +19,7 @@ from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.evaluation import Evaluation, NoFeaturesError
 from score_lightning.generation.pictures import class_captions
-from score_lightning.objectives import ImportanceSampled
+from score_lightning.objectives import Consistency, ImportanceSampled
 from score_lightning.runtime.files import output_folder, write_text
 from score_lightning.runtime.processes import check_address, placement
 from score_lightning.runtime.signals import end_at_signals
@@ -31,7 +31,14 @@ from score_lightning.tracking.wandb import ResilientWandbLogger
 from score_lightning.training.callbacks import PeriodicEvaluation, SampleGrid
 from score_lightning.training.checkpoint_io import AsyncCheckpointWriter, AtomicCheckpointIO
 from score_lightning.training.checkpointing import Checkpoints, CheckpointTimes, LogKeeper
-from score_lightning.training.step_callbacks import SHOWN, LearningRate, LossObserver, NetworkCompiler, TrainingLoss
+from score_lightning.training.step_callbacks import (
+    SHOWN,
+    LearningRate,
+    LossObserver,
+    NetworkCompiler,
+    TrainingLoss,
+    TrainingProgress,
+)
 
 
 class InterruptibleDDP(DDPStrategy):
@@ -75,6 +82,8 @@ def build_callbacks(experiment: Experiment) -> list[L.Callback]:
         callbacks.append(Dashboard(t.log_every, c.logger.artifact))
     if isinstance(experiment.objective, ImportanceSampled):
         callbacks.append(LossObserver(experiment.objective))
+    if isinstance(experiment.objective, Consistency):
+        callbacks.append(TrainingProgress(experiment.objective))
     if t.compile:
         callbacks.append(NetworkCompiler())
     if c.samples.n:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from score_lightning.models import Model
 from score_lightning.objectives.bound import Hybrid, VariationalBound
+from score_lightning.objectives.consistency import Consistency
 from score_lightning.objectives.denoising import Denoising
 from score_lightning.objectives.explicit import Explicit
 from score_lightning.objectives.importance import ImportanceSampled
@@ -36,6 +37,6 @@ class Objective(Protocol):
 
 
 __all__ = [
-    "PRESETS", "Denoising", "Explicit", "Hybrid", "Implicit", "ImportanceSampled", "LearnedWeights", "Objective",
-    "Sliced", "VariationalBound",
+    "PRESETS", "Consistency", "Denoising", "Explicit", "Hybrid", "Implicit", "ImportanceSampled", "LearnedWeights",
+    "Objective", "Sliced", "VariationalBound",
 ]  # fmt: skip

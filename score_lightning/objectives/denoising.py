@@ -124,6 +124,13 @@ class Weighted:
         return schedule.at(u)
 
 
+def log_normal_times(schedule: Schedule, u: Tensor, mean: float, std: float) -> Tensor:
+    """Times with ln(sigma / alpha) ~ N(mean, std^2), from u uniform on [0, 1), of its shape (Karras et al. 2022)."""
+    wide = u.to(widest(u))
+    inside = wide.clamp(1e-9, 1 - max(1e-9, torch.finfo(wide.dtype).eps))
+    return schedule.time_of((mean + std * math.sqrt(2) * torch.erfinv(2 * inside - 1)).exp())
+
+
 class _Density(NamedTuple):
     """Of training times, in proportion to lambda / sigma^2, on a fine grid.
 
@@ -201,10 +208,7 @@ class Denoising(Weighted):
             odd = torch.arange(len(t), device=t.device) % 2 == 1
             return torch.where(odd, schedule.t_min + schedule.t_max - t.roll(1), t)
         if self._times == "log_normal":
-            mean, std = self._log
-            wide = u.to(widest(u))
-            inside = wide.clamp(1e-9, 1 - max(1e-9, torch.finfo(wide.dtype).eps))
-            return schedule.time_of((mean + std * math.sqrt(2) * torch.erfinv(2 * inside - 1)).exp())
+            return log_normal_times(schedule, u, *self._log)
         grid, cumulative, _ = self._density(schedule, u)
         i = torch.searchsorted(cumulative, u.to(cumulative).contiguous(), right=True).clamp(1, len(grid) - 1)
         share = (u - cumulative[i - 1]) / (cumulative[i] - cumulative[i - 1])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from score_lightning.objectives.bound import Hybrid, VariationalBound
+from score_lightning.objectives.consistency import Consistency
 from score_lightning.objectives.denoising import Denoising, Times
 from score_lightning.objectives.importance import ImportanceSampled
 from score_lightning.objectives.learned import LearnedWeights
@@ -56,5 +57,6 @@ PRESETS: dict[str, Callable[..., Any]] = {
     "sliced": Sliced,
     "variational_bound": variational_bound,
     "hybrid": hybrid,
+    "consistency": Consistency,
 }
 """Name in a configuration -> its constructor."""

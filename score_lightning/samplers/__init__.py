@@ -3,11 +3,11 @@
 from score_lightning.samplers.correctors import AnnealedLangevin, Langevin
 from score_lightning.samplers.flow import ProbabilityFlow
 from score_lightning.samplers.loop import PILOT, Sampler, sample, trajectory
-from score_lightning.samplers.predictors import DDIM, Ancestral, EulerMaruyama, ReverseDiffusion
+from score_lightning.samplers.predictors import DDIM, Ancestral, EulerMaruyama, Multistep, ReverseDiffusion
 from score_lightning.samplers.presets import PRESETS
 from score_lightning.samplers.solvers import DPMSolverPP, Heun
 
 __all__ = [
     "DDIM", "PILOT", "PRESETS", "Ancestral", "AnnealedLangevin", "DPMSolverPP", "EulerMaruyama", "Heun", "Langevin",
-    "ProbabilityFlow", "ReverseDiffusion", "Sampler", "sample", "trajectory",
+    "Multistep", "ProbabilityFlow", "ReverseDiffusion", "Sampler", "sample", "trajectory",
 ]  # fmt: skip

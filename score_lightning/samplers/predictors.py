@@ -84,6 +84,18 @@ class DDIM(OneEstimate):
         return x_s + variance.sqrt() * randn_like(x_s) if self.eta > 0 else x_s
 
 
+class Multistep(OneEstimate):
+    """x_s = alpha_s x_0 + sigma_s z: the estimated data, perturbed anew (Song et al. 2023a, Algorithm 1).
+
+    The sampler of consistency models, whose x_0 is data, not its mean. DDIM's formula with all of sigma_s^2 drawn.
+    """
+
+    def step(self, estimate: Estimate, schedule: Schedule, t: Tensor, s: Tensor, randn_like: RandnLike) -> Tensor:  # noqa: ARG002
+        """x_s of x_t's shape, from the estimate at t."""
+        alpha_s, sigma_s = schedule(s)
+        return alpha_s * estimate.x_0 + sigma_s * randn_like(estimate.x_t)
+
+
 class _SDEStep(OneEstimate):
     """A step of the reverse SDE."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from score_lightning.samplers.correctors import AnnealedLangevin, Langevin
 from score_lightning.samplers.flow import ProbabilityFlow
 from score_lightning.samplers.loop import Predictor, Sampler
-from score_lightning.samplers.predictors import DDIM, Ancestral, EulerMaruyama, ReverseDiffusion
+from score_lightning.samplers.predictors import DDIM, Ancestral, EulerMaruyama, Multistep, ReverseDiffusion
 from score_lightning.samplers.solvers import DPMSolverPP, Heun
 from score_lightning.schedules import Spacing
 
@@ -75,7 +75,7 @@ def _probability_flow(rtol: float = 1e-5, atol: float = 1e-5) -> Predictor:
 
 PREDICTORS: dict[str, Callable[..., Predictor]] = {
     "ancestral": Ancestral, "ddim": DDIM, "reverse_diffusion": ReverseDiffusion, "euler_maruyama": EulerMaruyama,
-    "heun": Heun, "dpm_solver": DPMSolverPP, "probability_flow": ProbabilityFlow,
+    "heun": Heun, "dpm_solver": DPMSolverPP, "probability_flow": ProbabilityFlow, "multistep": Multistep,
 }  # fmt: skip
 
 
@@ -123,6 +123,7 @@ PRESETS: dict[str, Preset] = {
     "heun": preset(_heun, spacing="log_snr", clip=True),
     "dpm_solver": preset(DPMSolverPP, clip=True),
     "probability_flow": preset(_probability_flow, steps=2, clip=None),
+    "multistep": preset(Multistep, steps=2),
     "predictor_corrector": preset(_predictor_corrector),
 }
 """Name in a configuration -> its constructor."""

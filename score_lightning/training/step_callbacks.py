@@ -6,7 +6,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from score_lightning.objectives import ImportanceSampled
+from score_lightning.objectives import Consistency, ImportanceSampled
 from score_lightning.training.module import ScoreModule
 
 RATES = ("train/lr", "train/lr_muon")
@@ -58,6 +58,21 @@ class LossObserver(L.Callback):
     def on_before_backward(self, trainer: L.Trainer, pl_module: ScoreModule, loss: Tensor) -> None:  # type: ignore[override]  # noqa: ARG002
         """Passes them on."""
         self._objective.observe(*(part.flatten() for part in pl_module.all_gather(pl_module.last)))
+
+
+class TrainingProgress(L.Callback):
+    """Sets the `progress` of an objective that changes during training.
+
+    Args:
+        objective: whose stages follow it.
+    """
+
+    def __init__(self, objective: Consistency) -> None:
+        self._objective = objective
+
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:  # noqa: ARG002
+        """The share of the steps that are done."""
+        self._objective.progress = trainer.global_step / trainer.max_steps
 
 
 class NetworkCompiler(L.Callback):

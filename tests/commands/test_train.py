@@ -379,8 +379,9 @@ def test_words_of_a_command_are_taken_apart():
             marks=pytest.mark.slow,
         ),
         ["schedule=sub_vp", "objective.weight=likelihood", "objective.times=importance", "preview=dpm_solver"],
+        ["continuous=true", "objective=consistency", "sampler=multistep", "preview=multistep"],
     ],
-    ids=["vp", "edm", "ve_sliced", "bound", "hybrid", "flow", "sub_vp"],
+    ids=["vp", "edm", "ve_sliced", "bound", "hybrid", "flow", "sub_vp", "consistency"],
 )  # fmt: skip
 def test_methods_train_and_sample(tmp_path, words):
     folder = run(tmp_path, *words, "sampler.steps=4", "preview.steps=4", "evaluation.n=4", "samples.n=4")
@@ -395,6 +396,7 @@ def test_methods_train_and_sample(tmp_path, words):
     [
         (["objective=implicit", "images.size=32"], "of 1024 dimensions takes 1024 backward passes"),
         (["objective.weight=likelihood"], "objective: discrete levels have no SDE"),
+        (["objective=consistency"], "objective: consistency compares times"),
         (["sampler=euler_maruyama"], "sampler: discrete levels have no SDE"),
         (["preview=euler_maruyama"], "preview: discrete levels have no SDE"),
         (["schedule=vp", "conditioning=level"], "visits the levels of a discrete schedule only"),
