@@ -15,7 +15,7 @@ from score_lightning.schedules import Schedule
 
 @dataclass(frozen=True)
 class Strength:
-    """The weight w of guidance, in an interval of noise levels n = sigma / alpha (Kynkäänniemi et al. 2024, Eq. 3).
+    """The weight w of guidance, in an interval of noise levels n = sigma / alpha (Kynkäänniemi et al. 2024).
 
     Args:
         weight: w inside the interval; 0 is none.
@@ -43,7 +43,7 @@ NO_GUIDANCE = Strength()
 
 
 class Guided(Wrapper[Model]):
-    """Autoguidance (Karras et al. 2024a, Eq. 5): a model guided away from a worse one of the same data.
+    """Autoguidance (Karras et al. 2024a): a model guided away from a worse one of the same data.
 
         x_0 = (1 + w) x_0(x_t) - w x_0'(x_t),
 

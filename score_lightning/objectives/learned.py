@@ -14,7 +14,7 @@ FARTHEST = 12.0  # |ln(sigma / alpha)|, from where on u is constant: pure noise 
 class LearnedWeights(nn.Module):
     """An objective's loss L over exp(u), plus u, with u(t) learned beside the model.
 
-    Kendall et al. 2018, Eq. 7, of every noise level; Karras et al. 2024b, Eq. 21. The optimum is u = ln E[L | t], where
+    Kendall et al. 2018, for noise levels Karras et al. 2024b, Eq. 21. The optimum is u = ln E[L | t], where
     all levels have the same loss, 1 + u. u is a sum of waves in ln(sigma / alpha), and 0 at first. In evaluation mode
     losses are those of the objective itself.
 

@@ -119,7 +119,9 @@ def test_recipes_have_the_published_noise_levels_and_sampler(name):
     assert {key: c.sampler[key] for key in sampler} == sampler
 
 
-@pytest.mark.parametrize("name", ["ddpm_digits", "ddpm_digits_labels", "edm_digits", "ecm_digits", "ncsn_digits", "flow_digits"])
+@pytest.mark.parametrize(
+    "name", ["ddpm_digits", "ddpm_digits_labels", "edm_digits", "ecm_digits", "ncsn_digits", "flow_digits"]
+)
 def test_experiments_of_digits_train_as_they_are(name, tmp_path):
     words = ["trainer.max_steps=2", "validation.n=10", "samples.n=2", "evaluation.n=0", "logger=off"]
     train.main([f"exp={name}", *words, "trainer.progress=false", f"out={tmp_path}"])

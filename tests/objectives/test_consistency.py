@@ -101,13 +101,14 @@ def test_the_flow_map_of_a_gaussian_is_stationary_as_r_approaches_t():
     assert slopes[3] == pytest.approx(slopes[1] / 4, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_an_mlp_learns_the_flow_map_of_a_gaussian():
-    """To 0.1 in each coordinate at every level; E[x_0 | x_t] would be 0.15 away at n = 0.5 and 0.4 at n = 3."""
+    """To 0.05 in each coordinate at every level; E[x_0 | x_t] would be 0.15 away at n = 0.5 and 0.4 at n = 3."""
     torch.manual_seed(0)
     schedule, objective = EDM(0.01, 10), Consistency(q=2, stages=8, log_mean=-0.5, log_std=1.2, stratified=True)
     model = ScoreModel(MLP(dim=2, width=32, layers=2, scale=8.0), schedule, "edm", "edm", STD)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    steps = 400
+    steps = 1500
     for step in range(steps):
         objective.progress = step / steps
         optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
@@ -122,10 +123,10 @@ def test_an_mlp_learns_the_flow_map_of_a_gaussian():
         exact = MEAN + (x - MEAN) * STD / math.hypot(STD, n)
         with torch.no_grad():
             errors[n] = (model(x, torch.tensor(n)).x_0 - exact).square().mean().sqrt().item()
-    assert max(errors.values()) < 0.1, errors
+    assert max(errors.values()) < 0.05, errors
 
 
-def test_dropout_is_the_same_at_both_times_and_goes_on_from_there():
+def test_dropout_is_the_same_at_both_times_and_continues_from_there():
     net = nn.Dropout(0.5)
     model = ScoreModel(lambda x, c: net(x), EDM(), "x_0")
     objective, x_0 = Consistency(q=1e9, stages=1, k=0, c=0.0), torch.randn(4, 100, dtype=torch.float64)

@@ -27,7 +27,7 @@ def test_the_loss_is_that_of_the_objective_over_exp_u_plus_u():
 
 
 def test_the_optimum_is_the_logarithm_of_the_mean_loss():
-    """E[L] / e^u + u is least at u = ln E[L], where it is 1 + ln E[L] (Kendall et al. 2018; EDM2, Eq. 21)."""
+    """E[L] / e^u + u is least at u = ln E[L], where it is 1 + ln E[L] (Karras et al. 2024b, Eq. 21)."""
     losses = torch.rand(1000, dtype=torch.float64) * 3
     u = losses.mean().log().requires_grad_()
     total = (losses / u.exp() + u).mean()
