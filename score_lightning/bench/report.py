@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from score_lightning.bench.settings import OURS
 from score_lightning.bench.tables import Row, Table, plain, read
 from score_lightning.errors import UserError
+
+MANY = 6  # lines from which on the legend is beside the curves, and those of peers are gray
 
 INTRODUCTION = """# Benchmarks{where}
 
@@ -123,7 +126,9 @@ def draw(table: Table, folder: Path) -> None:
         return
     if not table.curves and len(table.rows) < 2:
         return
-    figure = Figure((6.4, 3.6 if table.curves else 0.8 + 0.3 * len(table.rows)), layout="constrained")
+    many = any(len(curves.lines) > MANY for curves in table.curves)
+    size = (9.6 if many else 6.4, 3.6 if table.curves else 0.8 + 0.3 * len(table.rows))
+    figure = Figure(size, layout="constrained")
     if table.curves:
         _draw_curves(figure, table)
     else:
@@ -133,10 +138,16 @@ def draw(table: Table, folder: Path) -> None:
 
 def _draw_curves(figure: Any, table: Table) -> None:
     for axes, curves in zip(figure.subplots(1, len(table.curves), squeeze=False)[0], table.curves, strict=True):
+        many = len(curves.lines) > MANY
+        if many:
+            axes.set_prop_cycle(
+                color=["tab:blue", "tab:orange", "tab:green"] + [f"{0.75 - 0.08 * i:.2f}" for i in range(9)]
+            )
         for label, points in curves.lines.items():
             flat = len({y for _, y in points}) == 1 and len(points) > 2
             x, y = zip(*sorted(map(tuple, points)), strict=True) if points else ((), ())
-            (line,) = axes.plot(x, y, "k--" if flat else "o-", label=label, markersize=4)
+            marks = "k--" if flat else "o--" if many and not label.startswith(OURS) else "o-"
+            (line,) = axes.plot(x, y, marks, label=label, markersize=4)
             if label in curves.bands:
                 axes.fill_between(*zip(*sorted(curves.bands[label]), strict=True), color=line.get_color(), alpha=0.2)
         axes.set_xscale("log")
@@ -145,7 +156,8 @@ def _draw_curves(figure: Any, table: Table) -> None:
         axes.set_xlabel(curves.x)
         axes.set_ylabel(curves.y)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if many else {}
+        axes.legend(fontsize="small", **beside)
 
 
 def _draw_bars(axes: Any, table: Table) -> None:
