@@ -48,13 +48,14 @@ def bits_per_dim(
         flow: tolerances of the solver, 1e-6 when None.
 
     Raises:
-        ValueError: for another trace, or a network that takes discrete levels only.
+        ValueError: for another trace, a network that takes discrete levels only, or a compiled one.
     """
     dim = x_0.shape[1:].numel()
     trace = trace or ("exact" if dim <= EXACT else "hutchinson")
     if trace not in ("exact", "hutchinson"):
         raise ValueError(f"trace must be exact or hutchinson, got {trace!r}")
     divergence = exact if trace == "exact" else partial(along, randn_like(x_0).sign())
+    _refuse_compiled(model)
     model, flow = continuous(model), flow or ProbabilityFlow(1e-6, 1e-6)
     schedule = model.schedule
     latents, change = flow.solve(model, x_0, schedule.t_min, schedule.t_max, divergence)
@@ -62,6 +63,15 @@ def bits_per_dim(
     squares = latents.to(change).flatten(1).square().sum(1)
     prior = -squares / (2 * sigma**2) - dim * torch.log(sigma * math.sqrt(2 * math.pi))
     return ((change - prior) / (dim * math.log(2))).to(x_0.dtype)
+
+
+def _refuse_compiled(model: object) -> None:
+    while model is not None:
+        if getattr(getattr(model, "net", None), "_compiled_call_impl", None) is not None:
+            raise ValueError(
+                "the likelihood differentiates the network, which a compiled one cannot twice: build it anew"
+            )
+        model = getattr(model, "model", None)
 
 
 def encode(model: Model, x_0: Tensor, flow: ProbabilityFlow | None = None) -> Tensor:

@@ -22,7 +22,7 @@ def _tree(depth: int = 4, each: int = 8) -> tuple[Tensor, Tensor]:
             weights.append(torch.full((each,), 0.5**level * length))
             grown += [(root + way, angle + turn, 0.62 * length) for turn in (0.65, -0.55)]
         tips = grown
-    return torch.cat(means), torch.cat(weights)
+    return torch.cat(means), torch.cat(weights) / torch.cat(weights).sum()
 
 
 _BRANCHES, _WEIGHTS = _tree()
@@ -31,7 +31,7 @@ MIXTURES: dict[str, tuple[Tensor, float, Tensor]] = {
     # Song & Ermon 2019, Sec. 3.2.2
     "pair": (torch.tensor([[5.0, 5.0], [-5.0, -5.0]]), 1.0, torch.tensor([0.8, 0.2])),
     "tree": (_BRANCHES, 0.02, _WEIGHTS),
-    "trees": (torch.cat([_BRANCHES, _BRANCHES * torch.tensor([-1, 1])]), 0.02, _WEIGHTS.repeat(2)),
+    "trees": (torch.cat([_BRANCHES, _BRANCHES * torch.tensor([-1, 1])]), 0.02, _WEIGHTS.repeat(2) / 2),
     "pair_1d": (torch.tensor([[-0.8], [0.6]]), 0.15, torch.tensor([0.4, 0.6])),
 }
 """Name -> (means (K, D), standard deviation, weights (K,)) of mixtures of Gaussians."""

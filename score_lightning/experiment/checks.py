@@ -56,15 +56,20 @@ def strength(config: Config, weight: float, sampler: Sampler, schedule: Schedule
     """Guidance of this weight in the interval of the configuration.
 
     Raises:
-        UserError: when the interval is none, or the sampler visits no time in it.
+        UserError: when the interval is empty, or the sampler visits no time in it.
     """
     ends = config.guidance_interval or [0.0, math.inf]
     key = f"guidance_interval={config.guidance_interval}"
     if len(ends) != 2:
         raise UserError(f"{key}: give two noise levels, [low,high], or [] for all")
     with mistakes_in(key):
-        inside = Strength(1.0, *ends).at(schedule, sampler.times(schedule))
-    if weight and not inside.any():
+        one = Strength(1.0, *ends)
+    visited = schedule.ratio(sampler.times(schedule))
+    if sampler.predictor is not None and sampler.predictor.evaluations is None:  # it visits all times between them
+        inside = bool(one.low <= visited.max() and visited.min() <= one.high)
+    else:
+        inside = bool(((one.low <= visited) & (visited <= one.high)).any())
+    if weight and not inside:
         raise UserError(f"{key}: the sampler visits no noise level there; take another interval, or more steps")
     return Strength(weight, *ends)
 

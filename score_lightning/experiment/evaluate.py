@@ -17,7 +17,7 @@ from score_lightning.evaluation.outputs import FILES, Entry, Outputs, describe_r
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.checks import picture_shape
 from score_lightning.experiment.evaluation import Evaluation, read_images
-from score_lightning.experiment.loading import Opened, image_key, open_checkpoint
+from score_lightning.experiment.loading import Opened, guidance_settings, image_key, open_checkpoint
 from score_lightning.experiment.unused import say_unused
 from score_lightning.formats.native import run_folder_of
 from score_lightning.generation.pictures import class_captions
@@ -102,6 +102,7 @@ def _settings(options: dict[str, Any], opened: Opened) -> dict[str, Any]:
         "weights_sha256": sha256_of_state(experiment.model.state_dict()),
         "continuous": experiment.config.continuous,
         "labels": experiment.resolved.plain()["labels"],
+        **guidance_settings(experiment),
     }
 
 

@@ -115,6 +115,15 @@ def _open_guide(experiment: Experiment, data: dict[str, Any]) -> ScoreModel | No
     return guide.model
 
 
+def guidance_settings(experiment: Experiment) -> dict[str, Any]:
+    """What metrics.json says of guidance; empty without any."""
+    c, guide = experiment.config, experiment.guide
+    if guide is None and c.labels.guidance == 0:
+        return {}
+    given = {} if guide is None else {"guide": c.guide, "guide_sha256": sha256_of_state(guide.state_dict())}
+    return {**given, "guidance": c.guidance, "guidance_interval": list(c.guidance_interval)}
+
+
 def _trained(part: Any) -> Any:
     """A section without what says where data are stored and how samples are guided."""
     return {k: v for k, v in part.items() if k not in ("path", "guidance", "drop")} if isinstance(part, dict) else part

@@ -14,6 +14,7 @@ from score_lightning.data.pictures import Shape
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.checks import picture_shape
+from score_lightning.experiment.checks import strength as strength_of_guidance
 from score_lightning.experiment.loading import image_key, open_checkpoint
 from score_lightning.experiment.unused import say_unused
 from score_lightning.formats.native import run_folder_of
@@ -41,6 +42,8 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int) -> None:
     generator = experiment.generator(batch_size, options.get("label"), n)
     known, pair = None, None
     if task == "interpolate":
+        if experiment.guide is not None or experiment.config.labels.guidance:
+            raise UserError("task=interpolate is not guided: leave out guide and labels.guidance")
         pair = read_pair(options.get("image"), _image_shape(experiment, task))
     elif task is not None:
         knowledge = read_known(options, _image_shape(experiment, task), generator.pixels)
@@ -70,6 +73,8 @@ def _of_strength(sampler: Sampler, strength: float, experiment: Experiment) -> S
             f"strength={strength:g} leaves {left} of the sampler's {all_times} times, which changes nothing: take more "
             "strength, or a sampler of more times, such as sampler=ddim sampler.steps=50"
         )
+    for weight in (experiment.config.labels.guidance, experiment.config.guidance):
+        strength_of_guidance(experiment.config, weight, weaker, experiment.schedule)
     return weaker
 
 

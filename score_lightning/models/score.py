@@ -45,7 +45,7 @@ class ScoreModel(nn.Module):
         config: the resolved configuration, of a model that `score_lightning.checkpoint.load` gave.
 
     Raises:
-        ValueError: for an unknown prediction or conditioning, or one that is infinite at the schedule's most noise.
+        ValueError: for an unknown prediction or conditioning, or one that is infinite at the highest noise level.
     """
 
     config: dict[str, Any]

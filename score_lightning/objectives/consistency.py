@@ -15,7 +15,7 @@ from torch import Tensor
 from score_lightning.models import Model
 from score_lightning.objectives.denoising import log_normal_times
 from score_lightning.perturbation import expand, perturb
-from score_lightning.schedules import RandnLike, Schedule
+from score_lightning.schedules import PURE_NOISE, RandnLike, Schedule
 
 
 class Consistency:
@@ -62,7 +62,7 @@ class Consistency:
         self.stratified, self.progress = stratified, 1.0
 
     def check(self, schedule: Schedule, dim: int) -> None:  # noqa: ARG002
-        """Refuses a schedule that has no times between its levels.
+        """Refuses a schedule that has no times between its levels, or ends in pure noise.
 
         Raises:
             ValueError: with the alternative.
@@ -72,6 +72,8 @@ class Consistency:
                 "consistency compares times that are ever nearer to each other, and discrete levels have none between "
                 "them: take the limit of the schedule (continuous=true), or schedule=edm, vp or ve"
             )
+        if schedule.ends_in_noise:
+            raise ValueError(f"consistency needs a finite sigma / alpha, and {PURE_NOISE}: take schedule=edm, vp or ve")
 
     def draw_t(self, schedule: Schedule, u: Tensor) -> Tensor:
         """(B,) times to train at, from u (B,) uniform on [0, 1)."""

@@ -220,7 +220,8 @@ class Denoising(Weighted):
         estimate = model(perturb(x_0, *model.schedule(t), eps), t)
         weight = self._weight.factor(model.schedule, t)
         if self._times == "importance":  # lambda / sigma^2 over its share of the whole
-            weight = self._density(model.schedule, weight).mean.to(weight).expand(weight.shape)
+            density = self._weight(model.schedule, t) / model.schedule(t)[1] ** 2
+            weight = weight / density * self._density(model.schedule, weight).mean.to(weight)
         return weight.to(x_0.dtype) * self._weight.error(estimate, x_0, eps).square().flatten(1).mean(1)
 
     def _density(self, schedule: Schedule, like: Tensor) -> _Density:

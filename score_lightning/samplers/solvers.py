@@ -99,6 +99,8 @@ class DPMSolverPP:
     where x_0 is extrapolated by a polynomial through the estimates so far: `order` of them, fewer in the first steps.
     Order 2 takes the slope in the middle of the step, as published. Order 3 integrates the parabola exactly; the
     published formula (App. B) has half of its last term, and converges in second order only.
+    Where a step in lambda is much longer than the one before, as the last one of uniform times is, orders 2 and 3
+    overshoot, order 3 and eta > 0 most.
 
     Args:
         order: 1, 2 or 3. The first is DDIM.

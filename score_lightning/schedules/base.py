@@ -15,7 +15,7 @@ NO_SDE = (
     "that needs none (reverse_diffusion, ancestral, ddim, heun, dpm_solver)"
 )
 
-PURE_NOISE = "this schedule has no signal at its most noise"
+PURE_NOISE = "this schedule has no signal at its highest noise level"
 
 
 class Readings(Protocol):

@@ -102,7 +102,7 @@ class Clipping:
             if max_norm and norm > max_norm:
                 torch.nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
         elif not self._overflowed(module):
-            for p in module.model.parameters():
+            for p in trained:
                 p.grad = None
             self._report(module, Step(module.trainer.global_step + 1, norm, *module.last))
 

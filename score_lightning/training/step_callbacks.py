@@ -74,6 +74,10 @@ class TrainingProgress(L.Callback):
         """The share of the steps that are done."""
         self._objective.progress = trainer.global_step / trainer.max_steps
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Validates as at the end, so that losses of all stages can be compared."""
+        self._objective.progress = 1.0
+
 
 class NetworkCompiler(L.Callback):
     """Compiles the network before the first step; trains without where it cannot be compiled, or differentiated then.

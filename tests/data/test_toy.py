@@ -17,7 +17,17 @@ def points(name, n=20_000):
     return draw(name, n, torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.parametrize("name", ["tree", "trees"])
+def test_trees_have_the_moments_of_their_mixture(name):
+    means, std, weights = (part.double() if isinstance(part, torch.Tensor) else part for part in MIXTURES[name])
+    x, mean = points(name).double(), weights @ means
+    covariance = (means - mean).T @ (weights[:, None] * (means - mean)) + std**2 * torch.eye(2)
+    assert weights.sum().item() == pytest.approx(1, abs=1e-6)
+    assert_close(x.mean(0), mean, rtol=0, atol=4 * covariance.diag().max().sqrt().item() / len(x) ** 0.5)
+    assert_close(x.T.cov(), covariance, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("name", [name for name in MIXTURES if not name.startswith("tree")])
 def test_mixtures_have_their_means_deviations_and_weights(name):
     means, std, weights = MIXTURES[name]
     x = points(name)

@@ -39,7 +39,8 @@ def test_the_list_names_settings_that_there_are():
         assert section in sections
         assert not name or not is_dataclass(sections[section]) or name in {f.name for f in fields(sections[section])}
     free = set(sections) - {key.partition(".")[0] for key in SAME_RUN}
-    assert free == {"exp", "out", "sampler", "preview", "features", "validation", "samples", "evaluation", "logger"}
+    of_samples = {"sampler", "preview", "guide", "guidance", "guidance_interval"}
+    assert free == {"exp", "out", *of_samples, "features", "validation", "samples", "evaluation", "logger"}
 
 
 def test_a_resumed_training_takes_the_settings_it_is_given(tmp_path, capsys):

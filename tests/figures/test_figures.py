@@ -83,7 +83,7 @@ def test_figures_are_of_points(tmp_path, capsys, monkeypatch):
         (["exp=toy_rings", "figure=circles"], "figure must be one of score_field"),
         (
             ["exp=toy_langevin", "data.set=two_moons"],
-            "needs data.set to be one of mixture, pair, pair_1d; got two_moons",
+            "needs data.set to be one of mixture, pair, tree, trees, pair_1d; got two_moons",
         ),
         (["exp=toy_rings", "figure=objectives", "data.set=mixture"], "compares 3 models; got 1 in variants"),
         (["exp=toy_rings", "trainer.devices=2"], "needs trainer.devices=1"),

@@ -12,7 +12,7 @@ from score_lightning.models import Estimate, ScoreModel
 from score_lightning.models.estimate import X_0
 from score_lightning.networks.mlp import MLP
 from score_lightning.objectives import Consistency, Denoising
-from score_lightning.schedules import EDM, VE, VP, SubVP, geometric, linear_beta
+from score_lightning.schedules import EDM, VE, VP, RectifiedFlow, SubVP, geometric, linear_beta
 from score_lightning.training.step_callbacks import TrainingProgress
 
 MEAN, STD = 0.7, 0.5
@@ -99,6 +99,11 @@ def test_the_flow_map_of_a_gaussian_is_stationary_as_r_approaches_t():
     assert abs(slopes[1]) < 2e-3
     assert slopes[2] == pytest.approx(slopes[1] / 2, rel=1e-2)
     assert slopes[3] == pytest.approx(slopes[1] / 4, rel=1e-2)
+
+
+def test_pure_noise_is_refused():
+    with pytest.raises(ValueError, match=r"finite sigma / alpha.*take schedule=edm"):
+        Consistency().check(RectifiedFlow(), 2)
 
 
 @pytest.mark.slow

@@ -133,7 +133,7 @@ def test_log_normal_times_have_the_distribution_of_edm():
     assert (sigma / alpha).log().mean() == pytest.approx(-1.2, abs=0.01)
 
 
-@pytest.mark.parametrize("weight", ["likelihood", "sigma2"])
+@pytest.mark.parametrize("weight", ["likelihood", "sigma2", "velocity"])
 def test_importance_sampled_times_have_the_same_expectation_and_less_variance(weight):
     schedule = VP(t_min=1e-3)
     u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000

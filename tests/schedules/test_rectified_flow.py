@@ -197,7 +197,7 @@ def test_ancestral_sampling_draws_a_gaussian_from_pure_noise(variance):
 
 @pytest.mark.parametrize("predictor", [EulerMaruyama(), ReverseDiffusion()])
 def test_steps_of_the_sde_are_refused_at_pure_noise(predictor):
-    with pytest.raises(ValueError, match=r"no signal at its most noise.*ancestral, ddim, heun, dpm_solver"):
+    with pytest.raises(ValueError, match=r"no signal at its highest noise level.*ancestral, ddim, heun, dpm_solver"):
         Sampler(predictor, steps=5).evaluations(FLOW)
 
 
@@ -221,7 +221,7 @@ def test_a_conditioning_on_an_infinite_ratio_is_refused():
 @pytest.mark.parametrize("objective", [Denoising("edm"), Denoising("velocity", times="importance")])
 def test_losses_that_are_infinite_at_pure_noise_are_refused(objective):
     Denoising().check(FLOW, 2)  # counts the error of eps, of which there is none
-    with pytest.raises(ValueError, match=r"no signal at its most noise"):
+    with pytest.raises(ValueError, match=r"no signal at its highest noise level"):
         objective.check(FLOW, 2)
 
 
