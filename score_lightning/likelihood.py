@@ -69,7 +69,7 @@ def _refuse_compiled(model: object) -> None:
     while model is not None:
         if getattr(getattr(model, "net", None), "_compiled_call_impl", None) is not None:
             raise ValueError(
-                "the likelihood differentiates the network, which a compiled one cannot twice: build it anew"
+                "the likelihood takes derivatives of the network that a compiled one does not have: build it anew"
             )
         model = getattr(model, "model", None)
 

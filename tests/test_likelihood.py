@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from score_lightning.conditional import Clipped
 from score_lightning.likelihood import bits_per_dim, check_times, decode, encode, interpolate
 from score_lightning.models import GaussianMixtureModel, ScoreModel
 from score_lightning.networks import MLP
@@ -152,3 +153,11 @@ def test_other_traces_and_tolerances_are_refused():
         bits_per_dim(gaussian(VP()), torch.zeros(1, 3), "half")
     with pytest.raises(ValueError, match="tol must be positive"):
         ProbabilityFlow(rtol=0)
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: Clipped(model, -1, 1)], ids=["alone", "wrapped"])
+def test_a_compiled_network_is_refused(wrap):
+    model = ScoreModel(torch.nn.Module(), VP())
+    model.net.compile()
+    with pytest.raises(ValueError, match="a compiled one does not have"):
+        bits_per_dim(wrap(model), torch.zeros(2, 3))

@@ -139,15 +139,13 @@ def draw(table: Table, folder: Path) -> None:
 def _draw_curves(figure: Any, table: Table) -> None:
     for axes, curves in zip(figure.subplots(1, len(table.curves), squeeze=False)[0], table.curves, strict=True):
         many = len(curves.lines) > MANY
-        if many:
-            axes.set_prop_cycle(
-                color=["tab:blue", "tab:orange", "tab:green"] + [f"{0.75 - 0.08 * i:.2f}" for i in range(9)]
-            )
+        peers = [label for label in curves.lines if many and not label.startswith(OURS)]
         for label, points in curves.lines.items():
             flat = len({y for _, y in points}) == 1 and len(points) > 2
             x, y = zip(*sorted(map(tuple, points)), strict=True) if points else ((), ())
-            marks = "k--" if flat else "o--" if many and not label.startswith(OURS) else "o-"
-            (line,) = axes.plot(x, y, marks, label=label, markersize=4)
+            marks = "k--" if flat else "o--" if label in peers else "o-"
+            color = {"color": str(0.75 * (1 - peers.index(label) / len(peers)))} if label in peers else {}
+            (line,) = axes.plot(x, y, marks, label=label, markersize=4, **color)
             if label in curves.bands:
                 axes.fill_between(*zip(*sorted(curves.bands[label]), strict=True), color=line.get_color(), alpha=0.2)
         axes.set_xscale("log")

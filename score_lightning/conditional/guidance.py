@@ -33,6 +33,11 @@ class Strength:
         if not 0 <= self.low < self.high:
             raise ValueError(f"an interval of noise levels needs 0 <= low < high, got {self.low:g} and {self.high:g}")
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether the interval has all noise levels."""
+        return self.low == 0 and self.high == math.inf
+
     def at(self, schedule: Schedule, t: Tensor) -> Tensor:
         """w at times t, 0 outside of the interval; float64, of t's shape."""
         n = schedule.ratio(t)

@@ -181,7 +181,7 @@ class Experiment:
         c, size = self.config, batch_size or self.config.evaluation.batch_size
         sampler = self.sampler if section == "sampler" else self.preview_sampler
         labels, guide = (
-            checks.strength(c, weight, sampler, self.schedule) for weight in (c.labels.guidance, c.guidance)
+            checks.guidance_strength(c, weight, sampler, self.schedule) for weight in (c.labels.guidance, c.guidance)
         )
         return Generator(sampler, self.shape, self.pixels, size, number, labels, self.guide, guide)
 

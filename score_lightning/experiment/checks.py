@@ -52,7 +52,7 @@ def find_label(config: Config, label: str | None, classes: Sequence[str] | None)
     )
 
 
-def strength(config: Config, weight: float, sampler: Sampler, schedule: Schedule) -> Strength:
+def guidance_strength(config: Config, weight: float, sampler: Sampler, schedule: Schedule) -> Strength:
     """Guidance of this weight in the interval of the configuration.
 
     Raises:

@@ -13,8 +13,7 @@ from torch import Tensor
 from score_lightning.data.pictures import Shape
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
-from score_lightning.experiment.checks import picture_shape
-from score_lightning.experiment.checks import strength as strength_of_guidance
+from score_lightning.experiment.checks import guidance_strength, picture_shape
 from score_lightning.experiment.loading import image_key, open_checkpoint
 from score_lightning.experiment.unused import say_unused
 from score_lightning.formats.native import run_folder_of
@@ -74,7 +73,7 @@ def _of_strength(sampler: Sampler, strength: float, experiment: Experiment) -> S
             "strength, or a sampler of more times, such as sampler=ddim sampler.steps=50"
         )
     for weight in (experiment.config.labels.guidance, experiment.config.guidance):
-        strength_of_guidance(experiment.config, weight, weaker, experiment.schedule)
+        guidance_strength(experiment.config, weight, weaker, experiment.schedule)
     return weaker
 
 

@@ -145,9 +145,10 @@ class Generator:
 
         Those of a guide count, those of a pilot run do not.
         """
-        expected = self.sampler.evaluations(model.schedule)
-        if expected is not None and self.guide is None and not (model.classes and self.guidance.weight):
-            return expected
+        expected, guided = self.sampler.evaluations(model.schedule), self.guidance if model.classes else NO_GUIDANCE
+        strengths = [strength for strength in (guided, self.autoguidance) if strength.weight]
+        if expected is not None and all(strength.everywhere for strength in strengths):
+            return expected * (1 + len(strengths))
         calls: list[None] = []
         measured = self.measured(model)
         networks = [model] if self.guide is None else [model, self.guide]

@@ -6,7 +6,7 @@ The consistency function is the model's x_0 (Song et al. 2023a). It is to be the
 
 and f(x_r, r), a constant with the same weights (Song & Dhariwal 2024, Sec. 3.2), carries the boundary condition to
 ever larger times. Where r = 0 this is denoising: a trained score model is where to start, and r comes nearer to t as
-training goes on (Geng et al. 2024). Here n = sigma / alpha stands for the time, whatever the schedule.
+training proceeds (Geng et al. 2024). Here n = sigma / alpha stands for the time, whatever the schedule.
 """
 
 import torch

@@ -15,8 +15,8 @@ class LearnedWeights(nn.Module):
     """An objective's loss L over exp(u), plus u, with u(t) learned beside the model.
 
     Kendall et al. 2018, for noise levels Karras et al. 2024b, Eq. 21. The optimum is u = ln E[L | t], where
-    all levels have the same loss, 1 + u. u is a sum of waves in ln(sigma / alpha), and 0 at first. In evaluation mode
-    losses are those of the objective itself.
+    L / exp(u) has a mean of 1 at every level. u is a sum of waves in ln(sigma / alpha), and 0 at first. In evaluation
+    mode losses are those of the objective itself.
 
     Args:
         objective: L.

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from PIL import Image
 from support import fails, run
 from torch.testing import assert_close
 
@@ -12,11 +13,13 @@ from score_lightning import checkpoint, config, sample
 from score_lightning.conditional import Guided, LabelConditioned, Strength, Wrapper
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.checks import guidance_strength
+from score_lightning.experiment.loading import guidance_settings
 from score_lightning.experiment.training_experiment import TrainingExperiment
 from score_lightning.experiment.unused import unused
 from score_lightning.likelihood import continuous
 from score_lightning.models import GaussianModel
-from score_lightning.samplers import DDIM
+from score_lightning.samplers import DDIM, ProbabilityFlow, Sampler
 from score_lightning.samplers import sample as draw
 from score_lightning.schedules import EDM, VP, linear_beta
 
@@ -169,3 +172,30 @@ def test_an_interval_without_guidance_is_without_effect():
     resolved = config.load(["guidance_interval=[1,2]"], "ddpm_digits")
     assert list(unused(resolved.config, ["guidance_interval"], "sample"))
     assert Experiment(resolved).generator().guidance == Strength(0.0, 1.0, 2.0)
+
+
+def test_metrics_state_the_guidance(trained):
+    words = [f"guide={trained[1]}", "guidance=1.5", "guidance_interval=[0.5,2]"]
+    stated = guidance_settings(checkpoint.open_checkpoint(trained[0], words).experiment)
+    assert (stated["guide"], stated["guidance"], stated["guidance_interval"]) == (str(trained[1]), 1.5, [0.5, 2])
+    assert len(stated["guide_sha256"]) == 64
+    assert guidance_settings(checkpoint.open_checkpoint(trained[0], []).experiment) == {}
+
+
+def test_an_adaptive_solver_passes_all_levels_between_its_ends():
+    c = config.load(["guidance_interval=[0.5,2]"], "ddpm_digits").config
+    sampler = Sampler(ProbabilityFlow(), steps=2)
+    assert guidance_strength(c, 1.0, sampler, VP()) == Strength(1.0, 0.5, 2.0)
+    c = config.load(["guidance_interval=[1e6,1e7]"], "ddpm_digits").config
+    with pytest.raises(UserError, match="visits no noise level there"):
+        guidance_strength(c, 1.0, sampler, VP())
+
+
+def test_editing_visits_fewer_levels_and_interpolation_is_not_guided(trained, tmp_path, capsys, monkeypatch):
+    picture = tmp_path / "picture.png"
+    Image.new("L", (8, 8), 100).save(picture)
+    guided = [f"ckpt={trained[0]}", f"guide={trained[1]}", "guidance=1", f"out={tmp_path / 'out'}", "sampler.steps=20"]
+    edit = [*guided, "task=edit", f"image={picture}", "strength=0.3", "guidance_interval=[8,1000]"]
+    assert "visits no noise level there" in fails(sample, edit, capsys, monkeypatch)
+    between = [*guided, "task=interpolate", f"image=[{picture},{picture}]"]
+    assert "task=interpolate is not guided" in fails(sample, between, capsys, monkeypatch)

@@ -1,5 +1,6 @@
 """Learned weights of the loss: the identity at the optimum, and what they learn."""
 
+import inspect
 import math
 
 import pytest
@@ -66,6 +67,8 @@ def test_every_schedule_has_finite_weights_that_start_at_none(schedule):
 def test_it_is_chosen_by_a_keyword():
     assert isinstance(PRESETS["denoising"](), Denoising)
     assert isinstance(PRESETS["denoising"](learned=True), LearnedWeights)
+    keywords, own = (inspect.signature(f).parameters for f in (PRESETS["denoising"], Denoising))
+    assert {k: p.default for k, p in keywords.items() if k != "learned"} == {k: p.default for k, p in own.items()}
 
 
 def test_a_training_learns_them_and_keeps_them(tmp_path):
