@@ -14,7 +14,7 @@ from score_lightning.config import Resolved, suggest
 from score_lightning.config.schema import Config
 from score_lightning.data import archives, sources
 from score_lightning.errors import UserError
-from score_lightning.evaluation.features import extractors
+from score_lightning.evaluation.features import auto, extractors, pixels
 
 TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "net": {
@@ -50,12 +50,13 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "plane": sources.plane,
     },
     "features": {
-        "auto": extractors.auto,
+        "auto": auto.auto,
         "inception": extractors.inception,
         "classifier": extractors.classifier,
         "dinov2": extractors.dinov2,
         "clip": extractors.clip,
         "vgg16": extractors.vgg16,
+        "pixels": pixels.pixels,
         "random": extractors.random,
     },
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from score_lightning import config
 from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.shapes import data_shape
 
 HEAD = ("experiment", "data", "parameters", "method", "published")
 
@@ -36,7 +37,8 @@ def describe(name: str) -> Row:
     c = resolved.config
     parameters = sum(p.numel() for p in Experiment(resolved).build_net("meta").parameters())
     source = str(c.data.get("category", c.data.get("set", c.data["name"])))
-    data = f"{source}, {c.points}-D" if c.points else f"{source} {c.images.size} x {c.images.size}"
+    shape = data_shape(c)
+    data = f"{source}, {c.points}-D" if c.points else f"{source} {shape[1]} x {shape[2]}"
     method, published = read_comment(config.find_experiment(name))
     return Row(name, data, parameters, method, published)
 
