@@ -12,7 +12,7 @@ from typing import Any, Literal
 from score_lightning import networks, objectives, samplers, schedules
 from score_lightning.config import Resolved, suggest
 from score_lightning.config.schema import Config
-from score_lightning.data import archives, sources
+from score_lightning.data import archives, huggingface, sources
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features import auto, extractors, pixels
 
@@ -47,6 +47,8 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "imagenet64": archives.imagenet64,
         "folder": sources.folder,
         "npz": sources.npz,
+        "huggingface": huggingface.huggingface,
+        "python": sources.python,
         "plane": sources.plane,
     },
     "features": {
