@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import decoded
+from support import assert_same_state, decoded, fails, run, state
 from torch.utils.data import DataLoader
 
+from score_lightning import train
 from score_lightning.data.huggingface import huggingface
 from score_lightning.data.images import LazyImageSet
 from score_lightning.data.module import Batches
@@ -277,3 +278,28 @@ def test_the_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(UserError, match=r"pip install 'score_lightning\[datasets\]'"):
         huggingface(SHAPE, str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_training_is_that_on_a_folder_of_the_same_pictures_and_resumes_bit_for_bit(tmp_path, rows):
+    words = ["images.channels=3", "evaluation.n=0", "samples.n=0", "validation.n=10", "trainer.batch_size=4"]
+    (tmp_path / "png").mkdir()
+    for i, pixels in enumerate(COLORS):
+        Image.fromarray(pixels).save(tmp_path / f"png/{i}.png")
+    whole = run(tmp_path / "a", *words, "data=folder", f"data.path={tmp_path / 'png'}", "data.validation=0.2")
+    words += ["data=huggingface", f"data.path={parquet(tmp_path, train=rows)}", "data.validation=0.2"]
+    half = run(tmp_path / "b", *words, "trainer.max_steps=2", "trainer.workers=1")
+    resumed = run(tmp_path / "b", *words, "resume=auto")
+    assert resumed == half
+    assert_same_state(state(whole), state(resumed))
+
+
+def test_mistakes_end_the_command_with_one_message(tmp_path, rows, capsys, monkeypatch):
+    path = parquet(tmp_path, train=rows)
+    words = ["exp=ddpm_digits", "data=huggingface", f"out={tmp_path / 'runs'}"]
+    capsys.readouterr()  # what wrote the file has printed
+    assert "needs data.path=" in fails(train, words, capsys, monkeypatch)
+    for given, message in [("owner/name", "set data.path=DIR"), (path, "no split 'no' (data.split)")]:
+        said = fails(train, [*words, f"data.path={given}", "data.split=no"], capsys, monkeypatch)
+        assert message in said
+    assert not (tmp_path / "runs").exists()

@@ -16,7 +16,10 @@ from score_lightning.data.sources import hold_out
 from score_lightning.errors import UserError
 from score_lightning.experiment.train import train_on
 
-WORDS = [*UNET, *QUICK, "evaluation.n=0", "samples.n=0", "trainer.accelerator=cpu", "trainer.max_steps=6"]
+WORDS = [
+    *UNET, *QUICK, "evaluation.n=0", "samples.n=0", "trainer.accelerator=cpu", "trainer.max_steps=6", "validation.n=10",
+    "validation.every=6",
+]  # fmt: skip
 
 
 class Bars(torch.utils.data.Dataset):
@@ -60,6 +63,7 @@ def test_data_that_are_given_are_trained_on_as_those_of_a_file(whole, tmp_path):
     assert state(whole)["data"]["classes"] == ["left", "right"]
 
 
+@pytest.mark.slow
 def test_a_training_resumes_bit_for_bit(whole, tmp_path):
     half = trained(tmp_path, "labels.classes=2", "trainer.max_steps=3")
     resumed = trained(tmp_path, "labels.classes=2", resume="auto")
