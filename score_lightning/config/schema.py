@@ -233,8 +233,8 @@ SAME_RUN = (
 
 And the images, by the names and sizes of their files.
 """
-ANY_RUN = ("data.path", "labels.guidance", "net.map_scale")
-"""Where the data are stored, how samples are guided, and how weights were before the first step."""
+ANY_RUN = ("data.path", "labels.guidance", "net.map_scale", "net.heads_first")
+"""Where data are stored, how samples are guided, how weights were before the first step or lie in published files."""
 
 
 @dataclass(frozen=True)
