@@ -63,7 +63,7 @@ class Images:
 
     size: int = doc("height and width in pixels", 0)
     channels: int = doc("1 for grayscale, 3 for color", 0)
-    resize: str = doc("how pictures of another size are resized, bicubic or bilinear", "bicubic")
+    resize: str = doc("how pictures of another size are resized: bicubic, bilinear or lanczos", "bicubic")
     background: str = doc("color that transparent pictures are composited on: a name or #rrggbb", "white")
     range: list[float] = doc("range of pixels inside the model", factory=lambda: [-1.0, 1.0])
     flip: bool = doc("flip training images left to right at random", False)
