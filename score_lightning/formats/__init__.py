@@ -180,6 +180,7 @@ def _take(net: nn.Module, state: Mapping[str, Tensor], sources: Sources, name: s
 
 def _hint(state: Mapping[str, Tensor], name: str) -> str:
     """A sentence on the layout that a file has, or is closest to, if that is not `name`."""
+    state = {key.removeprefix("model."): value for key, value in state.items()}  # of `_with_prefix`
     detected = detect(state)
     if detected is not None:
         return "" if detected == name else f" The file looks like format={detected}."
