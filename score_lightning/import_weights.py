@@ -7,7 +7,7 @@ from score_lightning import cli, config
 from score_lightning.errors import UserError
 
 OPTIONS = {"format": str, "path": str, "exp": str, "out": str}
-NAMES = ("ncsn", "ncsnv2", "ddim", "score_sde", "improved-diffusion", "diffusers", "edm")
+NAMES = ("ncsn", "ncsnv2", "ddim", "score_sde", "improved-diffusion", "guided-diffusion", "diffusers", "edm")
 
 
 def usage() -> str:

@@ -44,6 +44,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "celeba": sources.celeba,
         "lsun": archives.lsun,
         "ffhq": archives.ffhq,
+        "imagenet": archives.imagenet,
         "imagenet64": archives.imagenet64,
         "folder": sources.folder,
         "npz": sources.npz,

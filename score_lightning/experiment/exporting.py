@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from score_lightning.errors import UserError
 from score_lightning.experiment.loading import open_checkpoint
-from score_lightning.formats import diffusers, names, scheduler
+from score_lightning.formats import diffusers, names, scheduler, unet2d
 from score_lightning.formats.native import write_exported
 from score_lightning.networks import UNet
 from score_lightning.runtime.files import atomic_path, output_folder
@@ -61,7 +61,7 @@ def _write_pipeline(folder: Path, path: str) -> None:
             "scheduler": ["diffusers", "DDPMScheduler"],
             "unet": ["diffusers", "UNet2DModel"],
         },
-        "unet/config.json": diffusers.unet_config(model.net),
+        "unet/config.json": unet2d.unet_config(model.net),
         "scheduler/scheduler_config.json": scheduler.scheduler_config(
             model, variance, bool(ancestral.get("clip", True)), path
         ),

@@ -160,7 +160,8 @@ def _function(plain: dict[str, Any]) -> dict[str, Any]:
     net = dict(plain.get("net", {}))
     parameters = signature(TABLES["net"][net["name"]]).parameters if net.get("name") in TABLES["net"] else {}
     net = {name: p.default for name, p in parameters.items()} | net
-    given = ("name", "dropout", "image_size", "image_channels", "levels", "dim", "classes", "augmentation", "map_scale")
+    given = {"name", "dropout", "image_size", "image_channels", "levels", "dim", "classes", "augmentation"}
+    given |= {"map_scale", "heads_first"}  # of ANY_RUN
     return settings | {
         f"net.{key}": list(value) if isinstance(value, tuple) else value
         for key, value in net.items()
