@@ -79,6 +79,8 @@ def _closes_output() -> bool:
     """Whether nobody reads what is printed, or it cannot be written; it is dropped then: Python tries as it exits."""
     try:
         sys.stdout.flush()
+        if not hasattr(select, "poll"):  # on Windows the flush says it
+            return False
         poll = select.poll()
         poll.register(sys.stdout, 0)
         return any(state & select.POLLERR for _, state in poll.poll(0))

@@ -51,7 +51,8 @@ def _close() -> None:
         _OPEN.pop(root).close()
 
 
-os.register_at_fork(before=_close)
+if hasattr(os, "register_at_fork"):  # no process forks on Windows
+    os.register_at_fork(before=_close)
 
 
 @contextmanager
