@@ -21,7 +21,7 @@ from score_lightning.data.images import ImageSet, LazyImageSet, Source
 from score_lightning.data.listing import below_common, find_classes, list_pictures
 from score_lightning.data.pictures import Shape
 from score_lightning.data.sources import Split, hold_out
-from score_lightning.errors import UserError
+from score_lightning.errors import UserError, missing_package
 
 if TYPE_CHECKING:
     import lmdb
@@ -65,7 +65,7 @@ def _reading(root: Path) -> "Iterator[lmdb.Transaction]":
     try:
         import lmdb
     except ImportError as error:
-        raise UserError(f"{root} is an LMDB folder, which needs one more package: pip install lmdb") from error
+        raise missing_package(f"{root} is an LMDB folder, which", "lmdb", "lsun") from error
     try:
         with _LOCK:
             if root not in _OPEN:

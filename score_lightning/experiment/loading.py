@@ -3,12 +3,12 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import score_lightning
 from score_lightning.config import Parts, change
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
@@ -141,7 +141,7 @@ def image_key(experiment: Experiment, generator: Generator, seed: int, device: t
     """All that generated images are a function of to the bit, as text; but for the program itself."""
     plain = experiment.resolved.plain()
     parts = {name: plain[name] for name in IMAGE_PARTS}
-    machine = f"{device_name(device)} {torch.get_num_threads()} {torch.__version__} {version('score_lightning')}"
+    machine = f"{device_name(device)} {torch.get_num_threads()} {torch.__version__} {score_lightning.__version__}"
     known = hashlib.sha256()
     for part in generator.measurement.fingerprint(generator.shape) if generator.measurement is not None else ():
         known.update(part)

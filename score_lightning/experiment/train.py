@@ -163,6 +163,7 @@ def _summary(trainer: L.Trainer, folder: Path, points: bool) -> str:
     pictures = sorted((folder / "samples").glob("step_*.png"))
     lines += [f"  pictures: {pictures[-1]}"] if pictures else []
     checkpoint = folder / "checkpoints" / "last.ckpt"
-    lines += [] if points else [f"Next: make eval CKPT={checkpoint}"]
+    evaluation = "python -m score_lightning.eval ckpt" if config.INSTALLED else "make eval CKPT"
+    lines += [] if points else [f"Next: {evaluation}={checkpoint}"]
     lines.append(f"{'Next' if points else '  or'}: python -m score_lightning.sample ckpt={checkpoint} n=64 out=samples")
     return "\n".join(lines)
