@@ -15,6 +15,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+import yaml
 
 import score_lightning
 from score_lightning import config
@@ -186,3 +187,17 @@ def test_where_a_package_is_missing_the_message_names_the_extra_that_has_it(pack
         monkeypatch.setattr(f"lightning.fabric.loggers.tensorboard.{name}", False)
     with pytest.raises(UserError, match=rf"needs the package {package}: pip install 'score_lightning\[{extra}\]'$"):
         calls[package]()
+
+
+def test_every_change_is_tested_on_the_oldest_and_the_newest_supported_python():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    versions = [name.rsplit(" ", 1)[1] for name in project["classifiers"] if "Python :: 3." in name]
+    jobs = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]
+    rows = {row["versions"]: row for row in jobs["test"]["strategy"]["matrix"]["include"]}
+    assert rows["oldest"]["python"] == versions[0] == project["requires-python"].removeprefix(">=")
+    assert rows["newest"]["python"] == versions[-1]
+    assert rows["tested"]["resolve"] in (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^([\w -]+):", (ROOT / "Makefile").read_text(), re.M)
+    started = [step["run"].split()[:2] for job in jobs.values() for step in job["steps"] if "run" in step]
+    assert [word for word, _ in started] == ["make"] * 3
+    assert {target for _, target in started} == {"lint", "test", "test-slow"} <= set(" ".join(targets).split())

@@ -137,8 +137,11 @@ def build_part(resolved: Resolved, section: str, given: Mapping[str, Any], table
 
 def keyword_types(constructor: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
     """keyword -> (its type, whether it must be given) of a class or function; *args and **kwargs name none."""
-    parameters = inspect.signature(constructor, eval_str=True).parameters.values()
-    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    try:
+        signature = inspect.signature(constructor, eval_str=True)
+    except NameError:  # types that are imported for type checkers only: any value fits
+        signature = inspect.signature(constructor)
+    named = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     return {p.name: (Any if p.annotation is p.empty else p.annotation, p.default is p.empty) for p in named}
 
 

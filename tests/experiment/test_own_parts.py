@@ -184,6 +184,19 @@ def test_mistakes_in_own_parts_are_answered_as_in_ours(words, parts, message):
         _ = Experiment(config.load([*NAMES[:1], *words], "ddpm_digits"), parts=parts).model
 
 
+def test_annotations_that_only_a_type_checker_knows_accept_all_values():
+    names = {}
+    exec(
+        "from __future__ import annotations\nfrom torch import nn\nclass Late(nn.Module):\n"
+        "    def __init__(self, image_channels: Channels, width: int = 3) -> None:\n"
+        "        super().__init__()\n        self.width = width",
+        names,
+    )
+    words = ["net.name=late", "net.width=5"]
+    net = Experiment(config.load(words, "ddpm_digits"), parts={"net": {"late": names["Late"]}}).build_net()
+    assert net.width == 5
+
+
 @pytest.mark.parametrize("kind", ["schedule", "objective", "sampler", "data", "features"])
 def test_a_constructor_of_something_else_is_refused(kind):
     from score_lightning.config.registry import build_part, with_own
