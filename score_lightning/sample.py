@@ -27,7 +27,8 @@ def usage() -> str:
     return f"""python -m score_lightning.sample ckpt=PATH [n=64] [out=DIR] [key=value …]
 python -m score_lightning.sample ckpt=PATH task=inpaint|colorize|upsample|deblur|edit|interpolate image=… [key=value …]
 
-Writes samples.png and samples.npz (images uint8 N x H x W x C). If it is interrupted, the same command continues.
+Writes samples.png and samples.npz (images N x H x W x C, uint8 or as images.depth says).
+If it is interrupted, the same command continues.
   ckpt=PATH                    the checkpoint
   n=64                         number of images
   out=DIR                      where to write [the run folder of the checkpoint]

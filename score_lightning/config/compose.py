@@ -15,9 +15,10 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from score_lightning.config.bounds import out_of_bounds
 from score_lightning.config.files import PART_KINDS, find_experiment, find_part, folder, parts, read_yaml, show, suggest
 from score_lightning.config.overrides import parse_override
-from score_lightning.config.schema import Config, Figure, out_of_bounds
+from score_lightning.config.schema import Config, Figure
 from score_lightning.errors import UserError
 from score_lightning.runtime.nested import flatten
 

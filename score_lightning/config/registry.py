@@ -17,7 +17,7 @@ from score_lightning.config import Parts, Resolved, suggest
 from score_lightning.config.schema import Config
 from score_lightning.data import archives, sources
 from score_lightning.errors import UserError
-from score_lightning.evaluation.features import extractors
+from score_lightning.evaluation.features import auto, extractors, pixels
 from score_lightning.evaluation.features.base import Features
 
 TABLES: Parts = {
@@ -54,12 +54,13 @@ TABLES: Parts = {
         "plane": sources.plane,
     },
     "features": {
-        "auto": extractors.auto,
+        "auto": auto.auto,
         "inception": extractors.inception,
         "classifier": extractors.classifier,
         "dinov2": extractors.dinov2,
         "clip": extractors.clip,
         "vgg16": extractors.vgg16,
+        "pixels": pixels.pixels,
         "random": extractors.random,
     },
 }

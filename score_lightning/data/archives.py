@@ -20,6 +20,7 @@ from score_lightning.data.files import ImageFiles
 from score_lightning.data.images import ImageSet, LazyImageSet, Source
 from score_lightning.data.listing import below_common, find_classes, list_pictures
 from score_lightning.data.pictures import Shape
+from score_lightning.data.pixels import EIGHT_BITS
 from score_lightning.data.sources import Split, hold_out
 from score_lightning.errors import UserError, missing_package
 
@@ -110,7 +111,7 @@ def ffhq(shape: Shape, path: str = "data/ffhq", split: Literal["numbers", "ncsnv
     The path holds images1024x1024 or thumbnails128x128, or is such a folder, or a zip file of numbered pictures.
     """
     root = Path(path).expanduser()
-    folders = [root / "images1024x1024", *([root / "thumbnails128x128"] if shape.size <= 128 else [])]
+    folders = [root / "images1024x1024", *([root / "thumbnails128x128"] if max(shape.dimensions[1:]) <= 128 else [])]
     root = next((folder for folder in folders if folder.is_dir()), root)
     listing = list_pictures(root)
     names = listing.names
@@ -177,8 +178,11 @@ def _read_batches(paths: list[Path], shape: Shape) -> ImageSet:
 
     They are compressed; all processes share an uncompressed copy in the cache folder, where that can be written.
     """
-    if (shape.channels, shape.size) != (3, 64):
-        raise UserError(f"{paths[0]} holds colored images of 64 pixels: set images.size=64 images.channels=3")
+    if shape.dimensions != (3, 64, 64) or shape.depth != EIGHT_BITS:
+        raise UserError(
+            f"{paths[0]} holds colored images of 64 pixels, of 8 bits: set images.size=64 images.channels=3 "
+            "images.depth=8"
+        )
     try:
         labels = [torch.from_numpy(np.load(path, allow_pickle=False)["labels"]).long() - 1 for path in paths]
         states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]

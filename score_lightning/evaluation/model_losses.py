@@ -65,7 +65,7 @@ class ValidationLoss:
     def __call__(
         self, model: ScoreModel, images: Tensor, numbers: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(level (B,), loss (B,)) of uint8 images (B, C, H, W), labels (B,), in the triples with these numbers (B,)."""
+        """(level (B,), loss (B,)) of images (B, C, H, W), labels (B,), in the triples with these numbers (B,)."""
         noise = ImageNoise(derive_seed(self._seed, "validation"), numbers.tolist())
         # the second term moves an image to another level each time it is used again
         level = (numbers + numbers // len(self.times)) % len(self.times)
@@ -157,7 +157,8 @@ def _flow(pixels: Range) -> Bits:
 
     def bits(model: Model, images: Tensor, noise: ImageNoise) -> Tensor:
         x = pixels.encode(images, torch.special.ndtr(noise(images.float())))
-        return bits_per_dim(model, x, "hutchinson", noise) + math.log2(256 / (pixels.high - pixels.low))
+        assert pixels.levels is not None
+        return bits_per_dim(model, x, "hutchinson", noise) + math.log2(pixels.levels / (pixels.high - pixels.low))
 
     return bits
 
@@ -166,7 +167,8 @@ def _bound(pixels: Range, variance: Variance) -> Bits:
     """By the variational bound of discrete levels."""
 
     def bits(model: Model, images: Tensor, noise: ImageNoise) -> Tensor:
-        return bound_bits_per_dim(model, pixels.encode(images), variance, noise, (pixels.low, pixels.high))[0]
+        ends = (pixels.low, pixels.high)
+        return bound_bits_per_dim(model, pixels.encode(images), variance, noise, ends, pixels.levels)[0]
 
     return bits
 

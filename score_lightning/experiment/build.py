@@ -16,8 +16,8 @@ from score_lightning.data import augment
 from score_lightning.data.decoded import decode_split
 from score_lightning.data.pixels import Coordinates, PixelRange, Range
 from score_lightning.data.sources import Split
-from score_lightning.errors import UserError
-from score_lightning.experiment import checks
+from score_lightning.errors import UserError, mistakes_in
+from score_lightning.experiment import checks, shapes
 from score_lightning.experiment.memory import build_within_memory, check_forward
 from score_lightning.generation.generator import Generator
 from score_lightning.models import ScoreModel
@@ -73,16 +73,16 @@ class Experiment:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W) of an image, or (D,) of a data point."""
-        return checks.data_shape(self.config)
+        return shapes.data_shape(self.config)
 
     @cached_property
     def pixels(self) -> Range:
         """The range of pixels in the model; data other than images are taken as they are."""
         if self.config.points:
             return Coordinates()
-        with checks.mistakes_in("images.range"):
+        with mistakes_in("images.range"):
             low, high = self.config.images.range
-            return PixelRange(low, high, self.config.images.dequantize)
+            return PixelRange(low, high, self.config.images.dequantize, shapes.image_depth(self.config.images))
 
     @cached_property
     def _levels(self) -> Schedule:
@@ -93,7 +93,7 @@ class Experiment:
     @cached_property
     def schedule(self) -> Schedule:
         """The noise schedule; with `continuous` the limit of a discrete one."""
-        with checks.mistakes_in("continuous"):
+        with mistakes_in("continuous"):
             return self._levels.continuous() if self.config.continuous else self._levels
 
     @cached_property
@@ -102,7 +102,8 @@ class Experiment:
         c, name = self.config, str(self.config.net.get("name"))
         batch, copies = self._memory_needed()
         shape = (batch, *self.shape)
-        taken = f"images of {shape[2]} pixels with {shape[1]} channels" if len(shape) > 2 else f"{shape[1]} coordinates"
+        sides = " x ".join(map(str, dict.fromkeys(shape[2:])))
+        taken = f"images of {sides} pixels with {shape[1]} channels" if sides else f"{shape[1]} coordinates"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(c.seed)
             try:
@@ -124,9 +125,12 @@ class Experiment:
         On the device `meta` it has shapes and takes no memory.
         """
         c, levels = self.config, self._levels.levels
-        size, channels = c.images.size, c.images.channels
-        given: dict[str, object] = {"dim": c.points} if c.points else {"image_size": size, "image_channels": channels}
-        _ = self.shape  # refuses sizes that make no sense
+        channels = self.shape[0]  # refuses sizes that make no sense
+        if c.images.augment > 0 and len(set(self.shape[1:])) > 1:
+            raise UserError("images.augment is of squares: set images.augment=0, or images.size to one number")
+        given: dict[str, object] = {"dim": channels}
+        if not c.points:
+            given = {"image_size": shapes.image_size(c.images), "image_channels": channels}
         given |= {} if levels is None else {"levels": levels}
         for keyword, value, key, what in [
             ("classes", c.labels.classes, "labels.classes", "labels"),
@@ -144,9 +148,14 @@ class Experiment:
     def objective(self) -> Objective:
         """The loss."""
         checks.check_variances(self.config, "objective")
-        given = {"low": self.pixels.low, "high": self.pixels.high, "levels": self.schedule.levels}
+        given = {
+            "low": self.pixels.low,
+            "high": self.pixels.high,
+            "gray_levels": self.pixels.levels,
+            "levels": self.schedule.levels,
+        }
         objective: Objective = build_part(self.resolved, "objective", given, self.tables)
-        with checks.mistakes_in("objective"):
+        with mistakes_in("objective"):
             objective.check(self.schedule, math.prod(self.shape))
         return objective
 
@@ -209,7 +218,7 @@ class Experiment:
     @cached_property
     def listed(self) -> Split:
         """Training and validation images as they are stored, pictures not yet decoded."""
-        given = {"shape": checks.picture_shape(self.config.images)}
+        given = {} if self.config.points else {"shape": shapes.picture_shape(self.config.images)}
         split: Split = self._split or build_part(self.resolved, "data", given, self.tables)
         checks.check_data(self.config, self.shape, split, self.training)
         return split

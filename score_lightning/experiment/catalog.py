@@ -8,6 +8,7 @@ from pathlib import Path
 from score_lightning import config
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.shapes import data_shape
 
 HEAD = ("experiment", "data", "parameters", "method", "published")
 
@@ -36,8 +37,8 @@ def describe(name: str) -> Row:
     resolved = config.load([], name)
     c = resolved.config
     parameters = sum(p.numel() for p in Experiment(resolved).build_net("meta").parameters())
-    source = str(c.data.get("category", c.data.get("set", c.data.get("name", "no data"))))
-    data = f"{source}, {c.points}-D" if c.points else f"{source} {c.images.size} x {c.images.size}"
+    source, shape = str(c.data.get("category", c.data.get("set", c.data.get("name", "no data")))), data_shape(c)
+    data = f"{source}, {c.points}-D" if c.points else f"{source} {shape[1]} x {shape[2]}"
     path = config.find_experiment(name)
     own = config.show(path).removesuffix(".yaml") if name in config.own_experiments() else name
     return Row(own, data, parameters, *read_comment(path))

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from score_lightning.evaluation.evaluator import Evaluator, batches_of
 from score_lightning.evaluation.model_losses import Likelihood, level_losses, mean_bits
 from score_lightning.evaluation.outputs import FILES, Entry, Outputs, describe_run
 from score_lightning.experiment.build import Experiment
-from score_lightning.experiment.checks import picture_shape
 from score_lightning.experiment.evaluation import Evaluation, read_images
 from score_lightning.experiment.loading import Opened, guidance_settings, image_key, open_checkpoint
+from score_lightning.experiment.shapes import depth_overrides, picture_shape
 from score_lightning.experiment.unused import say_unused
 from score_lightning.formats.native import run_folder_of
 from score_lightning.generation.pictures import class_captions
@@ -177,14 +177,13 @@ def evaluate_images(options: dict[str, Any], overrides: Sequence[str], parts: Pa
     path = options["images"]
     plain: dict[str, Any] = {"exp": "images", "trainer": {"max_steps": 1}}
     given = config.change(plain, "images=" + path, overrides)
-    images = read_images(path, background=picture_shape(given.config.images).background)
+    shape = picture_shape(replace(given.config.images, size=1))  # whatever is not known yet
+    images = read_images(path, None, shape.background, shape.depth if "images.depth" in given.origins else None)
     n = options.get("n", len(images))
     if not 1 <= n <= len(images):
         raise UserError(f"{path} holds {len(images)} images; n must lie between 1 and that, got {n}")
     channels, height, width = images.shape
-    if height != width:
-        raise UserError(f"{path} holds images of {width} x {height} pixels; expected squares")
-    measured = [f"images.size={height}", f"images.channels={channels}"]
+    measured = [f"images.size=[{height},{width}]", f"images.channels={channels}", *depth_overrides(images.depth)]
     experiment = Experiment(config.change(plain, "images=" + path, [*overrides, *measured]), parts=parts)
     say_unused(given, "images")
     device = find_device(options.get("device", "auto"))

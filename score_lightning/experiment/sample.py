@@ -12,10 +12,12 @@ from torch import Tensor
 
 from score_lightning.config import Parts
 from score_lightning.data.pictures import Shape
+from score_lightning.data.pixels import EIGHT_BITS, Depth
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
-from score_lightning.experiment.checks import guidance_strength, picture_shape
+from score_lightning.experiment.checks import guidance_strength
 from score_lightning.experiment.loading import image_key, open_checkpoint
+from score_lightning.experiment.shapes import picture_shape
 from score_lightning.experiment.unused import say_unused
 from score_lightning.formats.native import run_folder_of
 from score_lightning.generation.generator import Generator, check_finite
@@ -55,12 +57,13 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int, parts: Par
         rank, device = launch(device, options.get("devices", 1))
         experiment.model.to(device)
         if pair is not None:
-            _write(interpolation(experiment.model, pair, n, generator.pixels, batch_size), None, folder)
+            path = interpolation(experiment.model, pair, n, generator.pixels, batch_size)
+            _write(path, None, folder, depth=generator.pixels.depth)
             return
         images, store = _generate(experiment, generator, n, options.get("seed", 0), rank, folder)
         if rank.number == 0:
             shown = class_captions(experiment.classes, min(n, SHOWN), generator.label)
-            _write(images, known, folder, shown)
+            _write(images, known, folder, shown, generator.pixels.depth)
             store.clear()
 
 
@@ -87,7 +90,7 @@ def _image_shape(experiment: Experiment, task: str) -> Shape:
 def _generate(
     experiment: Experiment, generator: Generator, n: int, seed: int, rank: Rank, folder: Path
 ) -> tuple[Tensor, BatchStore]:
-    """uint8 (n, C, H, W) of all ranks, at rank 0, and where they are kept until they are written."""
+    """(n, C, H, W) of all ranks, at rank 0, and where they are kept until they are written."""
     model = experiment.model
     store = BatchStore(folder, image_key(experiment, generator, seed, next(model.parameters()).device))
     mine, broken = [], []
@@ -106,7 +109,13 @@ def _generate(
     return images[indices.argsort()], store
 
 
-def _write(images: Tensor, known: Tensor | None, folder: Path, captions: Sequence[str] | None = None) -> None:
+def _write(
+    images: Tensor,
+    known: Tensor | None,
+    folder: Path,
+    captions: Sequence[str] | None = None,
+    depth: Depth = EIGHT_BITS,
+) -> None:
     """Writes samples.npz and samples.png, which shows first what was known, and the class of each image."""
     picture, npz = (folder / name for name in FILES)
     first, points = images[:SHOWN], images.ndim == 2
@@ -119,7 +128,7 @@ def _write(images: Tensor, known: Tensor | None, folder: Path, captions: Sequenc
         if points:
             save_samples(images, picture)
         else:
-            save_grid(first, picture, captions=captions)
+            save_grid(first, picture, captions=captions, depth=depth)
     if points:
         print(f"Drew {len(images)} points: {picture} and {npz}")
         return

@@ -166,10 +166,10 @@ def _net_settings(unet: Mapping[str, Any], place: Path) -> dict[str, Any]:
                 f"{place}: {key} is {unet[key]!r}; only networks with {' or '.join(map(repr, accepted))} can be read"
             )
     size, widths = unet.get("sample_size"), unet["block_out_channels"]
-    size = size[0] if isinstance(size, list | tuple) and len(set(size)) == 1 else size
-    if not isinstance(size, int) or not widths or any(width % widths[0] for width in widths):
+    size = list(size) if isinstance(size, list | tuple) else [size, size]
+    if [type(side) for side in size] != [int, int] or not widths or any(width % widths[0] for width in widths):
         raise UserError(
-            f"{place}: needs one sample_size and widths that are multiples of the first, got {size}, {widths}"
+            f"{place}: needs a sample_size and widths that are multiples of the first, got {size}, {widths}"
         )
     if unet["out_channels"] not in (unet["in_channels"], 2 * unet["in_channels"]):
         raise UserError(f"{place}: out_channels must be in_channels or twice that, got {unet['out_channels']}")
@@ -177,12 +177,12 @@ def _net_settings(unet: Mapping[str, Any], place: Path) -> dict[str, Any]:
     if unet["attn_norm_num_groups"] not in ({unet["norm_num_groups"]} if adaptive else {None, unet["norm_num_groups"]}):
         raise UserError(f"{place}: attn_norm_num_groups must be that of the other norms, {unet['norm_num_groups']}")
     return {
-        "image_size": size,
+        "image_size": size[0] if size[0] == size[1] else size,
         "image_channels": unet["in_channels"],
         "channels": widths[0],
         "multipliers": [width // widths[0] for width in widths],
         "blocks": unet["layers_per_block"],
-        "attention": _attention(unet, size, place),
+        "attention": _attention(unet, min(size), place),
         **({"dropout": unet["dropout"]} if "dropout" in unet else {}),
         "groups": unet["norm_num_groups"],
         "learned_variance": unet["out_channels"] == 2 * unet["in_channels"],

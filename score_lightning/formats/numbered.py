@@ -10,6 +10,7 @@ from torch import Tensor
 from score_lightning.formats.names import Change, Source, Sources, same, swap_halves, to_conv, with_none
 from score_lightning.networks import NCSNpp, UNet
 from score_lightning.networks.ushape import UShape
+from score_lightning.networks.ushape import sides as sides_of
 
 
 def improved_diffusion(net: UNet) -> Sources:
@@ -102,7 +103,7 @@ def _in_order(net: UShape) -> Iterator[str]:
 
 def edm(net: NCSNpp) -> Sources:
     """NVlabs/edm's SongUNet inside its preconditioning: modules named by their resolution."""
-    sides = [net.image_size // 2**i for i in range(len(net.down))]
+    sides = [sides_of(net.image_size)[0] // 2**i for i in range(len(net.down))]
     places = {"time_1": "map_layer0", "time_2": "map_layer1", "label": "map_label", "augment": "map_augment"}
     places |= {"fourier": "map_noise", "conv_in": f"enc.{sides[0]}x{sides[0]}_conv"}
     places |= {"norm_out": f"dec.{sides[0]}x{sides[0]}_aux_norm", "conv_out": f"dec.{sides[0]}x{sides[0]}_aux_conv"}

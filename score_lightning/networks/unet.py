@@ -7,14 +7,14 @@ from torch.nn import functional as F
 
 from score_lightning.networks.blocks import Style
 from score_lightning.networks.embedding import look_up, sinusoidal
-from score_lightning.networks.ushape import UShape, check_classes
+from score_lightning.networks.ushape import Size, UShape, check_classes
 
 
 class UNet(UShape):
     """DDPM's U-Net. The defaults are its CIFAR-10 configuration (35,746,307 parameters; 0.1 dropout in training).
 
     Args:
-        image_size: height and width of the images in pixels.
+        image_size: height and width of the images in pixels, one number of squares.
         image_channels: channels of the images.
         channels: width of the first level.
         multipliers: width of each level, in units of `channels`; each next level has half the resolution.
@@ -41,7 +41,7 @@ class UNet(UShape):
 
     def __init__(
         self,
-        image_size: int = 32,
+        image_size: Size = 32,
         image_channels: int = 3,
         channels: int = 128,
         multipliers: Sequence[int] = (1, 2, 2, 2),

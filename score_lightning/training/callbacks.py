@@ -94,10 +94,11 @@ class SampleGrid(Periodic):
 
     def _draw(self, drawn: Tensor, generator: Generator, trainer: L.Trainer, module: ScoreModule) -> None:
         grid, ways = (self.folder / "samples" / f"{name}_{trainer.global_step:07d}.png" for name in PICTURES.values())
-        show(trainer, "samples/grid", save_samples(drawn, grid, self._captions))
+        depth = generator.pixels.depth
+        show(trainer, "samples/grid", save_samples(drawn, grid, self._captions, depth))
         if drawn.ndim == 4:
             states = trajectory(generator, module.average.model, min(self._n, WAYS), self._seed)
-            show(trainer, "samples/trajectory", save_rows(states, ways))
+            show(trainer, "samples/trajectory", save_rows(states, ways, depth=depth))
 
 
 class PeriodicEvaluation(Periodic):

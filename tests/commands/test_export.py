@@ -228,7 +228,7 @@ def test_a_folder_with_files_is_not_written_over(ckpt, tmp_path, capsys, monkeyp
         ({"down_block_types": ["SkipDownBlock2D", A, D, D]}, "blocks SkipDownBlock2D are not among"),
         ({"up_block_types": [U, U, U, U]}, "must have attention where the way down has"),
         ({"block_out_channels": [32, 48, 64, 64]}, "multiples of the first"),
-        ({"sample_size": None}, "one sample_size"),
+        ({"sample_size": None}, "a sample_size"),
         ({"block_out_channels": [0, 1]}, "makes no sense"),
         ({"down_block_types": None}, "makes no sense"),
         ({"in_channels": None, "out_channels": None}, "makes no sense"),
