@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 RESOLVE ?= --constraint constraints.txt
-UV := $(shell command -v uv)
+UV := $(shell command -v uv 2>/dev/null)
 ifeq ($(UV),)
 CREATE = $(PYTHON) -m venv $(VENV)
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check $(RESOLVE) --editable

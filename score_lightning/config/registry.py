@@ -16,6 +16,7 @@ from score_lightning import networks, objectives, samplers, schedules
 from score_lightning.config import Parts, Resolved, suggest
 from score_lightning.config.schema import Config
 from score_lightning.data import archives, sources
+from score_lightning.data.images import ImageSet
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features import auto, extractors, pixels
 from score_lightning.evaluation.features.base import Features
@@ -64,15 +65,15 @@ TABLES: Parts = {
         "random": extractors.random,
     },
 }
-MADE: dict[str, type] = {
-    "net": nn.Module,
-    "schedule": schedules.Schedule,
-    "objective": objectives.Objective,
-    "sampler": samplers.Sampler,
-    "data": tuple,
-    "features": Features,
+MADE: dict[str, tuple[type, str]] = {
+    "net": (nn.Module, "a torch.nn.Module"),
+    "schedule": (schedules.Schedule, "a Schedule"),
+    "objective": (objectives.Objective, "an object with check, draw_t, stratified and a call (objectives.Objective)"),
+    "sampler": (samplers.Sampler, "a Sampler"),
+    "data": (ImageSet, "a tuple of training and validation images, two ImageSet"),
+    "features": (Features, "a Features"),
 }
-"""What the parts of each kind are; data are (training images, validation images), two `ImageSet`."""
+"""What the parts of each kind are, and how messages name it; data are two."""
 
 
 def with_own(parts: Parts) -> Parts:
@@ -108,9 +109,9 @@ def build_part(resolved: Resolved, section: str, given: Mapping[str, Any], table
     table, name = tables[kind], part.pop("name", None)
     if not isinstance(name, str) or name not in table:
         place = resolved.origins.get(f"{section}.name", "the configuration")
+        own = f". One of your own is given in Python: parts={{{kind!r}: {{{name!r}: …}}}}" if name else ""
         raise UserError(
-            f"unknown {section} {name!r} ({place}){suggest(str(name), table)}; there are {', '.join(table)}. One of "
-            f"your own is given in Python: parts={{{kind!r}: {{{name!r}: …}}}}"
+            f"unknown {section} {name!r} ({place}){suggest(str(name), table)}; there are {', '.join(table)}{own}"
         )
     hints = keyword_types(table[name])
     accepted = [key for key in hints if key not in given]
@@ -130,9 +131,9 @@ def build_part(resolved: Resolved, section: str, given: Mapping[str, Any], table
         made = table[name](**values)
     except (ValueError, TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError, MemoryError) as error:
         raise UserError(f"{section} {name}: {error}") from error
-    if not isinstance(made, MADE[kind]):
-        what = MADE[kind]
-        raise UserError(f"{section} {name} must give a {what.__module__}.{what.__name__}, it gave {made!r:.100}")
+    parts = made if kind == "data" and isinstance(made, tuple) else (made,)
+    if len(parts) != 1 + (kind == "data") or not all(isinstance(part, MADE[kind][0]) for part in parts):
+        raise UserError(f"{section} {name} must give {MADE[kind][1]}; it gave {made!r:.100}")
     return made
 
 

@@ -173,7 +173,7 @@ class Anything(nn.Module):
         (["net.width=3"], OWN, "net mine: width must be even"),
         (["net.name=main"], OWN, r"unknown net 'main' \(command line\): did you mean mine\?; there are unet, .*, mine"),
         (["net.name=other", "net.depth=2"], {"net": {"other": Anything}}, "net other has no 'depth'"),
-        (["net.name=n"], {"net": {"n": lambda: 3}}, "net n must give a torch.nn.modules.module.Module, it gave 3"),
+        (["net.name=n"], {"net": {"n": lambda: 3}}, "net n must give a torch.nn.Module; it gave 3"),
         (["net.name=n"], {"net": {"n": lambda dim: 3}}, r"net n needs net\.dim=…"),
         ([], {"nets": {}}, r"parts: unknown kind 'nets': did you mean net\?; there are net, schedule, objective"),
         ([], {"net": {"unet": Mine}}, "score_lightning has a net named unet itself; give yours another name"),
@@ -202,8 +202,16 @@ def test_a_constructor_of_something_else_is_refused(kind):
     from score_lightning.config.registry import build_part, with_own
 
     resolved = config.load([f"{kind}.name=wrong"], "ddpm_digits")
-    with pytest.raises(UserError, match=f"{kind} wrong must give a .*, it gave <object"):
+    with pytest.raises(UserError, match=f"{kind} wrong must give a.*; it gave <object"):
         build_part(resolved, kind, {}, with_own({kind: {"wrong": object}}))
+
+
+@pytest.mark.parametrize("made", [(1, 2), (), 3])
+def test_data_are_two_sets_of_images(made):
+    resolved = config.load(["data.name=wrong"], "ddpm_digits")
+    experiment = Experiment(resolved, parts={"data": {"wrong": lambda: made}})
+    with pytest.raises(UserError, match="must give a tuple of training and validation images, two ImageSet; it gave"):
+        _ = experiment.split
 
 
 def test_labels_are_refused_or_given_by_the_own_signature():
