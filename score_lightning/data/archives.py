@@ -23,7 +23,7 @@ from score_lightning.data.listing import Classes, find_classes, list_pictures
 from score_lightning.data.pictures import Shape
 from score_lightning.data.pixels import EIGHT_BITS
 from score_lightning.data.sources import Split, hold_out, read_pictures
-from score_lightning.errors import UserError
+from score_lightning.errors import UserError, missing_package
 
 if TYPE_CHECKING:
     import lmdb
@@ -53,7 +53,8 @@ def _close() -> None:
         _OPEN.pop(root).close()
 
 
-os.register_at_fork(before=_close)
+if hasattr(os, "register_at_fork"):  # no process forks on Windows
+    os.register_at_fork(before=_close)
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def _reading(root: Path) -> "Iterator[lmdb.Transaction]":
     try:
         import lmdb
     except ImportError as error:
-        raise UserError(f"{root} is an LMDB folder, which needs one more package: pip install lmdb") from error
+        raise missing_package(f"{root} is an LMDB folder, which", "lmdb", "lsun") from error
     try:
         with _LOCK:
             if root not in _OPEN:

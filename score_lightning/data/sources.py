@@ -20,7 +20,7 @@ from score_lightning.data.listing import list_pictures
 from score_lightning.data.pictures import Shape
 from score_lightning.data.pixels import EIGHT_BITS, Depth
 from score_lightning.data.rasters import Raster
-from score_lightning.errors import UserError
+from score_lightning.errors import UserError, missing_package
 from score_lightning.runtime.memory import check_bytes
 from score_lightning.runtime.randomness import generator
 
@@ -144,6 +144,8 @@ def _download(load: Callable[[], Any], name: str) -> Any:
     try:
         return load()
     except (OSError, RuntimeError, ImportError, zipfile.BadZipFile) as error:
+        if isinstance(error.__context__, ModuleNotFoundError):  # torchvision's error says it without the extra
+            raise missing_package(f"the download of {name}", str(error.__context__.name), "celeba") from error
         raise UserError(
             f"{name} is not in data.path and cannot be downloaded: {error}. Put its files there as torchvision "
             "expects them, or use your own images with data=folder data.path=DIR or data=npz data.path=FILE"

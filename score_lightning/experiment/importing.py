@@ -10,6 +10,7 @@ from score_lightning import config, formats
 from score_lightning.config import Resolved
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.unused import say_replaced
 from score_lightning.formats import Published, Sources, diffusers, native, scheduler, unet2d
 from score_lightning.runtime.files import output_folder, sha256_of_file, sha256_of_folder
 from score_lightning.schedules import Schedule
@@ -48,6 +49,7 @@ def import_weights(resolved: Resolved, path: Path, out: Path, name: str | None =
         raise UserError(f"out={out} is the published file itself")
     if not out.name or out.is_dir():
         raise UserError(f"out={out} must be a file to write")
+    say_replaced(resolved)
     with output_folder(out.parent, [out.name]):
         _translate(_open(resolved, path, name), path, out)
 
