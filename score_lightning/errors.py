@@ -29,6 +29,11 @@ class NonFiniteError(SharedUserError):
     """A loss or gradient that is infinite or not a number."""
 
 
+def missing_package(what: str, package: str, extra: str) -> UserError:
+    """The answer where something needs a package of an extra of pyproject.toml."""
+    return UserError(f"{what} needs the package {package}: pip install 'score_lightning[{extra}]'")
+
+
 def is_of_file(error: OSError) -> bool:
     """Whether the system refused to read or write a file; others, of sockets or processes, are faults of a program."""
     others = ConnectionError | ChildProcessError | ProcessLookupError

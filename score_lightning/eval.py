@@ -41,8 +41,8 @@ there are evaluation.*, features.* and images.background:
 {config.describe()}"""
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Evaluates what key=value arguments ask for."""
+def main(arguments: Sequence[str], parts: config.Parts | None = None) -> None:
+    """Evaluates what key=value arguments ask for, with parts of the user's own."""
     options, overrides = cli.split_arguments(arguments, OPTIONS)
     _check(options)
     seeds = _seeds(options)
@@ -51,9 +51,9 @@ def main(arguments: Sequence[str]) -> None:
     from score_lightning.experiment.evaluate import evaluate_checkpoint, evaluate_images
 
     if "ckpt" in options:
-        evaluate_checkpoint(options, same, sweep, seeds)
+        evaluate_checkpoint(options, same, sweep, seeds, parts)
     else:
-        evaluate_images(options, same)
+        evaluate_images(options, same, parts)
 
 
 def _check(options: dict[str, Any]) -> None:

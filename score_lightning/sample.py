@@ -57,8 +57,8 @@ Every key of training changes the configuration inside the checkpoint, such as s
 {config.describe()}"""
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Draws what key=value arguments ask for."""
+def main(arguments: Sequence[str], parts: config.Parts | None = None) -> None:
+    """Draws what key=value arguments ask for, with parts of the user's own."""
     options, overrides = cli.split_arguments(arguments, OPTIONS, required=["ckpt"])
     n = options.get("n", 15 if "task" in options else 64)
     sizes = (n, options.get("batch_size", 256), options.get("devices", 1))
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from score_lightning.experiment.sample import sample
 
-    sample(options, overrides, n)
+    sample(options, overrides, n, parts)
 
 
 def _check_task(options: dict[str, Any], n: int, processes: int) -> None:

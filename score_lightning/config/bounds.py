@@ -46,12 +46,12 @@ def doc(text: str, default: Any = MISSING, factory: Any = None, **bounds: Any) -
     return field(default_factory=factory, metadata=metadata) if factory else field(default=default, metadata=metadata)
 
 
-def out_of_bounds(section: Any, prefix: str = "") -> Iterator[str]:
-    """What is wrong with the values of a section, one message for each value outside its field's bounds."""
+def out_of_bounds(section: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(key, what is wrong with it) of each value of a section that lies outside its field's bounds."""
     for f in fields(section):
         value, key = getattr(section, f.name), prefix + f.name
         if is_dataclass(value):
             yield from out_of_bounds(value, f"{key}.")
         elif not f.metadata["bounds"].accept(value):
             null = ", or null" if "None" in str(f.type) else ""
-            yield f"{key} must {f.metadata['bounds']}{null}, got {value!r}"
+            yield key, f"must {f.metadata['bounds']}{null}, got {value!r}"

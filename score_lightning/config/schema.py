@@ -16,7 +16,7 @@ class Images:
     input_range: list[float] = doc(
         "stored values [black,white] ([]: 0 and the largest integer; floats need it)", factory=list
     )
-    resize: str = doc("how pictures of another size are resized, bicubic or bilinear", "bicubic")
+    resize: str = doc("how pictures of another size are resized: bicubic, bilinear or lanczos", "bicubic")
     background: str = doc("color that transparent pictures are composited on: a name or #rrggbb", "white")
     range: list[float] = doc("range of pixels inside the model", factory=lambda: [-1.0, 1.0])
     flip: bool = doc("flip training images left to right at random", False)
@@ -190,8 +190,8 @@ SAME_RUN = (
 
 And the images, by the names and sizes of their files.
 """
-ANY_RUN = ("data.path", "labels.guidance", "net.map_scale")
-"""Where the data are stored, how samples are guided, and how weights were before the first step."""
+ANY_RUN = ("data.path", "labels.guidance", "net.map_scale", "net.heads_first")
+"""Where data are stored, how samples are guided, how weights were before the first step or lie in published files."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ than the memory. Where the file cannot be written, pictures are decoded into mem
 them, and else whenever a batch asks for them.
 """
 
-import fcntl
 import hashlib
 import json
 import math
@@ -26,6 +25,7 @@ from score_lightning.data.files import ImageFiles
 from score_lightning.data.images import ImageSet, LazyImageSet
 from score_lightning.errors import explain
 from score_lightning.runtime.files import atomic_file, cache_folder, write_text
+from score_lightning.runtime.locks import lock
 from score_lightning.runtime.memory import available_bytes
 from score_lightning.runtime.startup import is_first
 
@@ -188,11 +188,9 @@ def _read(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Tensor | None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keeps out other processes that enter with the same folder, where its file system supports locks."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Keeps out other processes that enter with the same folder, where the system supports locks."""
+    descriptor = lock(folder)
     try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

@@ -20,7 +20,7 @@ from score_lightning.data.images import LazyImageSet, Source
 from score_lightning.data.items import to_picture
 from score_lightning.data.pictures import Picture, Shape, naming_picture
 from score_lightning.data.sources import Split, hold_out
-from score_lightning.errors import UserError
+from score_lightning.errors import UserError, missing_package
 
 FORMATS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
 """Endings of single files, and what `datasets` calls their formats."""
@@ -190,7 +190,7 @@ def _load(path: str, subset: str | None) -> Mapping[str, Any]:
     try:
         import datasets
     except ImportError as error:
-        raise UserError("data=huggingface needs one more package: pip install 'score_lightning[datasets]'") from error
+        raise missing_package("data=huggingface", "datasets", "datasets") from error
     place = Path(path).expanduser()
     there, single = place.exists(), place.is_file()
     if not there and not re.fullmatch(r"[\w.-]+/[\w.-]+", path):

@@ -18,7 +18,7 @@ from score_lightning.data.pixels import EIGHT_BITS, Depth
 from score_lightning.data.rasters import Raster, convert, read_raster, resized
 from score_lightning.errors import UserError
 
-Resize = Literal["bicubic", "bilinear"]
+Resize = Literal["bicubic", "bilinear", "lanczos"]
 UNREADABLE = ("BUFR", "EPS", "FPX", "GRIB", "HDF5", "MIC", "MPEG", "WMF")
 """Formats that Pillow names without reading them, or reads with a program outside of it only."""
 REMARKS = {
@@ -48,7 +48,7 @@ class Shape:
 
     Args:
         size, channels: of the result.
-        resize: `bicubic` or `bilinear` interpolation, of the mean over each pixel's surroundings where it is smaller.
+        resize: `bicubic`, `bilinear` or `lanczos` interpolation, wider by the same factor where the result is smaller.
         background: color that transparent pictures are composited on, as Pillow reads it: a name or #rrggbb.
         depth: how pixels are stored.
     """

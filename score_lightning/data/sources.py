@@ -15,11 +15,12 @@ from score_lightning.data import toy
 from score_lightning.data.arrays import depth_of, read_arrays
 from score_lightning.data.files import ImageFiles, shape_of
 from score_lightning.data.images import ImageSet, LazyImageSet, Source
-from score_lightning.data.listing import find_classes, list_pictures
+from score_lightning.data.labels import label
+from score_lightning.data.listing import list_pictures
 from score_lightning.data.pictures import Shape
 from score_lightning.data.pixels import EIGHT_BITS, Depth
 from score_lightning.data.rasters import Raster
-from score_lightning.errors import UserError
+from score_lightning.errors import UserError, missing_package
 from score_lightning.runtime.memory import check_bytes
 from score_lightning.runtime.randomness import generator
 
@@ -76,7 +77,7 @@ def folder(shape: Shape, path: str, validation: float = 0.05) -> Split:
 def read_pictures(
     root: Path, shape: Shape | None = None, background: str = "white", depth: Depth = EIGHT_BITS
 ) -> LazyImageSet:
-    """All pictures of a folder or a zip file, in class folders or not.
+    """All pictures of a folder or a zip file, in class folders, with labels in dataset.json, or without classes.
 
     Args:
         root: the folder, or the file.
@@ -85,14 +86,12 @@ def read_pictures(
         depth: how their pixels are then stored.
 
     Raises:
-        UserError: when there are none, or none of that size.
+        UserError: when there are none, or none of that size, or their labels cannot be read.
     """
     listing = list_pictures(root)
-    classes, files = (
-        find_classes(listing.names),
-        ImageFiles(root, listing.names, shape or shape_of(root, listing.names, background, depth)),
-    )
-    source = Source(classes.names, files.content, (*listing.notes, *classes.notes))
+    classes = label([root], [listing])
+    files = ImageFiles(root, listing.names, shape or shape_of(root, listing.names, background, depth))
+    source = Source(classes.names, files.content + classes.content, (*listing.notes, *classes.notes))
     return LazyImageSet(files, classes.labels, source)
 
 
@@ -157,6 +156,8 @@ def _download(load: Callable[[], Any], name: str) -> Any:
     try:
         return load()
     except (OSError, RuntimeError, ImportError, zipfile.BadZipFile) as error:
+        if isinstance(error.__context__, ModuleNotFoundError):  # torchvision's error says it without the extra
+            raise missing_package(f"the download of {name}", str(error.__context__.name), "celeba") from error
         raise UserError(
             f"{name} is not in data.path and cannot be downloaded: {error}. Put its files there as torchvision "
             "expects them, or use your own images with data=folder data.path=DIR or data=npz data.path=FILE"

@@ -10,8 +10,8 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from score_lightning.config import Resolved
-from score_lightning.config.registry import build_part
+from score_lightning.config import Parts, Resolved
+from score_lightning.config.registry import build_part, with_own
 from score_lightning.data import augment
 from score_lightning.data.decoded import decode_split
 from score_lightning.data.pixels import Coordinates, PixelRange, Range
@@ -35,6 +35,7 @@ class Experiment:
         resolved: the configuration.
         split: training and validation images, in place of those of the configuration.
         classes: names of the classes that a trained model was conditioned on, by number, where they are known.
+        parts: networks, objectives and other parts of a user's own, which the configuration may name.
 
     Raises:
         UserError: when a part is unknown, refuses its values, or does not suit another one; each when it is first
@@ -49,8 +50,11 @@ class Experiment:
         resolved: Resolved,
         split: Split | None = None,
         classes: Sequence[str] | None = None,
+        parts: Parts | None = None,
     ) -> None:
         self.resolved, self.config = resolved, resolved.config
+        self.parts = parts or {}
+        self.tables = with_own(self.parts)
         self._split, self._classes = split, classes
 
     def _memory_needed(self) -> tuple[int, int]:
@@ -62,7 +66,7 @@ class Experiment:
 
     def with_config(self, resolved: Resolved) -> "Experiment":
         """An experiment with another sampler for the same model, which is shared."""
-        other = type(self)(resolved, classes=self._classes)
+        other = type(self)(resolved, classes=self._classes, parts=self.parts)
         other.__dict__ |= {"model": self.model, "schedule": self.schedule, "guide": self.guide}
         return other
 
@@ -83,7 +87,7 @@ class Experiment:
     @cached_property
     def _levels(self) -> Schedule:
         """The schedule as it is named, before its continuous limit is taken."""
-        schedule: Schedule = build_part(self.resolved, "schedule", {})
+        schedule: Schedule = build_part(self.resolved, "schedule", {}, self.tables)
         return schedule
 
     @cached_property
@@ -134,9 +138,10 @@ class Experiment:
         ]:
             if value is not None:
                 given[keyword] = value
-                checks.check_accepts(c.net.get("name"), keyword, f"{key}: net {c.net.get('name')} cannot take {what}")
+                reason = f"{key}: net {c.net.get('name')} cannot take {what}"
+                checks.check_accepts(c.net.get("name"), keyword, reason, self.tables["net"])
         with torch.device(device):
-            net: nn.Module = build_part(self.resolved, "net", given)
+            net: nn.Module = build_part(self.resolved, "net", given, self.tables)
         return net
 
     @cached_property
@@ -149,7 +154,7 @@ class Experiment:
             "gray_levels": self.pixels.levels,
             "levels": self.schedule.levels,
         }
-        objective: Objective = build_part(self.resolved, "objective", given)
+        objective: Objective = build_part(self.resolved, "objective", given, self.tables)
         with mistakes_in("objective"):
             objective.check(self.schedule, math.prod(self.shape))
         return objective
@@ -205,7 +210,8 @@ class Experiment:
 
     def _build_sampler(self, section: str) -> Sampler:
         checks.check_variances(self.config, section)
-        sampler: Sampler = build_part(self.resolved, section, {"pixels": (self.pixels.low, self.pixels.high)})
+        given = {"pixels": (self.pixels.low, self.pixels.high)}
+        sampler: Sampler = build_part(self.resolved, section, given, self.tables)
         checks.check_evaluations(section, sampler, self.schedule)
         return sampler
 
@@ -213,7 +219,7 @@ class Experiment:
     def listed(self) -> Split:
         """Training and validation images as they are stored, pictures not yet decoded."""
         given = {} if self.config.points else {"shape": shapes.picture_shape(self.config.images)}
-        split: Split = self._split or build_part(self.resolved, "data", given)
+        split: Split = self._split or build_part(self.resolved, "data", given, self.tables)
         checks.check_data(self.config, self.shape, split, self.training)
         return split
 

@@ -1,13 +1,14 @@
 """Checks of settings that only make sense together, with the remedy in the message."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from score_lightning.conditional import Strength
 from score_lightning.config import Config, suggest
-from score_lightning.config.registry import TABLES, keyword_types, part_of
+from score_lightning.config.registry import keyword_types, part_of
 from score_lightning.data.sources import Split
 from score_lightning.data.summary import summarize
 from score_lightning.errors import UserError, mistakes_in
@@ -85,14 +86,14 @@ def check_variances(config: Config, section: str) -> None:
         )
 
 
-def check_accepts(net: object, keyword: str, reason: str) -> None:
-    """Refuses a network without a keyword, for a reason.
+def check_accepts(net: object, keyword: str, reason: str, networks: Mapping[str, Callable[..., Any]]) -> None:
+    """Refuses a network without a keyword, for a reason, among networks by name.
 
     Raises:
         UserError: naming the networks that have it.
     """
-    accepting = [name for name, constructor in TABLES["net"].items() if keyword in keyword_types(constructor)]
-    if net in TABLES["net"] and net not in accepting:
+    accepting = [name for name, constructor in networks.items() if keyword in keyword_types(constructor)]
+    if net in networks and net not in accepting:
         raise UserError(f"{reason}; {' and '.join(accepting)} can")
 
 

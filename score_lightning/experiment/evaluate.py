@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from score_lightning import config
+from score_lightning.config import Parts
 from score_lightning.data.summary import announce
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluator import Evaluator, batches_of
@@ -29,14 +30,18 @@ from score_lightning.runtime.startup import is_first
 
 
 def evaluate_checkpoint(
-    options: dict[str, Any], overrides: Sequence[str], sweep: Sequence[Sequence[str]], seeds: list[int]
+    options: dict[str, Any],
+    overrides: Sequence[str],
+    sweep: Sequence[Sequence[str]],
+    seeds: list[int],
+    parts: Parts | None = None,
 ) -> None:
-    """Evaluates a checkpoint with each sampler of a sweep; see the command's usage for its options.
+    """Evaluates a checkpoint with each sampler of a sweep, with parts of the user's own; see the command's usage.
 
     Raises:
         UserError: for a mistake in the options or overrides.
     """
-    opened = open_checkpoint(options["ckpt"], overrides, options.get("weights", "ema"))
+    opened = open_checkpoint(options["ckpt"], overrides, options.get("weights", "ema"), parts)
     experiment, c = opened.experiment, opened.experiment.config
     if c.points:
         raise UserError("this model draws points, which have no metrics of images: look at them with sample ckpt=PATH")
@@ -163,8 +168,8 @@ class _Point:
         return Entry(results, speed, sampler, evaluations, self.generator.pilot_evaluations)
 
 
-def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Evaluates pictures that are there already.
+def evaluate_images(options: dict[str, Any], overrides: Sequence[str], parts: Parts | None = None) -> None:
+    """Evaluates pictures that are there already, with parts of the user's own.
 
     Raises:
         UserError: for a mistake in the options or overrides.
@@ -179,7 +184,7 @@ def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:
         raise UserError(f"{path} holds {len(images)} images; n must lie between 1 and that, got {n}")
     channels, height, width = images.shape
     measured = [f"images.size=[{height},{width}]", f"images.channels={channels}", *depth_overrides(images.depth)]
-    experiment = Experiment(config.change(plain, "images=" + path, [*overrides, *measured]))
+    experiment = Experiment(config.change(plain, "images=" + path, [*overrides, *measured]), parts=parts)
     say_unused(given, "images")
     device = find_device(options.get("device", "auto"))
     evaluation = Evaluation(experiment, options["reference"], n)

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from zipfile import is_zipfile
 
-from score_lightning.config.registry import TABLES, build_part
+from score_lightning.config.registry import build_part
 from score_lightning.data import sources
 from score_lightning.data.arrays import ARRAYS, depth_of, read_arrays
 from score_lightning.data.images import ImageSet
@@ -53,15 +53,15 @@ class Evaluation:
     @cached_property
     def reference(self) -> Reference:
         """What images are compared with."""
-        given, resolved = self._given, self._experiment.resolved
+        given, resolved, tables = self._given, self._experiment.resolved, self._experiment.tables
         c = resolved.config
         if given is None or given == c.data.get("name"):
             return _reference(str(c.data["name"]), self._experiment.split)
-        if given in TABLES["data"]:
+        if given in tables["data"]:
             # the path in a checkpoint is that of the data it was trained on
             overridden = resolved.origins.get("data.path") == "command line"
             data = {**({"path": c.data["path"]} if overridden else {}), "name": given}
-            other = Experiment(replace(resolved, config=replace(c, data=data)))
+            other = Experiment(replace(resolved, config=replace(c, data=data)), parts=self._experiment.parts)
             return _reference(given, other.split)
         path = Path(given).expanduser()
         if path.suffix in ARRAYS and path.is_file() and holds_statistics(path):
@@ -85,7 +85,7 @@ class Evaluation:
         """The feature network; one that is fitted to labels uses those of the model's data, else of the reference."""
         try:
             given = {"split": self._labeled, "channels": self._shape.channels, "depth": self._shape.depth}
-            features: Features = build_part(self._experiment.resolved, "features", given)
+            features: Features = build_part(self._experiment.resolved, "features", given, self._experiment.tables)
         except UserError as error:
             raise NoFeaturesError(str(error)) from error
         return features

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from score_lightning.config import Parts
 from score_lightning.data.pictures import Shape
 from score_lightning.data.pixels import EIGHT_BITS, Depth
 from score_lightning.errors import UserError
@@ -31,14 +32,14 @@ FILES = ("samples.png", "samples.npz")
 SHOWN = 100  # images in samples.png
 
 
-def sample(options: dict[str, Any], overrides: Sequence[str], n: int) -> None:
-    """Draws n images and writes them; see the command's usage for its options.
+def sample(options: dict[str, Any], overrides: Sequence[str], n: int, parts: Parts | None = None) -> None:
+    """Draws n images and writes them, with parts of the user's own; see the command's usage for its options.
 
     Raises:
         UserError: for a mistake in the options or overrides.
     """
     ckpt, batch_size, task = options["ckpt"], options.get("batch_size", 256), options.get("task")
-    experiment = open_checkpoint(ckpt, overrides, options.get("weights", "ema")).experiment
+    experiment = open_checkpoint(ckpt, overrides, options.get("weights", "ema"), parts).experiment
     say_unused(experiment.resolved, "sample" if task is None else "task")
     generator = experiment.generator(batch_size, options.get("label"), n)
     known, pair = None, None

@@ -110,6 +110,7 @@ class Style:
             else it is added before that norm.
         rescale: whether sums with a skip are divided by the square root of 2 (Song et al. 2021a, App. H.1).
         fir: whether resolution changes by the filter (1, 3, 3, 1) rather than by repeating and averaging.
+        project: whether blocks that change the resolution have a 1 x 1 convolution in the skip; not in ADM.
         heads, head_channels: of the attention, their number or the channels that it follows from.
         attention_scale, skip_scale: variance of initial weights before the attention and in skips, relative to others.
 
@@ -125,6 +126,7 @@ class Style:
     adaptive: bool = False
     rescale: bool = False
     fir: bool = False
+    project: bool = True
     heads: int = 1
     head_channels: int | None = None
     attention_scale: float = 1.0
@@ -197,7 +199,7 @@ class ResidualBlock(Block):
         self.norm_2 = style.norm(outputs)
         self.dropout = Dropout(style.dropout)
         self.conv_2 = conv(outputs, outputs, scale=0)
-        changes = inputs != outputs or resample is not None
+        changes = inputs != outputs or (resample is not None and style.project)
         self.skip = conv(inputs, outputs, 1, style.skip_scale) if changes else nn.Identity()
         self.attention = Attention(outputs, style) if attend else nn.Identity()
 

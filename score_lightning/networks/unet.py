@@ -1,4 +1,4 @@
-"""The U-Net of DDPM (Ho et al. 2020, App. B), with the options of iDDPM, of the score SDEs and of diffusers."""
+"""The U-Net of DDPM (Ho et al. 2020, App. B), with the options of iDDPM, ADM, the score SDEs and diffusers."""
 
 from collections.abc import Sequence
 
@@ -27,6 +27,8 @@ class UNet(UShape):
         heads: of the attention.
         head_channels: channels per head, where the number of heads follows from it.
         adaptive: whether the embedding scales and shifts (Nichol & Dhariwal 2021, Sec. 3.4), rather than being added.
+        by_blocks: whether resolution changes in residual blocks (ADM: Dhariwal & Nichol 2021, Sec. 3), rather than in
+            strided convolutions.
         attend_last: whether on the way up only a level's last block is followed by attention (score SDEs' DDPM).
         symmetric: whether strided convolutions pad on all sides; DDPM's pad on the right and below only.
         endpoint: whether the lowest frequency of the time's embedding is 1/10,000, see `sinusoidal`.
@@ -34,6 +36,8 @@ class UNet(UShape):
         unit_range: whether images lie in [0, 1]; else in [-1, 1].
         map_scale: variance of the initial weights of 1 x 1 maps, before attention and in skips, in units of DDPM's: 0.1
             in the score SDEs' code.
+        heads_first: how query, key and value lie in files of guided-diffusion: those of one head after another, or (its
+            `use_new_attention_order`) all queries, all keys and all values. The network is the same.
 
     Raises:
         ValueError: when the image size cannot be halved that often, or groups or heads do not divide a width.
@@ -54,12 +58,14 @@ class UNet(UShape):
         heads: int = 1,
         head_channels: int | None = None,
         adaptive: bool = False,
+        by_blocks: bool = False,
         attend_last: bool = False,
         symmetric: bool = False,
         endpoint: bool = True,
         norm_eps: float = 1e-6,
         unit_range: bool = False,
         map_scale: float = 1.0,
+        heads_first: bool = True,
     ) -> None:
         check_classes(classes)
         width = 4 * channels
@@ -69,6 +75,7 @@ class UNet(UShape):
             groups=groups,
             eps=norm_eps,
             adaptive=adaptive,
+            project=False,
             heads=heads,
             head_channels=head_channels,
             attention_scale=map_scale,
@@ -85,10 +92,11 @@ class UNet(UShape):
             style=style,
             features=channels,
             attend_last=attend_last,
+            by_blocks=by_blocks,
             symmetric=symmetric,
             unit_range=unit_range,
         )
-        self.classes, self.endpoint = classes, endpoint
+        self.classes, self.endpoint, self.heads_first = classes, endpoint, heads_first
         if classes is not None:
             self.label = nn.Embedding(classes + 1, width)  # the first row is that of no label
 

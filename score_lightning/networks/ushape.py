@@ -77,7 +77,8 @@ class UShape(nn.Module):
         super().__init__()
         check_levels(image_size, channels, multipliers, blocks)
         self.image_size, self.channels, self.multipliers, self.blocks = image_size, channels, multipliers, blocks
-        self.style, self.attend_last, self.symmetric, self.unit_range = style, attend_last, symmetric, unit_range
+        self.style, self.attend_last, self.by_blocks = style, attend_last, by_blocks
+        self.symmetric, self.unit_range = symmetric, unit_range
         self.pyramid_kinds = (pyramid_in, pyramid_out)
         widths = [channels * m for m in multipliers]
         before, after = [channels, *widths[:-1]], [*widths[1:], widths[-1]]

@@ -12,6 +12,7 @@ from torchvision.datasets import FakeData
 
 from score_lightning import cli, config, export, import_weights, sample, suggest_noise, train
 from score_lightning import eval as evaluate
+from score_lightning.__main__ import COMMANDS as COMMANDS_OF_ONE
 from score_lightning.experiment import catalog, sweeping
 from score_lightning.experiment import train as training
 from score_lightning.experiment.build import Experiment
@@ -20,9 +21,10 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 RECIPES = (ROOT / "docs/recipes.md").read_text()
 LONG = (ROOT / "docs/long_runs.md").read_text()
+OWN = (ROOT / "docs/your_own.md").read_text()
 SHELL = [
     line
-    for block in re.findall(r"```sh\n(.*?)```", README + RECIPES + LONG, re.S)
+    for block in re.findall(r"```sh\n(.*?)```", README + RECIPES + LONG + OWN, re.S)
     for line in block.replace("\\\n", "").splitlines()
 ]
 COMMANDS = [shlex.split(line, comments=True) for line in SHELL]
@@ -62,6 +64,26 @@ def test_the_script_that_trains_on_a_data_set_runs(tmp_path, monkeypatch):
     assert (run(README)["folder"] / "checkpoints/last.ckpt").exists()
 
 
+@pytest.mark.slow
+def test_the_project_and_the_scripts_of_ones_own_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text in re.findall(r"```yaml\n(.*?)```", OWN, re.S):
+        path = tmp_path / re.match(r"# ([\w/]+\.yaml)", text)[1]
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    row = catalog.describe("mine")
+    assert (row.name, row.method) == ("./experiments/mine", "experiments/mine.yaml: DDPM with a narrow network")
+    train.main(["exp=mine", "trainer.max_steps=2", "evaluation.n=0", "samples.n=0", "validation.n=20", "logger=off"])
+    script, objects = re.findall(r"```python\n(.*?)```", OWN, re.S)
+    names = {}
+    exec(script, names)
+    assert names["model"].config["net"] == {"name": "mine", "width": 64}
+    assert (tmp_path / "runs/ddpm_digits/0/samples.npz").is_file()
+    exec(objects, names)
+    assert names["x"].shape == (4, 1, 8, 8)
+    assert type(names["experiment"].model.net) is names["Mine"]
+
+
 def test_python_of_the_evaluation_runs(capsys):
     run((ROOT / "docs/evaluation.md").read_text())
     assert "precision_pixels" in capsys.readouterr().out
@@ -70,6 +92,14 @@ def test_python_of_the_evaluation_runs(capsys):
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_commands_are_understood(words):
     program, *rest = words
+    if program == "pip":
+        assert rest[0] == "install"
+        return
+    if program == "score-lightning":
+        assert rest[0] in (*COMMANDS_OF_ONE, "--help")
+        if rest[0] == "train":
+            assert rest[1] == "exp=mine" or config.load(cli.split_arguments(rest[1:], train.OPTIONS)[1], rest[1][4:])
+        return
     if program in ("sbatch", "NODES=2"):  # scripts that hand their words to train
         script = next(word for word in rest if word.endswith(".sh"))
         assert os.access(ROOT / script, os.X_OK)

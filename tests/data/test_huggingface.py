@@ -1,6 +1,7 @@
 """data=huggingface, from files that the package `datasets` itself writes."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -275,8 +276,8 @@ def test_what_is_not_there_or_damaged_is_said_in_one_message(tmp_path):
 
 
 def test_the_missing_package_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(UserError, match=r"pip install 'score_lightning\[datasets\]'"):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match=r"needs the package datasets: pip install 'score_lightning\[datasets\]'"):
         huggingface(SHAPE, str(tmp_path))
 
 

@@ -22,12 +22,16 @@ def test_defaults_have_the_published_number_of_parameters(net, parameters):
         (UNet(image_size=8, image_channels=1, channels=16, multipliers=(1, 2), attention=(4,), groups=4), 8),
         (RefineNet(image_channels=1, channels=8, levels=3), 28),
         (UNet(8, 1, 16, (1, 2), attention=(4,), groups=4, learned_variance=True, heads=2, adaptive=True), 8),
+        (
+            UNet(8, 1, 16, (1, 2), attention=(4,), groups=4, head_channels=8, adaptive=True, by_blocks=True, classes=3),
+            8,
+        ),
         (LightUNet(8, 1, (16, 8, 32), blocks=2), 8),
         (LightUNet(28, 1, (32, 16), patch=2, classes=3), 28),
         (NCSNpp(8, 1, 16, (1, 2), 1, (4,), embedding="positional"), 8),
         (NCSNpp(8, 1, 16, (1, 2), 1, (4,), pyramid_in="skip", pyramid_out="skip"), 8),
     ],
-    ids=["unet28", "unet8", "refinenet28", "iddpm", "light8", "light28", "ncsnpp", "pyramids"],
+    ids=["unet28", "unet8", "refinenet28", "iddpm", "adm", "light8", "light28", "ncsnpp", "pyramids"],
 )
 def test_small_configurations_depend_on_every_parameter_and_on_the_conditioning(net, size):
     with torch.no_grad():
