@@ -15,7 +15,7 @@ from torch import nn
 from score_lightning import networks, objectives, samplers, schedules
 from score_lightning.config import Parts, Resolved, suggest
 from score_lightning.config.schema import Config
-from score_lightning.data import archives, sources
+from score_lightning.data import archives, huggingface, sources
 from score_lightning.data.images import ImageSet
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features import auto, extractors, pixels
@@ -53,6 +53,8 @@ TABLES: Parts = {
         "imagenet64": archives.imagenet64,
         "folder": sources.folder,
         "npz": sources.npz,
+        "huggingface": huggingface.huggingface,
+        "python": sources.python,
         "plane": sources.plane,
     },
     "features": {

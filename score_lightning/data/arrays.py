@@ -111,12 +111,23 @@ def read_arrays(path: Path, shape: tuple[int, ...] | None = None) -> tuple[Tenso
 
 def _channels_first(images: np.ndarray, shape: tuple[int, ...] | None) -> Tensor:
     stored = torch.from_numpy(images if images.ndim == 4 else images[..., None])
-    height, width, channels = stored.shape[1:]
-    if shape is not None and shape in ((channels, height, width), stored.shape[1:]):
-        last = shape == (channels, height, width)
-    else:  # what is gray or in color for certain, else the fewest
-        last = channels in (1, 3) or (height not in (1, 3) and channels <= height)
-    return (stored.permute(0, 3, 1, 2) if last else stored).contiguous()
+    return (stored.permute(0, 3, 1, 2) if channels_last(stored.shape[1:], shape) else stored).contiguous()
+
+
+def channels_last(dimensions: tuple[int, ...], shape: tuple[int, ...] | None) -> bool:
+    """Whether an array (H, W, C) or (C, H, W) has its channels last; (H, W) counts as such.
+
+    Args:
+        dimensions: of the array.
+        shape: (C, H, W) as expected; where it is neither, or None, what is gray or in color for certain has its
+            channels there, else fewer channels than pixels.
+    """
+    if len(dimensions) == 2:
+        return True
+    height, width, channels = dimensions
+    if shape is not None and shape in ((channels, height, width), dimensions):
+        return shape == (channels, height, width)
+    return channels in (1, 3) or (height not in (1, 3) and channels <= height)
 
 
 def depth_of(path: Path, images: Tensor, depth: Depth | None = None) -> Depth:

@@ -69,7 +69,7 @@ def _decode(files: ImageFiles, processes: int) -> tuple[Tensor | None, list[str]
             return None, files.notes(files.remarks(range(len(files))))
         _say(f"{explain(error)}: pictures are decoded into the memory of each process")
         remarks = Counter()
-        stored = _in_memory((len(files), *files.shape.dimensions), _chunks(files, remarks), files.shape.depth.dtype)
+        stored = in_memory((len(files), *files.shape.dimensions), _chunks(files, remarks), files.shape.depth.dtype)
     return stored, files.notes(remarks)
 
 
@@ -84,8 +84,7 @@ def _from_cache(files: ImageFiles) -> tuple[Tensor, Counter[str]]:
     Raises:
         OSError: when the file is not there and cannot be written.
     """
-    place = "" if files.root.is_file() else files.root.resolve()  # a zip's checksums say what is in it
-    key = hashlib.sha256(f"{FORMAT} {place} {files.shape} {files.crop} {files.version}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(f"{FORMAT} {files.place} {files.shape} {files.crop} {files.version}".encode()).hexdigest()[:24]
     path = cache_folder() / f"decoded-{key}.npy"
     said = path.with_suffix(".json")
     remarks: Counter[str] = Counter()
@@ -100,22 +99,26 @@ def _from_cache(files: ImageFiles) -> tuple[Tensor, Counter[str]]:
     return stored, remarks
 
 
-def shared(name: str, shape: tuple[int, ...], parts: Callable[[], Iterator[Tensor]]) -> Tensor:
-    """uint8 numbers of a shape, of parts along the first axis, in a file of the cache folder or, failing that, memory.
+def shared(
+    name: str, shape: tuple[int, ...], parts: Callable[[], Iterator[Tensor]], dtype: torch.dtype = torch.uint8
+) -> Tensor:
+    """Numbers of a shape, of parts along the first axis, in a file of the cache folder or, failing that, memory.
 
     Args:
         name: of the file, which must tell them from all others.
         shape: of all of them.
         parts: makes them.
+        dtype: of the numbers.
     """
     try:
-        return _mapped(cache_folder() / f"{name}.npy", shape, parts, torch.uint8)
+        return _mapped(cache_folder() / f"{name}.npy", shape, parts, dtype)
     except OSError as error:
         _say(f"{explain(error)}: images are unpacked into the memory of each process")
-        return _in_memory(shape, parts(), torch.uint8)
+        return in_memory(shape, parts(), dtype)
 
 
-def _in_memory(shape: tuple[int, ...], parts: Iterator[Tensor], dtype: torch.dtype) -> Tensor:
+def in_memory(shape: tuple[int, ...], parts: Iterator[Tensor], dtype: torch.dtype) -> Tensor:
+    """Numbers of a shape, of parts along the first axis."""
     stored, start = torch.empty(shape, dtype=dtype), 0
     for part in parts:
         stored[start : start + len(part)] = part

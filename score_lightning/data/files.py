@@ -85,10 +85,7 @@ class ImageFiles:
 
     def notes(self, remarks: Counter[str]) -> list[str]:
         """What is said of pictures that remarks hold for."""
-        return [
-            f"{count:,} picture{'' if count == 1 else 's'} {self.shape.say(kind)}"
-            for kind, count in sorted(remarks.items())
-        ]
+        return self.shape.notes(remarks)
 
     @contextmanager
     def open(self, name: str) -> Iterator[Picture]:
@@ -117,6 +114,11 @@ class ImageFiles:
                     yield stream.read()
             except (OSError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
                 raise UserError(f"{self.root / self.names[i]} cannot be read: {error}") from error
+
+    @property
+    def place(self) -> str:
+        """Where they are, unless their version tells them from all others, as the checksums in a zip do."""
+        return "" if self.root.is_file() else str(self.root.resolve())
 
     @property
     def content(self) -> str:

@@ -3,7 +3,7 @@
 Whatever changes a picture beyond that is a remark, such as transparent pixels, and is reported before the work.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -136,6 +136,12 @@ class Shape:
         }
         return [kind for kind, held in holds.items() if held]
 
+    def notes(self, remarks: Mapping[str, int]) -> list[str]:
+        """What is said of pictures, of the numbers of those that remarks hold for."""
+        return [
+            f"{count:,} picture{'' if count == 1 else 's'} {self.say(kind)}" for kind, count in sorted(remarks.items())
+        ]
+
     def say(self, kind: str) -> str:
         """What is said of pictures that a remark holds for."""
         square = self.width == self.height
@@ -213,19 +219,19 @@ def open_picture(path: Path, source: Source | None = None) -> Iterator[Image.Ima
     Raises:
         UserError: naming the picture if it cannot be read, or what is done with it raises anything else.
     """
-    with _naming(path), Image.open(source() if source else path) as image:
+    with naming_picture(path), Image.open(source() if source else path) as image:
         yield image
 
 
 @contextmanager
 def open_raster(path: Path, source: Source | None = None, channels: int | None = None) -> Iterator[Raster]:
     """A picture with all its bits and channels, of which so many are expected; else as `open_picture`."""
-    with _naming(path), source() if source else path.open("rb") as file:
+    with naming_picture(path), source() if source else path.open("rb") as file:
         yield read_raster(file, channels)
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming_picture(path: Path) -> Iterator[None]:
     """Turns whatever is raised of a picture into a message that names it."""
     try:
         yield

@@ -66,11 +66,20 @@ def read_raster(file: IO[bytes], channels: int | None = None) -> Raster:
 
 def _pillow(data: bytes) -> Raster:
     with Image.open(BytesIO(data)) as image:
-        turned, frames = ImageOps.exif_transpose(image), getattr(image, "is_animated", False)
+        return to_raster(image)
+
+
+def to_raster(image: Image.Image) -> Raster:
+    """An open picture of Pillow's, with the bits and channels that are left of it.
+
+    Raises:
+        ValueError: when the value of its white is not known.
+    """
+    turned, frames = ImageOps.exif_transpose(image), getattr(image, "is_animated", False)
     if turned.mode not in ("L", "LA", "RGB", "RGBA", "F") and not turned.mode.startswith("I;16"):
         turned = turned.convert("RGBA" if turned.has_transparency_data else "RGB")
     pixels = np.asarray(turned)
-    return _raster(pixels, None, turned.mode in ("LA", "RGBA"), frames)
+    return raster_of(pixels, None, turned.mode in ("LA", "RGBA"), frames)
 
 
 def _png(data: bytes) -> Raster:
@@ -81,7 +90,7 @@ def _png(data: bytes) -> Raster:
             return _pillow(data)
         orientation = image.getexif().get(ORIENTATION, 1)
     pixels = imagecodecs.png_decode(data)
-    return _raster(_turned(pixels, orientation), None, pixels.ndim == 3 and pixels.shape[2] in (2, 4))
+    return raster_of(_turned(pixels, orientation), None, pixels.ndim == 3 and pixels.shape[2] in (2, 4))
 
 
 def _tiff(data: bytes, channels: int | None) -> Raster:
@@ -107,14 +116,19 @@ def _tiff(data: bytes, channels: int | None) -> Raster:
         pixels = white - pixels
     extra = tags[338] or ()
     alpha = any(kind in ALPHA for kind in (extra if isinstance(extra, tuple) else (extra,)))
-    return _raster(_turned(pixels, tags[ORIENTATION] or 1), white, alpha, frames)
+    return raster_of(_turned(pixels, tags[ORIENTATION] or 1), white, alpha, frames)
 
 
-def _raster(pixels: np.ndarray, white: int | None, alpha: bool = False, frames: bool = False) -> Raster:
+def raster_of(pixels: np.ndarray, white: int | None = None, alpha: bool = False, frames: bool = False) -> Raster:
     """A raster of pixels (H, W [, C]) of any type.
 
+    Args:
+        pixels: of it.
+        white: its value; the largest of unsigned integers when None.
+        alpha, frames: as in `Raster`.
+
     Raises:
-        ValueError: when it has none.
+        ValueError: when the value of white is not known.
     """
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]
     if pixels.dtype.kind == "b":

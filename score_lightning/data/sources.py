@@ -95,6 +95,18 @@ def read_pictures(
     return LazyImageSet(files, classes.labels, source)
 
 
+def python() -> Split:
+    """In place of images that were given in Python, which no configuration can find again.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError(
+        "data=python stands for images that were given to train_on in Python: give them again there, or compare with "
+        "others by reference=DIR or FILE"
+    )
+
+
 def npz(shape: Shape, path: str, validation: float = 0.05) -> Split:
     """NumPy's file (npz, npy) or PyTorch's (pt) of `images`, and `labels` (N,) if there are any; see `read_arrays`."""
     file = Path(path).expanduser()

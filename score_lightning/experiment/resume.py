@@ -121,7 +121,7 @@ def _other_data(contents: dict[str, Any], experiment: TrainingExperiment) -> lis
         return [] if theirs == ours else [f"data.path {paths[0]}, not {paths[1]}"]
     if before["content"] == now.content:
         return []
-    return [f"other images than {experiment.config.data.get('path')}"]
+    return [f"other images than {experiment.config.data.get('path') or 'those given'}"]
 
 
 def initialize(experiment: TrainingExperiment) -> None:

@@ -1,5 +1,6 @@
 """A training run from its configuration to its summary."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,18 +8,25 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch.utils.data import Dataset
 
 from score_lightning import config
 from score_lightning.config import Parts, Resolved
+from score_lightning.data.datasets import from_dataset
+from score_lightning.data.images import ImageSet
+from score_lightning.data.sources import Split, hold_out
 from score_lightning.data.summary import announce
 from score_lightning.errors import UserError
 from score_lightning.experiment.checks import check_attention
 from score_lightning.experiment.resume import Start, check_resumed, find_newest, initialize, resume_from
+from score_lightning.experiment.shapes import picture_shape
 from score_lightning.experiment.trainer import build_callbacks, build_trainer
 from score_lightning.experiment.training_experiment import TrainingExperiment
 from score_lightning.experiment.unused import say_replaced, say_unused
 from score_lightning.figures import FIGURES, Trained, check_figure
 from score_lightning.runtime.processes import bf16_units, find_device
+from score_lightning.runtime.signals import stop_at_signals
+from score_lightning.runtime.startup import end_with_launcher
 from score_lightning.tracking.csv import read_losses
 from score_lightning.training.callbacks import PeriodicEvaluation, run_folder
 
@@ -53,6 +61,59 @@ def train(options: dict[str, Any], overrides: Sequence[str], parts: Parts | None
     folder = start.folder if start.done and start.folder else fit(experiment, start)
     if resolved.figure.name is not None:
         _draw(experiment, variants, folder)
+
+
+def train_on(
+    images: Dataset[Any],
+    validation: Dataset[Any] | float = 0.05,
+    *,
+    exp: str,
+    overrides: Sequence[str] = (),
+    resume: str | None = None,
+    parts: Parts | None = None,
+) -> Path:
+    """Trains an experiment on images given in Python, and returns the run folder.
+
+    With several devices the processes are started by running the calling script again.
+
+    Args:
+        images: an `ImageSet`, or a data set that `from_dataset` reads.
+        validation: those for the validation loss, or the share of the images that is held out, 0 for none.
+        exp: name or path of the experiment.
+        overrides: key=value, as on the command line, of anything but data.
+        resume: `auto`, or the path of a checkpoint, as on the command line.
+        parts: of the user's own, which the configuration may name.
+
+    Raises:
+        UserError: for a mistake in them, before anything is trained where it can be noticed then.
+        StopRequested: when a signal has stopped the training; its state is saved.
+    """
+    end_with_launcher()
+    with stop_at_signals():
+        given = [word for word in overrides if re.match(r"data\b", word)]
+        if given:
+            raise UserError(f"train_on is given its images: leave out {given[0]}")
+        experiment = _experiment(config.load([*overrides, "data=python"], exp), parts)
+        split = _split(images, validation, experiment)
+        experiment = TrainingExperiment(experiment.resolved, split, parts=parts)
+        new = Start() if resume in (None, "auto") else resume_from(str(resume))
+        start = find_newest(experiment) if resume == "auto" else new
+        say_unused(experiment.resolved, "train")
+        if start.done and start.folder is not None:
+            return start.folder
+        _prepare(experiment, start)
+        return fit(experiment, start)
+
+
+def _split(images: Dataset[Any], validation: Dataset[Any] | float, experiment: TrainingExperiment) -> Split:
+    """Training and validation images as an experiment takes them."""
+    c = experiment.config
+    if c.points > 0:
+        raise UserError(f"exp={c.exp} is of points: train_on takes an experiment of images")
+    shape = picture_shape(c.images)
+    read = lambda data: data if isinstance(data, ImageSet) else from_dataset(data, shape)  # noqa: E731
+    train = read(images)
+    return hold_out(train, validation) if isinstance(validation, float | int) else (train, read(validation))
 
 
 def _resolve(

@@ -3,15 +3,18 @@
 import os
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torchvision.datasets import FakeData
 
 from score_lightning import cli, config, export, import_weights, sample, suggest_noise, train
 from score_lightning import eval as evaluate
 from score_lightning.__main__ import COMMANDS as COMMANDS_OF_ONE
 from score_lightning.experiment import catalog, sweeping
+from score_lightning.experiment import train as training
 from score_lightning.experiment.build import Experiment
 
 ROOT = Path(__file__).parents[2]
@@ -33,18 +36,32 @@ ENTRIES = {
 THEORY = (ROOT / "docs/theory.md").read_text()
 
 
-def run(text):
-    """The names of a page's one block of Python, after it ran."""
-    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    names = {}
+def run(text, number=0):
+    """The names of a page's block of Python, after it ran as a script."""
+    block, names = re.findall(r"```python\n(.*?)```", text, re.S)[number], {"__name__": "__main__"}
     exec(block, names)
     return names
 
 
 def test_python_runs():
-    names = run(README)
+    names = run(README, 1)
     assert names["x"].shape == (4, 1, 8, 8)
     assert torch.isfinite(names["loss"])
+
+
+def test_the_script_that_trains_on_a_data_set_runs(tmp_path, monkeypatch):
+    quick = ["trainer.max_steps=1", "trainer.batch_size=4", "validation.n=10", "validation.every=1", "samples.n=0"]
+    quick += ["evaluation.n=0", "trainer.progress=false", f"out={tmp_path}"]
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST", lambda root, download: FakeData(20, (1, 28, 28)))
+    monkeypatch.setattr(
+        training,
+        "train_on",
+        partial(
+            lambda fit, images, overrides, **given: fit(images, overrides=[*overrides, *quick], **given),
+            training.train_on,
+        ),
+    )
+    assert (run(README)["folder"] / "checkpoints/last.ckpt").exists()
 
 
 @pytest.mark.slow
