@@ -34,6 +34,7 @@ class UNet(UShape):
         unit_range: whether images lie in [0, 1]; else in [-1, 1].
         map_scale: variance of the initial weights of 1 x 1 maps, before attention and in skips, in units of DDPM's: 0.1
             in the score SDEs' code.
+        condition_channels: of a picture that images are conditioned on, beside `image_channels` in the input.
 
     Raises:
         ValueError: when the image size cannot be halved that often, or groups or heads do not divide a width.
@@ -60,6 +61,7 @@ class UNet(UShape):
         norm_eps: float = 1e-6,
         unit_range: bool = False,
         map_scale: float = 1.0,
+        condition_channels: int = 0,
     ) -> None:
         check_classes(classes)
         width = 4 * channels
@@ -76,7 +78,7 @@ class UNet(UShape):
         )
         super().__init__(
             image_size=image_size,
-            image_channels=image_channels,
+            image_channels=image_channels + condition_channels,
             outputs=image_channels * (1 + learned_variance),
             channels=channels,
             multipliers=multipliers,
@@ -88,7 +90,7 @@ class UNet(UShape):
             symmetric=symmetric,
             unit_range=unit_range,
         )
-        self.classes, self.endpoint = classes, endpoint
+        self.classes, self.endpoint, self.condition_channels = classes, endpoint, condition_channels
         if classes is not None:
             self.label = nn.Embedding(classes + 1, width)  # the first row is that of no label
 
