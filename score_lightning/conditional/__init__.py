@@ -7,6 +7,7 @@ from score_lightning.conditional.base import Clipped, Evidence, Wrapper
 from score_lightning.conditional.editing import Edit
 from score_lightning.conditional.guidance import NO_GUIDANCE, Guided, Strength
 from score_lightning.conditional.labels import NO_LABEL, AugmentationConditioned, LabelConditioned
+from score_lightning.conditional.masks import Masked
 from score_lightning.conditional.measurement import (
     Measurement,
     MeasurementConditioned,
@@ -27,7 +28,7 @@ from score_lightning.conditional.operators import (
     adjoint,
 )
 from score_lightning.conditional.pictured import Given, PictureConditioned, condition
-from score_lightning.conditional.pictures import Condition, Grayscale, LowResolution, Masked, Paired
+from score_lightning.conditional.pictures import Condition, Grayscale, LowResolution, Paired
 from score_lightning.conditional.posterior import DPS, METHODS, MMPS, ObservationConditioned, PiGDM, Posterior
 
 __all__ = [

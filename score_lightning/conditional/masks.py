@@ -1,14 +1,20 @@
-"""Random masks to train inpainting with: free-form strokes and boxes (Saharia et al. 2022b, App. B).
+"""Images with a part to paint, as conditions; random masks to train with (Saharia et al. 2022b, App. B).
 
 A mask is a function of `NUMBERS` uniform numbers and the size of the images; lengths are shares of their shorter side.
 """
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+
+from score_lightning.conditional.measurement import Measurement
+from score_lightning.conditional.pictures import Condition
+from score_lightning.models import Estimate
+from score_lightning.schedules import RandnLike
 
 Masks = Literal["mixed", "free_form", "boxes", "center"]
 
@@ -18,6 +24,48 @@ FREE_FORM = 0.6  # share of free-form masks among mixed ones
 TURN = 2 * math.pi / 3  # of a stroke at a vertex, at most
 LENGTH, WIDTH = (0.1, 0.4), (0.04, 0.12)  # of a segment and of a stroke
 AREA, ASPECT = (0.1, 0.4), 2.0  # of all boxes together, as a share of the image, before they overlap; of a box's sides
+
+
+@dataclass(frozen=True)
+class Masked(Condition):
+    """The image without the pixels of a random mask, where it is 0, and a channel that is 1 where pixels are known.
+
+    Known pixels are put into every estimate: the loss is that of the others alone, and any sampler keeps them. Palette
+    has that loss, too, but fills in noise and no channel for the mask (Saharia et al. 2022b, App. B).
+
+    Args:
+        masks: their kind, see `draw_masks`.
+    """
+
+    masks: Masks = "mixed"
+    partial: ClassVar[bool] = True
+
+    def observe(self, picture: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
+        """(B, C + 1, H, W): the known pixels, and where they are."""
+        u = torch.special.ndtr(randn_like(picture.new_empty(len(picture), NUMBERS)))
+        painted = draw_masks(self.masks, picture.shape[2], picture.shape[3], u.clamp(max=1 - 2**-20))
+        return self.read(picture, ~painted)
+
+    def read(self, picture: Tensor, known: Tensor | None = None) -> Tensor:
+        """y (B, C + 1, H, W) of pictures (B, C, H, W) and the known pixels, bool (B or 1, 1, H, W).
+
+        Raises:
+            ValueError: without these.
+        """
+        if known is None:
+            raise ValueError("give the pixels that are known")
+        mask = known.to(picture).expand(len(picture), -1, -1, -1)
+        return torch.cat([picture * mask, mask], 1)
+
+    def impose(self, estimate: Estimate, given: Tensor) -> Estimate:
+        """The estimate with the known pixels."""
+        picture, known = given.to(estimate.x_t).split([given.shape[1] - 1, 1], 1)
+        return estimate.with_x_0(torch.where(known > 0, picture, estimate.x_0))
+
+    def measurement(self, y: Tensor) -> Measurement:
+        """The known pixels."""
+        picture, known = y.split([y.shape[1] - 1, 1], 1)
+        return Measurement(lambda x: x * known.to(x), picture)
 
 
 def draw_masks(kind: Masks, height: int, width: int, u: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from score_lightning.conditional.masks import NUMBERS, Masks, draw_masks
 from score_lightning.conditional.measurement import Measurement, colorization, upsampling
 from score_lightning.conditional.operators import BicubicDownsample, Downsample, Gray, Operator
 from score_lightning.models import Estimate
@@ -28,7 +27,9 @@ class Condition:
         guidance: weight w in sampling, see `PictureConditioned`.
 
     Attributes:
-        own_mark: whether y has a channel that is 0 where nothing is known, so that zeros are no picture.
+        partial: whether y is a part of the image, which every estimate holds as it is, and has a channel that is 0
+            where nothing is known; zeros are no picture then.
+        of_one_size: whether pictures that a user gives must be of the size of `given_shape`, or are brought to it.
 
     Raises:
         ValueError: unless 0 <= drop < 1.
@@ -36,7 +37,8 @@ class Condition:
 
     drop: float = 0.0
     guidance: float = 0.0
-    own_mark: ClassVar[bool] = False
+    partial: ClassVar[bool] = False
+    of_one_size: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.drop < 1:
@@ -45,7 +47,7 @@ class Condition:
     @property
     def marks(self) -> int:
         """Channels, the last ones, that mark what is known rather than show it."""
-        return int(self.own_mark or self.drop > 0)
+        return int(self.partial or self.drop > 0)
 
     @property
     def operator(self) -> Operator | None:
@@ -71,10 +73,22 @@ class Condition:
         """y of pictures (B, C, H, W) in the model's range: the images, or those that they are paired with."""
         return picture if self.operator is None else self.operator.forward(picture)
 
+    def given_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(C, H, W) of pictures that a user gives, in place of images of a shape (C, H, W) to observe something of."""
+        return shape
+
+    def read(self, picture: Tensor, known: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """y of pictures (B, C, H, W) that a user gives, and of the pixels known, bool (B or 1, 1, H, W), of some."""
+        return self.observe(picture)
+
     def present(self, y: Tensor) -> Tensor:
         """(B, K, H, W), what the network is given of y (B, ...): K = `channels`."""
         picture = self._picture(y)
-        return picture if self.own_mark or not self.marks else F.pad(picture, (0, 0, 0, 0, 0, 1), value=1.0)
+        return picture if self.partial or not self.marks else F.pad(picture, (0, 0, 0, 0, 0, 1), value=1.0)
+
+    def __call__(self, picture: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
+        """(B, K, H, W), what the network is given of what is observed of pictures (B, C, H, W)."""
+        return self.present(self.observe(picture, randn_like))
 
     def _picture(self, y: Tensor) -> Tensor:
         return y
@@ -106,6 +120,7 @@ class LowResolution(Condition):
 
     factor: int = 4
     shrink: Literal["mean", "bicubic"] = "mean"
+    of_one_size: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,6 +142,14 @@ class LowResolution(Condition):
         """
         if any(side % self.factor for side in shape[1:]):
             raise ValueError(f"factor must divide the sides of the images, {shape[1]} x {shape[2]}, got {self.factor}")
+
+    def given_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """That of the smaller pictures."""
+        return (shape[0], *(side // self.factor for side in shape[1:]))
+
+    def read(self, picture: Tensor, known: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """The smaller pictures."""
+        return picture
 
     def _picture(self, y: Tensor) -> Tensor:
         # with antialiasing, which changes nothing else here, the kernel is Pillow's and TensorFlow's
@@ -175,43 +198,6 @@ class Grayscale(Condition):
 
 
 @dataclass(frozen=True)
-class Masked(Condition):
-    """The image without the pixels of a random mask, where it is 0, and a channel that is 1 where pixels are known.
-
-    Known pixels are put into every estimate: the loss is that of the others alone, and any sampler keeps them. Palette
-    has that loss, too, but fills in noise and no channel for the mask (Saharia et al. 2022b, App. B).
-
-    Args:
-        masks: their kind, see `draw_masks`.
-    """
-
-    masks: Masks = "mixed"
-    own_mark: ClassVar[bool] = True
-
-    def observe(self, picture: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
-        """(B, C + 1, H, W): the known pixels, and where they are."""
-        u = torch.special.ndtr(randn_like(picture.new_empty(len(picture), NUMBERS)))
-        painted = draw_masks(self.masks, picture.shape[2], picture.shape[3], u.clamp(max=1 - 2**-20))
-        return self.of(picture, ~painted)
-
-    @staticmethod
-    def of(picture: Tensor, known: Tensor) -> Tensor:
-        """y (B, C + 1, H, W) of pictures (B, C, H, W) and the known pixels, bool (B or 1, 1, H, W)."""
-        mask = known.to(picture).expand(len(picture), -1, -1, -1)
-        return torch.cat([picture * mask, mask], 1)
-
-    def impose(self, estimate: Estimate, given: Tensor) -> Estimate:
-        """The estimate with the known pixels."""
-        picture, known = given.to(estimate.x_t).split([given.shape[1] - 1, 1], 1)
-        return estimate.with_x_0(torch.where(known > 0, picture, estimate.x_0))
-
-    def measurement(self, y: Tensor) -> Measurement:
-        """The known pixels."""
-        picture, known = y.split([y.shape[1] - 1, 1], 1)
-        return Measurement(lambda x: x * known.to(x), picture)
-
-
-@dataclass(frozen=True)
 class Paired(Condition):
     """The picture that comes with an image.
 
@@ -229,3 +215,7 @@ class Paired(Condition):
     def shown_channels(self, image_channels: int) -> int:
         """Those of the picture."""
         return self.picture_channels or image_channels
+
+    def given_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """That of the pictures."""
+        return (self.shown_channels(shape[0]), *shape[1:])

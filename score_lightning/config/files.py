@@ -13,7 +13,7 @@ from yaml import YAMLError
 from score_lightning.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-PART_KINDS = ("data", "net", "schedule", "objective", "sampler", "preview", "features")
+PART_KINDS = ("condition", "data", "net", "schedule", "objective", "sampler", "preview", "features")
 
 
 def experiments() -> list[str]:

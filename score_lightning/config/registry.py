@@ -9,10 +9,10 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from score_lightning import networks, objectives, samplers, schedules
+from score_lightning import conditional, networks, objectives, samplers, schedules
 from score_lightning.config import Resolved, suggest
 from score_lightning.config.schema import Config
-from score_lightning.data import archives, sources
+from score_lightning.data import archives, pairs, sources
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features import extractors
 
@@ -36,6 +36,12 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     },
     "objective": objectives.PRESETS,
     "sampler": samplers.PRESETS,
+    "condition": {
+        "upsample": conditional.LowResolution,
+        "colorize": conditional.Grayscale,
+        "inpaint": conditional.Masked,
+        "pairs": conditional.Paired,
+    },
     "data": {
         "digits": sources.digits,
         "mnist": sources.torchvision_source("MNIST"),
@@ -47,6 +53,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "imagenet64": archives.imagenet64,
         "folder": sources.folder,
         "npz": sources.npz,
+        "pairs": pairs.pairs,
         "plane": sources.plane,
     },
     "features": {

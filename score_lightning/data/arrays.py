@@ -72,30 +72,29 @@ def _named(loaded: Any) -> dict[str, np.ndarray]:
     return {str(name): np.asarray(a) for name, a in named.items() if isinstance(a, Tensor | np.ndarray)}
 
 
-def read_arrays(path: Path) -> tuple[Tensor, Tensor | None]:
+def read_arrays(path: Path, name: str | None = None) -> tuple[Tensor, Tensor | None]:
     """(images uint8 (N, C, H, W), labels int64 (N,) or None) of a .npz, .npy or .pt file.
 
     The images are named `images` and the labels `labels`, or arr_0 and, where they are whole numbers, one for each
-    image, arr_1, as guided-diffusion writes them.
+    image, arr_1, as guided-diffusion writes them; or the images have another name, and no labels.
 
     Raises:
         UserError: when the file is missing, damaged, or has no such arrays.
     """
     with open_arrays(path) as arrays:
-        name = "images" if "images" in arrays else "arr_0"
+        expected = "`images` or arr_0" if name is None else f"`{name}`"
+        name = name or ("images" if "images" in arrays else "arr_0")
         if name not in arrays:
-            raise UserError(
-                f"{path} has no images: expected an array `images` or arr_0, got {', '.join(arrays) or 'none'}"
-            )
-        images, labels = arrays[name], arrays.get("labels" if name == "images" else "arr_1")
+            raise UserError(f"{path} has no images: expected an array {expected}, got {', '.join(arrays) or 'none'}")
+        images, labels = arrays[name], arrays.get({"images": "labels", "arr_0": "arr_1"}.get(name, ""))
     if images.ndim == 4 and images.shape[3] not in (1, 3) and images.shape[1] in (1, 3):
         images = np.moveaxis(images, 1, 3)  # as PyTorch has them
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
         real = images.dtype.kind == "f" and images.ndim in (3, 4)
         remedy = ": of pixels in [0, 1], save (255 * x).round().astype('uint8')" if real else ""
         raise UserError(
-            f"{path}: images must be uint8, N x H x W, N x H x W x C or N x C x H x W with C of 1 or 3, got "
-            f"{images.dtype} {images.shape}{remedy}"
+            f"{path}: {'images' if name == 'arr_0' else name} must be uint8, N x H x W, N x H x W x C or N x C x H x W "
+            f"with C of 1 or 3, got {images.dtype} {images.shape}{remedy}"
         )
     whole = labels is not None and labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
     if labels is None or (name == "arr_0" and not whole):

@@ -10,7 +10,6 @@ from typing import Any
 from score_lightning import config
 from score_lightning.config import Resolved, to_yaml
 from score_lightning.config.registry import TABLES
-from score_lightning.config.schema import ANY_RUN, SAME_RUN
 from score_lightning.data.summary import summarize
 from score_lightning.errors import UserError
 from score_lightning.experiment.training_experiment import TrainingExperiment
@@ -21,6 +20,16 @@ from score_lightning.training.module import ScoreModule
 from score_lightning.training.stopping import wait_for_others
 
 SHOWN = 30  # differing weights that are listed
+SAME_RUN = (
+    "seed", "images", "points", "labels", "condition", "data", "net", "schedule", "continuous", "prediction",
+    "conditioning", "sigma_data", "objective", "init", "optimizer", "ema", "trainer.batch_size",
+)  # fmt: skip
+"""What makes a run the same run, which resume=auto continues: these sections and fields, but for the keys of `ANY_RUN`.
+
+And the images, by the names and sizes of their files.
+"""
+ANY_RUN = ("data.path", "data.conditions", "labels.guidance", "condition.guidance", "net.map_scale")
+"""Where the data are stored, how samples are guided, and how weights were before the first step."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +169,8 @@ def _function(plain: dict[str, Any]) -> dict[str, Any]:
     net = dict(plain.get("net", {}))
     parameters = signature(TABLES["net"][net["name"]]).parameters if net.get("name") in TABLES["net"] else {}
     net = {name: p.default for name, p in parameters.items()} | net
-    given = ("name", "dropout", "image_size", "image_channels", "levels", "dim", "classes", "augmentation", "map_scale")
+    given: tuple[str, ...] = ("name", "dropout", "image_size", "image_channels", "levels", "dim", "map_scale")
+    given += ("classes", "augmentation", "condition_channels")
     return settings | {
         f"net.{key}": list(value) if isinstance(value, tuple) else value
         for key, value in net.items()

@@ -47,6 +47,7 @@ PUBLISHED = {
     "ncsnpp_ve_cifar_deep": but(VE, steps=950_000),
     **{f"ncsnpp_ve_{data}": VE_256 for data in ("celebahq", "ffhq", "church", "bedroom")},
     **{f"edm{net}_cifar{labels}": EDM for net in ("", "_ncsnpp") for labels in ("", "_labels")},
+    "sr3_ffhq": (1e-4, 1e-8, None, MEAN, 10_000, 256, 1_000_000, 0.9999, SIGNED, False, 0.2),
 }  # fmt: skip
 
 RESIZED = {"ncsn_celeba", "ncsnv2_celeba", "ncsnv2_church", "ncsnv2_bedroom", "ncsnv2_tower", "ddpm_celeba"}
@@ -123,6 +124,10 @@ def test_what_single_recipes_say_of_their_data_and_times():
     assert load("ncsnv2_ffhq").data["split"] == "ncsnv2"
     assert load("ddpm_celebahq").data["validation"] == load("ncsnpp_ve_celebahq").data["validation"] == 0
     assert load("edm_cifar").ema.ramp == 0.05
+    sr3 = load("sr3_ffhq")
+    assert (sr3.condition["factor"], sr3.condition["shrink"], sr3.condition["drop"]) == (8, "bicubic", 0)
+    assert (sr3.net["channels"], sr3.net["multipliers"], sr3.net["blocks"]) == (128, [1, 2, 4, 8, 8], 3)
+    assert (sr3.images.size, sr3.data["split"], sr3.continuous) == (128, "none", True)
     for name in ("ddpm_vp_cifar", "ddpm_ve_cifar", "ddpm_vp_cifar_continuous", "ddpm_subvp_cifar_continuous"):
         assert load(name).net["map_scale"] == 0.1
     assert math.isclose(load("iddpm_imagenet64_labels").objective["weight"], 0.001 * 250 / 1000)
