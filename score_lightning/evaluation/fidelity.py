@@ -23,7 +23,7 @@ from score_lightning.generation.conditions import Conditions
 from score_lightning.generation.store import Batch
 from score_lightning.runtime.processes import Rank
 
-WINDOW = 11  # pixels, of the structural similarity (Wang et al. 2004)
+LEAST = 6  # pixels of a side, so that a window of 11 sees it and its mirror image alone
 LEVELS = {torch.uint8: 255}  # from black to white
 
 
@@ -50,13 +50,13 @@ class Fidelity:
                 f"PSNR compares images of one range: the truths are of {truths[:1].dtype}, the model's images of "
                 f"{pixels.dtype}"
             )
-        self._small = min(truths.shape[1:]) < WINDOW
+        self._small = min(truths.shape[1:]) < LEAST
         self._means: dict[str, MeanMetric] = {}
 
     @property
     def unavailable(self) -> dict[str, str]:
         """Metrics that cannot be computed: name -> reason."""
-        reason = f"the images are smaller than its window of {WINDOW} x {WINDOW} pixels"
+        reason = f"its window of 11 x 11 pixels needs images of at least {LEAST} x {LEAST}"
         return {"ssim": reason} if self._small else {}
 
     def beside(self, n: int) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,10 @@ def psnr(images: Tensor, truth: Tensor, span: float) -> Tensor:
 
 
 def ssim(images: Tensor, truth: Tensor, span: float) -> Tensor:
-    """The structural similarity of images (B, C, H, W) one by one, (B,) (Wang et al. 2004, Eq. 13)."""
+    """The structural similarity of images (B, C, H, W) one by one, (B,) (Wang et al. 2004, Eq. 13).
+
+    Its Gaussian window is 11 x 11 pixels around each pixel; images go on beyond their borders as in a mirror.
+    """
     similarity = structural_similarity_index_measure(images, truth, data_range=float(span), reduction="none")
     assert isinstance(similarity, Tensor)
     return similarity.view(-1)
