@@ -26,6 +26,7 @@ def usage() -> str:
     """The text of --help."""
     return f"""python -m score_lightning.sample ckpt=PATH [n=64] [out=DIR] [key=value …]
 python -m score_lightning.sample ckpt=PATH task=inpaint|colorize|upsample|deblur|edit|interpolate image=… [key=value …]
+python -m score_lightning.sample ckpt=PATH image=FILE|DIR|NPZ [n=1] [key=value …]      of a model with a condition
 
 Writes samples.png and samples.npz (images N x H x W x C, uint8 or as images.depth says).
 If it is interrupted, the same command continues.
@@ -52,6 +53,11 @@ If it is interrupted, the same command continues.
   task=interpolate             go from one picture to another, image=[FILE,FILE], in n steps by the probability-flow ODE
                                Without n, a task draws 15 images. The model was not trained for tasks; a sampler with a
                                corrector, such as predictor_corrector, fits new parts best to the rest.
+  image=FILE|DIR|NPZ           what a model with a condition is given: a picture, a folder or zip of pictures, or arrays
+                               `images`; n samples of each [15 of one picture, 1 of several]. Image i is of picture i
+                               modulo their number
+  mask=FILE|DIR|NPZ            for condition=inpaint: one for all pictures, or one for each, white where to paint
+  task=upsample|colorize       with image=…, of a model with that condition: samples keep the picture exactly
 
 Every key of training changes the configuration inside the checkpoint, such as sampler=ddim sampler.steps=50:
 {config.describe()}"""
@@ -60,7 +66,7 @@ Every key of training changes the configuration inside the checkpoint, such as s
 def main(arguments: Sequence[str], parts: config.Parts | None = None) -> None:
     """Draws what key=value arguments ask for, with parts of the user's own."""
     options, overrides = cli.split_arguments(arguments, OPTIONS, required=["ckpt"])
-    n = options.get("n", 15 if "task" in options else 64)
+    n = options.get("n", 15 if "task" in options or "image" in options else 64)
     sizes = (n, options.get("batch_size", 256), options.get("devices", 1))
     if min(sizes) < 1:
         raise UserError("n, batch_size and devices must be at least 1, got {}, {} and {}".format(*sizes))
@@ -77,6 +83,8 @@ def _check_task(options: dict[str, Any], n: int, processes: int) -> None:
     if task is not None and task not in TASKS:
         raise UserError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
     for key, tasks in OF_TASKS.items():
+        if task is None and key in ("image", "mask"):
+            continue  # of a model with a condition
         if key in options and task not in tasks:
             takes = f"{key}=… goes with task={'|'.join(tasks)}"
             raise UserError(takes if task is None else f"task={task} takes no {key}: {takes}")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from score_lightning.conditional.base import Wrapper, repeat
 from score_lightning.conditional.guidance import NO_GUIDANCE, Strength
-from score_lightning.models import Estimate, Model, ScoreModel
+from score_lightning.models import Estimate, ScoreModel
 from score_lightning.perturbation import expand
 from score_lightning.schedules import Schedule
 
@@ -21,9 +21,11 @@ class AugmentationConditioned(Wrapper[ScoreModel]):
         super().__init__(model)
         self._augmentation = augmentation
 
-    def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Estimate:
+    def __call__(
+        self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, *, condition: Tensor | None = None
+    ) -> Estimate:
         """The estimate at times t of shape () or (B,)."""
-        return self.model(x_t, t, labels, self._augmentation)
+        return self.model(x_t, t, labels, self._augmentation, condition)
 
     def repeated(self, n: int, ndim: int) -> "AugmentationConditioned":
         """The same for n images, see `Wrapper`."""
@@ -75,9 +77,3 @@ class LabelConditioned(Wrapper[LabeledModel]):
         twin = cast("LabelConditioned", super().repeated(n, ndim))
         twin._labels = repeat(self._labels, n)
         return twin
-
-
-def condition(model: ScoreModel, labels: Tensor | None, augmentation: Tensor | None = None) -> Model:
-    """The model conditioned on labels (B,) if it has classes, and on how images were augmented (B, K) if they were."""
-    augmented = model if augmentation is None else AugmentationConditioned(model, augmentation)
-    return augmented if labels is None or model.classes is None else LabelConditioned(augmented, labels)

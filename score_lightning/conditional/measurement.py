@@ -99,12 +99,12 @@ def inpainting(image: Tensor, known: Tensor) -> Measurement:
 
 
 def colorization(image: Tensor) -> Measurement:
-    """The mean of the channels of an image (C, H, W), or (1, H, W) of a gray one."""
-    return Measurement(lambda x: x.mean(1, keepdim=True).expand_as(x), image.mean(0, keepdim=True))
+    """The mean of the channels of an image (C, H, W), or of each image (B, C, H, W); a gray one has C = 1."""
+    return Measurement(lambda x: x.mean(1, keepdim=True).expand_as(x), image.mean(-3, keepdim=True))
 
 
 def upsampling(image: Tensor, factor: int) -> Measurement:
-    """The means of squares of factor x factor pixels, those of a small image (C, h, w).
+    """The means of squares of factor x factor pixels, those of a small image (C, h, w), or of each one (B, C, h, w).
 
     Raises:
         ValueError: when the factor is below 2.

@@ -101,6 +101,24 @@ class Downsample:
         return F.avg_pool2d(x, self._factor)
 
 
+class BicubicDownsample:
+    """Pictures made smaller by a factor, by bicubic interpolation with antialiasing: Keys' kernel with a = -0.5.
+
+    Raises:
+        ValueError: when the factor is below 2.
+    """
+
+    def __init__(self, factor: int) -> None:
+        if factor < 2:
+            raise ValueError(f"downsampling needs a factor of 2 or more, got {factor}")
+        self._factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H / factor, W / factor)."""
+        size = [side // self._factor for side in x.shape[2:]]
+        return F.interpolate(x, size, mode="bicubic", antialias=True)
+
+
 class Blur:
     """Every channel convolved with one kernel; images go on beyond their borders as in a mirror.
 

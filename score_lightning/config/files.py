@@ -21,7 +21,7 @@ INSTALLED = (PACKAGE / "shipped").is_dir()
 """Whether this is an installed wheel; else it is a checkout of the repository, perhaps an editable install."""
 ROOT = PACKAGE / "shipped" if INSTALLED else PACKAGE.parent
 """What the project's experiments/ and configs/ lie in."""
-PART_KINDS = ("data", "net", "schedule", "objective", "sampler", "preview", "features")
+PART_KINDS = ("condition", "data", "net", "schedule", "objective", "sampler", "preview", "features")
 Parts = Mapping[str, Mapping[str, Callable[..., Any]]]
 """Parts of a user's own, given in Python: kind -> name in a configuration -> constructor."""
 

@@ -19,9 +19,11 @@ from score_lightning.errors import UserError
 
 TEXT_KEYWORDS: dict[str, Any] = {
     **{
-        f"{section}.name": str for section in ("data", "net", "schedule", "objective", "sampler", "preview", "features")
+        f"{section}.name": str
+        for section in ("condition", "data", "net", "schedule", "objective", "sampler", "preview", "features")
     },
     "data.path": str,
+    "data.conditions": str | None,
     "data.category": str,
     "data.set": str,
     "data.image": str,

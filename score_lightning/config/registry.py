@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from torch import nn
 
-from score_lightning import networks, objectives, samplers, schedules
+from score_lightning import conditional, networks, objectives, samplers, schedules
 from score_lightning.config import Parts, Resolved, suggest
 from score_lightning.config.schema import Config
-from score_lightning.data import archives, huggingface, sources
+from score_lightning.data import archives, huggingface, pairs, sources
 from score_lightning.data.images import ImageSet
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features import auto, extractors, pixels
@@ -41,6 +41,12 @@ TABLES: Parts = {
     },
     "objective": objectives.PRESETS,
     "sampler": samplers.PRESETS,
+    "condition": {
+        "upsample": conditional.LowResolution,
+        "colorize": conditional.Grayscale,
+        "inpaint": conditional.Masked,
+        "pairs": conditional.Paired,
+    },
     "data": {
         "digits": sources.digits,
         "mnist": sources.torchvision_source("MNIST"),
@@ -55,6 +61,7 @@ TABLES: Parts = {
         "npz": sources.npz,
         "huggingface": huggingface.huggingface,
         "python": sources.python,
+        "pairs": pairs.pairs,
         "plane": sources.plane,
     },
     "features": {
@@ -69,6 +76,7 @@ TABLES: Parts = {
     },
 }
 MADE: dict[str, tuple[type, str]] = {
+    "condition": (conditional.Condition, "a Condition"),
     "net": (nn.Module, "a torch.nn.Module"),
     "schedule": (schedules.Schedule, "a Schedule"),
     "objective": (objectives.Objective, "an object with check, draw_t, stratified and a call (objectives.Objective)"),

@@ -154,6 +154,7 @@ class Config:
     images: Images = doc("", factory=Images)
     points: int = doc("dimensions of a data point, for data other than images (0: images)", 0)
     labels: Labels = doc("", factory=Labels)
+    condition: dict[str, Any] = doc("a picture that images are conditioned on ({}: none)", factory=dict)
     data: dict[str, Any] = doc("where images come from", factory=dict)
     net: dict[str, Any] = doc("the network", factory=dict)
     schedule: dict[str, Any] = doc("the noise levels", factory=dict)
@@ -180,18 +181,6 @@ class Config:
     samples: Samples = doc("", factory=Samples)
     evaluation: Evaluation = doc("", factory=Evaluation)
     logger: Logger = doc("", factory=Logger)
-
-
-SAME_RUN = (
-    "seed", "images", "points", "labels", "data", "net", "schedule", "continuous", "prediction", "conditioning",
-    "sigma_data", "objective", "init", "optimizer", "ema", "trainer.batch_size",
-)  # fmt: skip
-"""What makes a run the same run, which resume=auto continues: these sections and fields, but for the keys of `ANY_RUN`.
-
-And the images, by the names and sizes of their files.
-"""
-ANY_RUN = ("data.path", "labels.guidance", "net.map_scale", "net.heads_first")
-"""Where data are stored, how samples are guided, how weights were before the first step or lie in published files."""
 
 
 @dataclass(frozen=True)

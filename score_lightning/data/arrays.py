@@ -75,28 +75,30 @@ def _named(loaded: Any) -> dict[str, np.ndarray]:
     return {str(name): np.asarray(a) for name, a in named.items() if isinstance(a, Tensor | np.ndarray)}
 
 
-def read_arrays(path: Path, shape: tuple[int, ...] | None = None) -> tuple[Tensor, Tensor | None]:
+def read_arrays(
+    path: Path, shape: tuple[int, ...] | None = None, name: str | None = None
+) -> tuple[Tensor, Tensor | None]:
     """(images (N, C, H, W), labels int64 (N,) or None) of a .npz, .npy or .pt file.
 
     Images are uint8, uint16 or float32, (N, H, W), (N, H, W, C) or (N, C, H, W): whichever has the shape (C, H, W), and
     without one that in which there are fewer channels than pixels. They are named `images` and the labels `labels`, or
-    arr_0 and, where they are whole numbers, one for each image, arr_1, as guided-diffusion writes them.
+    arr_0 and, where they are whole numbers, one for each image, arr_1, as guided-diffusion writes them; or the images
+    have another name, and no labels.
 
     Raises:
         UserError: when the file is missing, damaged, or has no such arrays.
     """
     with open_arrays(path) as arrays:
-        name = "images" if "images" in arrays else "arr_0"
+        expected = "`images` or arr_0" if name is None else f"`{name}`"
+        name = name or ("images" if "images" in arrays else "arr_0")
         if name not in arrays:
-            raise UserError(
-                f"{path} has no images: expected an array `images` or arr_0, got {', '.join(arrays) or 'none'}"
-            )
-        images, labels = arrays[name], arrays.get("labels" if name == "images" else "arr_1")
+            raise UserError(f"{path} has no images: expected an array {expected}, got {', '.join(arrays) or 'none'}")
+        images, labels = arrays[name], arrays.get({"images": "labels", "arr_0": "arr_1"}.get(name, ""))
     if images.dtype not in STORED or images.ndim not in (3, 4) or 0 in images.shape[1:]:
         remedy = ": save them as float32" if images.dtype.kind == "f" else ""
         raise UserError(
-            f"{path}: images must be uint8, uint16 or float32, N x H x W, N x H x W x C or N x C x H x W, got "
-            f"{images.dtype} {images.shape}{remedy}"
+            f"{path}: {'images' if name == 'arr_0' else name} must be uint8, uint16 or float32, N x H x W, "
+            f"N x H x W x C or N x C x H x W, got {images.dtype} {images.shape}{remedy}"
         )
     images = images.astype(images.dtype.newbyteorder("="), copy=False)
     whole = labels is not None and labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)

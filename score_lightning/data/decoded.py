@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from score_lightning.data.files import ImageFiles
-from score_lightning.data.images import ImageSet, LazyImageSet
+from score_lightning.data.images import ImageSet, LazyImageSet, PairedImages
 from score_lightning.errors import explain
 from score_lightning.runtime.files import atomic_file, cache_folder, write_text
 from score_lightning.runtime.locks import lock
@@ -45,6 +45,11 @@ def decode_split(train: ImageSet, validation: ImageSet, processes: int = 1) -> t
     Raises:
         UserError: naming a picture that cannot be read.
     """
+    if isinstance(train, PairedImages) and isinstance(validation, PairedImages):
+        parts = decode_split(train.paired, validation.paired, processes)
+        pictures = decode_split(train.conditions, validation.conditions, processes)
+        first, last = (PairedImages(*pair) for pair in zip(parts, pictures, strict=True))
+        return first, first if validation is train else last
     stored: dict[int, tuple[Tensor | None, list[str]]] = {}
     decoded = []
     for images in (train,) if validation is train else (train, validation):

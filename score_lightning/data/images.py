@@ -43,7 +43,12 @@ class ImageSet(Dataset[Tensor]):
         source: of the images.
         order: int64 (N,), which of those stored, in which order; all when None.
         depth: how pixels are stored.
+
+    Attributes:
+        conditions: the pictures that they are paired with, one for each; None without.
     """
+
+    conditions: "ImageSet | None" = None
 
     def __init__(
         self,
@@ -144,3 +149,41 @@ class LazyImageSet(ImageSet):
         """The same with more notes."""
         source = replace(self.source, notes=(*self.source.notes, *notes))
         return type(self)(self.files, self.labels, source, self.order)
+
+
+class PairedImages(ImageSet):
+    """Images, each paired with a picture to condition on.
+
+    Args:
+        paired: the images, with their labels and what is known of them.
+        conditions: as many pictures, in the same order.
+    """
+
+    conditions: ImageSet
+
+    def __init__(self, paired: ImageSet, conditions: ImageSet) -> None:
+        self.paired, self.conditions = paired, conditions
+        self.labels, self.depth = paired.labels, paired.depth
+        notes = dict.fromkeys((*paired.source.notes, *conditions.source.notes))
+        content = f"{paired.source.content} {conditions.source.content}"
+        self.source = replace(paired.source, content=hashlib.sha256(content.encode()).hexdigest(), notes=tuple(notes))
+
+    def __len__(self) -> int:
+        return len(self.paired)
+
+    def __getitem__(self, indices: Tensor | slice) -> Tensor:
+        return self.paired[indices]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of an image."""
+        return self.paired.shape
+
+    @property
+    def sha256(self) -> str:
+        """That of the images alone."""
+        return self.paired.sha256
+
+    def subset(self, indices: Tensor) -> Self:
+        """The pairs at the indices."""
+        return type(self)(self.paired.subset(indices), self.conditions.subset(indices))

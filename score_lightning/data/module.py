@@ -1,7 +1,8 @@
 """Batches whose images are functions of (seed, step), for any number of processes.
 
-A batch is a dict of `images` (B, C, H, W) uint8, `labels` (B,) if there are any, `numbers` (B,) of the images, and
-`step`, its place in the run. Flips and scaling happen later, on whole batches on the model's device.
+A batch is a dict of `images` (B, C, H, W) uint8, `labels` (B,) and `conditions` (B, K, H, W) uint8 if there are any,
+`numbers` (B,) of the images, and `step`, its place in the run. Flips and scaling happen later, on whole batches on the
+model's device.
 """
 
 from typing import Any
@@ -27,8 +28,10 @@ class Batches(Dataset[dict[str, Any]]):
         step, numbers = place
         indices = numbers % len(self._images)
         labels = {} if self._images.labels is None else {"labels": self._images.labels[indices]}
+        pictures = {"images": self._images, "conditions": self._images.conditions}
         try:
-            return {"images": self._images[indices], **labels, "step": step, "numbers": numbers}
+            given = {name: images[indices] for name, images in pictures.items() if images is not None}
+            return {**given, **labels, "step": step, "numbers": numbers}
         except UserError as error:  # a worker that raised it would send a traceback, too
             return {"mistake": str(error)}
 

@@ -1,7 +1,7 @@
 """Everything that an evaluation writes: numbers, pictures, plots, and one page with all of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from score_lightning.evaluation.plots import plot_levels, plot_sweep
 from score_lightning.evaluation.provenance import commit, versions
 from score_lightning.evaluation.report import METRICS, PAGE, show, summarize, write_metrics, write_report
 from score_lightning.generation.generator import Generator, trajectory
-from score_lightning.generation.pictures import save_grid, save_neighbors, save_rows
+from score_lightning.generation.pictures import save_aligned, save_grid, save_neighbors, save_rows
 from score_lightning.models import ScoreModel
 from score_lightning.runtime.files import naming
 from score_lightning.runtime.processes import Rank, device_name
@@ -27,6 +27,9 @@ PICTURES = {
     "trajectory.png": "Trajectory: From noise to image.",
     "levels.png": "Validation loss: At each noise level, of the weights that were evaluated.",
 }
+ALIGNED = (
+    "Samples: In rows of what images are given, samples of the first seed (of each sampler of a sweep), and truths."
+)
 FILES = (METRICS, PAGE, *PICTURES)
 
 
@@ -40,6 +43,7 @@ class Entry:
         sampler: its settings; None of existing images.
         evaluations: network evaluations per image.
         pilot: network evaluations of a run that measured the sampler's steps, over all its images.
+        across: metrics of all seeds together.
     """
 
     results: Sequence[Result]
@@ -47,6 +51,7 @@ class Entry:
     sampler: dict[str, Any] | None = None
     evaluations: int | None = None
     pilot: int = 0
+    across: dict[str, float] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """The entry of metrics.json for this point of a sweep."""
@@ -55,6 +60,7 @@ class Entry:
             "evaluations_per_image": self.evaluations,
             "pilot_evaluations": self.pilot,
             **summarize([result.metrics for result in self.results]),
+            **self.across,
             "images_per_second": round(self.speed, 3),
         }
 
@@ -97,7 +103,13 @@ class Outputs:
         entries: the points of a sweep, or a single one.
         seeds: of the images; none where they were not drawn from a model.
         captions: of the images that are shown, such as their classes.
+
+    Attributes:
+        beside: what stands above and below the images that are shown: pictures that they are given, and truths.
+        unavailable: metrics that could not be computed, besides those of the evaluator: name -> reason.
     """
+
+    beside: tuple[Tensor, Tensor] | None = None
 
     def __init__(
         self,
@@ -114,6 +126,7 @@ class Outputs:
         self._settings, self._entries, self._seeds = settings, entries, seeds
         self._likelihood = Likelihood({}, {}, {})
         self._drawn: set[str] = set()  # the folder may also hold pictures of an earlier evaluation
+        self.unavailable: dict[str, str] = {}
 
     def draw_trajectory(self, model: ScoreModel, generator: Generator) -> None:
         """Draws up to six images on their way from noise."""
@@ -141,7 +154,8 @@ class Outputs:
         with naming(self._folder):
             self._draw(entries)
         path = write_metrics(self._folder, metrics, settings)
-        pictures = {name: text for name, text in PICTURES.items() if name in self._drawn}
+        texts = PICTURES if self.beside is None else PICTURES | {"samples.png": ALIGNED}
+        pictures = {name: text for name, text in texts.items() if name in self._drawn}
         report = write_report(self._folder, self._title, metrics, settings, pictures)
         print(f"Written: {path}, {report}, {self._folder / 'samples.png'}")
 
@@ -159,7 +173,7 @@ class Outputs:
 
     @property
     def _unavailable(self) -> dict[str, str]:
-        return {**self._evaluator.unavailable, **self._likelihood.unavailable}
+        return {**self._evaluator.unavailable, **self.unavailable, **self._likelihood.unavailable}
 
     def _picture(self, name: str) -> Path:
         """Where one of PICTURES goes, which the page then shows."""
@@ -168,13 +182,18 @@ class Outputs:
 
     def _draw(self, entries: Sequence[dict[str, Any]]) -> None:
         results = [entry.results[0] for entry in self._entries]
-        if len(results) > 1:
-            rows = torch.stack([result.shown[:10] for result in results])
-            save_rows(rows, self._picture("samples.png"), depth=self._depth)
-            names = [name for name in self._entries[0].results[0].metrics if "_std_" not in name]
-            plot_sweep(entries, names, self._picture("sweep.png"))
+        if self.beside is not None:
+            given, truths = self.beside
+            rows = [given, *(result.shown for result in results), truths]
+            save_aligned(rows, self._picture("samples.png"), self._depth)
+        elif len(results) > 1:
+            shown = torch.stack([result.shown[:10] for result in results])
+            save_rows(shown, self._picture("samples.png"), depth=self._depth)
         else:
             save_grid(results[0].shown, self._picture("samples.png"), captions=self._captions, depth=self._depth)
+        if len(results) > 1:
+            names = [name for name in self._entries[0].results[0].metrics if "_std_" not in name]
+            plot_sweep(entries, names, self._picture("sweep.png"))
         self._draw_neighbors(results[0])
 
     def _draw_neighbors(self, result: Result) -> None:
@@ -189,7 +208,7 @@ class Outputs:
         for entry in entries:
             if len(entries) > 1:
                 print(f"{entry['sampler']} {entry['evaluations_per_image']} evaluations")
-            for name in self._entries[0].results[0].metrics:
+            for name in (*self._entries[0].results[0].metrics, *self._entries[0].across):
                 print(f"  {name:28} {show(entry, name)}")
         for name, value in self._likelihood.metrics.items():
             error = self._likelihood.settings["standard_error"][name]

@@ -10,15 +10,18 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from score_lightning.conditional import Condition
 from score_lightning.config import Parts, Resolved
 from score_lightning.config.registry import build_part, with_own
 from score_lightning.data import augment
 from score_lightning.data.decoded import decode_split
+from score_lightning.data.images import ImageSet
 from score_lightning.data.pixels import Coordinates, PixelRange, Range
 from score_lightning.data.sources import Split
 from score_lightning.errors import UserError, mistakes_in
-from score_lightning.experiment import checks, shapes
+from score_lightning.experiment import checks, pictures, shapes
 from score_lightning.experiment.memory import build_within_memory, check_forward
+from score_lightning.generation.conditions import Conditions, of_images
 from score_lightning.generation.generator import Generator
 from score_lightning.models import ScoreModel
 from score_lightning.objectives import Objective
@@ -124,15 +127,12 @@ class Experiment:
 
         On the device `meta` it has shapes and takes no memory.
         """
-        c, levels = self.config, self._levels.levels
-        channels = self.shape[0]  # refuses sizes that make no sense
-        if c.images.augment > 0 and len(set(self.shape[1:])) > 1:
-            raise UserError("images.augment is of squares: set images.augment=0, or images.size to one number")
-        given: dict[str, object] = {"dim": channels}
-        if not c.points:
-            given = {"image_size": shapes.image_size(c.images), "image_channels": channels}
+        c, levels, channels = self.config, self._levels.levels, self.shape[0]
+        given: dict[str, object] = {"dim": channels} if c.points else shapes.of_network(c.images)
         given |= {} if levels is None else {"levels": levels}
+        pictured = None if self.condition is None else self.condition.channels(channels)
         for keyword, value, key, what in [
+            ("condition_channels", pictured, f"condition {c.condition.get('name')}", "a picture"),
             ("classes", c.labels.classes, "labels.classes", "labels"),
             ("augmentation", augment.PARAMETERS if c.images.augment > 0 else None, "images.augment", "augmentations"),
         ]:
@@ -143,6 +143,11 @@ class Experiment:
         with torch.device(device):
             net: nn.Module = build_part(self.resolved, "net", given, self.tables)
         return net
+
+    @cached_property
+    def condition(self) -> Condition | None:
+        """The pictures that images are conditioned on; None without."""
+        return pictures.build_condition(self.resolved, self.shape, self.tables)
 
     @cached_property
     def objective(self) -> Objective:
@@ -194,10 +199,19 @@ class Experiment:
             raise UserError(f"{section}: {error}") from error
         c, size = self.config, batch_size or self.config.evaluation.batch_size
         sampler = self.sampler if section == "sampler" else self.preview_sampler
-        labels, guide = (
-            checks.guidance_strength(c, weight, sampler, self.schedule) for weight in (c.labels.guidance, c.guidance)
+        pictures.check_guidance(c, self.condition)
+        by_labels, by_pictures, by_guide = (
+            checks.guidance_strength(c, weight, sampler, self.schedule)
+            for weight in (c.labels.guidance, getattr(self.condition, "guidance", 0.0), c.guidance)
         )
-        return Generator(sampler, self.shape, self.pixels, size, number, labels, self.guide, guide)
+        return Generator(
+            sampler, self.shape, self.pixels, size, number, by_labels,
+            picture_guidance=by_pictures, guide=self.guide, autoguidance=by_guide,
+        )  # fmt: skip
+
+    def conditions(self, images: ImageSet) -> Conditions | None:
+        """What is observed of images, for a model that is conditioned on pictures."""
+        return None if self.condition is None else of_images(self.condition, images, self.pixels)
 
     @cached_property
     def classes(self) -> tuple[str, ...] | None:
@@ -218,9 +232,16 @@ class Experiment:
     @cached_property
     def listed(self) -> Split:
         """Training and validation images as they are stored, pictures not yet decoded."""
-        given = {} if self.config.points else {"shape": shapes.picture_shape(self.config.images)}
+        given: dict[str, object] = {}
+        if not self.config.points:
+            given["shape"] = shapes.picture_shape(self.config.images)
+        paired = self.condition if self.config.data.get("name") == "pairs" else None
+        if paired is not None:
+            given["condition_channels"] = paired.shown_channels(self.shape[0])
         split: Split = self._split or build_part(self.resolved, "data", given, self.tables)
         checks.check_data(self.config, self.shape, split, self.training)
+        if paired is not None:
+            pictures.check_pictures(self.config, paired, split, self.shape)
         return split
 
     @cached_property

@@ -13,11 +13,18 @@ from score_lightning.config import Parts
 from score_lightning.data.summary import announce
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluator import Evaluator, batches_of
+from score_lightning.evaluation.fidelity import Fidelity, spread
 from score_lightning.evaluation.model_losses import Likelihood, level_losses, mean_bits
 from score_lightning.evaluation.outputs import FILES, Entry, Outputs, describe_run
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.evaluation import Evaluation, read_images
-from score_lightning.experiment.loading import Opened, guidance_settings, image_key, open_checkpoint
+from score_lightning.experiment.loading import (
+    Opened,
+    condition_settings,
+    guidance_settings,
+    image_key,
+    open_checkpoint,
+)
 from score_lightning.experiment.shapes import depth_overrides, picture_shape
 from score_lightning.experiment.unused import say_unused
 from score_lightning.formats.native import run_folder_of
@@ -27,6 +34,8 @@ from score_lightning.models import ScoreModel
 from score_lightning.runtime.files import output_folder, sha256_of_state
 from score_lightning.runtime.processes import Rank, find_device, launch
 from score_lightning.runtime.startup import is_first
+
+SHOWN = 100  # images in samples.png
 
 
 def evaluate_checkpoint(
@@ -51,27 +60,30 @@ def evaluate_checkpoint(
     points = [_Point(experiment, [*of_sampler, *point], options["ckpt"], n) for point in sweep]
     device = find_device(options.get("device", "auto"))
     evaluation = Evaluation(experiment, options.get("reference"), n)
-    evaluator = evaluation.evaluator
+    evaluator, conditions = evaluation.evaluator, evaluation.conditions
     _check_likelihood(options, evaluation)
     _announce_reference(evaluation)
     with output_folder(Path(options.get("out", run_folder_of(options["ckpt"]))).expanduser(), FILES) as folder:
         rank, device = launch(device, options.get("devices", 1))
         experiment.model.to(device)
         evaluator.prepare(rank, rank.number == 0)
-        entries = [point.evaluate(evaluator, n, seeds, rank, folder) for point in points]
+        fidelity = None if conditions is None else Fidelity(conditions, experiment.pixels, rank)
+        entries = [point.evaluate(evaluator, fidelity, n, seeds, rank, folder) for point in points]
         losses = _losses(options, evaluation, experiment, n, rank)
         if rank.number == 0:
             run = describe_run(n, evaluator, rank, device, c.evaluation.batch_size, experiment.pixels.quantizer)
             settings = {**_settings(options, opened), **run}
             title = f"{Path(c.exp).stem}: {n:,} images against {evaluation.reference.name}"
             outputs = Outputs(
-                folder, title, evaluator, settings, entries, seeds, class_captions(experiment.classes, 100)
+                folder, title, evaluator, settings, entries, seeds, class_captions(experiment.classes, SHOWN)
             )
             outputs.draw_trajectory(experiment.model, points[0].generator)
             if losses.levels is not None:
                 outputs.draw_levels(*losses.levels)
             if losses.likelihood is not None:
                 outputs.add(losses.likelihood)
+            if fidelity is not None:
+                outputs.beside, outputs.unavailable = fidelity.beside(min(n, SHOWN)), fidelity.unavailable
             outputs.write()
             for store in (store for point in points for store in point.stores):
                 store.clear()
@@ -88,7 +100,7 @@ def _announce_reference(evaluation: Evaluation) -> None:
 
 
 def _check_likelihood(options: dict[str, Any], evaluation: Evaluation) -> None:
-    held_out = evaluation.reference.held_out
+    held_out = evaluation.held_out
     if "likelihood" in options and (held_out is None or not 2 <= options["likelihood"] <= len(held_out)):
         raise UserError(
             "likelihood=N needs held-out images: leave out reference=…, name a data set, or set data.validation above 0"
@@ -107,6 +119,7 @@ def _settings(options: dict[str, Any], opened: Opened) -> dict[str, Any]:
         "weights_sha256": sha256_of_state(experiment.model.state_dict()),
         "continuous": experiment.config.continuous,
         "labels": experiment.resolved.plain()["labels"],
+        **condition_settings(experiment),
         **guidance_settings(experiment),
     }
 
@@ -121,7 +134,7 @@ class _Losses:
 
 def _losses(options: dict[str, Any], evaluation: Evaluation, experiment: Experiment, n: int, rank: Rank) -> _Losses:
     """The losses that the reference allows and the options ask for; every rank must call."""
-    c, held_out, size = experiment.config, evaluation.reference.held_out, experiment.config.evaluation.batch_size
+    c, held_out, size = experiment.config, evaluation.held_out, experiment.config.evaluation.batch_size
     levels = likelihood = None
     if "reference" not in options:
         try:
@@ -134,7 +147,9 @@ def _losses(options: dict[str, Any], evaluation: Evaluation, experiment: Experim
             levels = level_losses(experiment.model, loss, experiment.split[1], triples, size, rank)
     if "likelihood" in options and held_out is not None:
         variance, pixels = evaluation.bound_variance, experiment.pixels
-        likelihood = mean_bits(experiment.model, held_out, options["likelihood"], size, pixels, variance, rank)
+        likelihood = mean_bits(
+            experiment.model, held_out, options["likelihood"], size, pixels, variance, rank, evaluation.conditions
+        )
     return _Losses(levels, likelihood)
 
 
@@ -147,25 +162,36 @@ class _Point:
         self.generator = self._experiment.generator(n=n)
         self.stores: list[BatchStore] = []
 
-    def evaluate(self, evaluator: Evaluator, n: int, seeds: list[int], rank: Rank, folder: Path) -> Entry:
-        """The results of each seed."""
+    def evaluate(
+        self, evaluator: Evaluator, fidelity: Fidelity | None, n: int, seeds: list[int], rank: Rank, folder: Path
+    ) -> Entry:
+        """The results of each seed, of images that are given conditions if there are truths to be faithful to."""
         model: ScoreModel = self._experiment.model
         device, progress = next(model.parameters()).device, rank.number == 0
-        self.generator = self.generator.measured(model, progress)
+        conditions = None if fidelity is None else fidelity.conditions
+        self.generator = replace(self.generator, conditions=conditions).measured(model, progress)
         results, start = [], time.monotonic()
         for seed in seeds:
             store = BatchStore(folder, image_key(self._experiment, self.generator, seed, device))
             self.stores.append(store)
             batches = self.generator(model, n, seed, rank, progress, store)
+            watched = batches if fidelity is None else fidelity.watch(batches)
             try:
-                results.append(evaluator(batches, rank, shown=100, progress=progress))
+                result = evaluator(watched, rank, shown=SHOWN, progress=progress)
             except UserError:
                 store.clear()  # broken images are of no use
                 raise
+            more = {} if fidelity is None else fidelity.compute()
+            results.append(replace(result, metrics=result.metrics | more))
         speed = n * len(seeds) / (time.monotonic() - start)
-        sampler = self._experiment.resolved.plain()["sampler"]
+        sampler, across = self._experiment.resolved.plain()["sampler"], {}
+        if conditions is not None and len(seeds) > 1:
+            kept = zip(seeds, self.stores, strict=True)  # nothing is drawn again
+            across = spread(
+                [self.generator(model, n, seed, rank, store=store) for seed, store in kept], conditions, rank
+            )
         evaluations = self.generator.evaluations(model)
-        return Entry(results, speed, sampler, evaluations, self.generator.pilot_evaluations)
+        return Entry(results, speed, sampler, evaluations, self.generator.pilot_evaluations, across)
 
 
 def evaluate_images(options: dict[str, Any], overrides: Sequence[str], parts: Parts | None = None) -> None:
@@ -198,7 +224,7 @@ def evaluate_images(options: dict[str, Any], overrides: Sequence[str], parts: Pa
         rank, device = launch(device, options.get("devices", 1))
         evaluator.prepare(rank, rank.number == 0)
         size, start = experiment.config.evaluation.batch_size, time.monotonic()
-        result = evaluator(batches_of(images, n, size, rank, device, rank.number == 0), rank, shown=100)
+        result = evaluator(batches_of(images, n, size, rank, device, rank.number == 0), rank, shown=SHOWN)
         entry = Entry([result], n / (time.monotonic() - start))
         if rank.number == 0:
             settings = {"images": path, "images_sha256": images.sha256}

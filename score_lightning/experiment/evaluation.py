@@ -21,6 +21,7 @@ from score_lightning.evaluation.model_losses import ValidationLoss
 from score_lightning.evaluation.reference import Reference, holds_statistics, read_statistics
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.shapes import picture_shape
+from score_lightning.generation.conditions import Conditions
 from score_lightning.perturbation import Variance
 
 
@@ -31,10 +32,12 @@ class NoFeaturesError(UserError):
 class Evaluation:
     """The evaluation of images, each object built once.
 
+    Images of a model that is conditioned on pictures are compared with the truths that these were observed of.
+
     Args:
         experiment: whose configuration has the images' shape and, without a reference, their source.
         given: the reference: name of a data set; path of a folder, a zip, or a file of images or of statistics; the
-            training images when None.
+            training images, or the truths, when None.
         n: images that are evaluated.
 
     Raises:
@@ -52,7 +55,14 @@ class Evaluation:
 
     @cached_property
     def reference(self) -> Reference:
-        """What images are compared with."""
+        """What images are compared with; where pictures are observed of images, those that are held out."""
+        reference = self._compared
+        if self._experiment.condition is None or reference.held_out is None:
+            return reference
+        return Reference(f"{reference.name}, held out", reference.held_out)
+
+    @cached_property
+    def _compared(self) -> Reference:
         given, resolved, tables = self._given, self._experiment.resolved, self._experiment.tables
         c = resolved.config
         if given is None or given == c.data.get("name"):
@@ -81,6 +91,26 @@ class Evaluation:
         return Reference(given, compared)
 
     @cached_property
+    def conditions(self) -> Conditions | None:
+        """What is observed of the truths, for a model that is conditioned on pictures; None for others.
+
+        The truths are the images of the reference. Where that is statistics, or the data are pairs, they are the
+        held-out images of the data.
+        """
+        experiment = self._experiment
+        if experiment.condition is None:
+            return None
+        truths = None if experiment.config.condition["name"] == "pairs" else self.reference.images
+        conditions = experiment.conditions(experiment.split[1] if truths is None else truths)
+        foreign = truths is not None and self._given not in (None, experiment.config.data.get("name"))
+        return replace(conditions, labels=None) if foreign and conditions is not None else conditions
+
+    @property
+    def held_out(self) -> ImageSet | None:
+        """Images that the model was not trained on, if any are known."""
+        return self.reference.held_out if self.conditions is None else self.conditions.truths
+
+    @cached_property
     def features(self) -> Features:
         """The feature network; one that is fitted to labels uses those of the model's data, else of the reference."""
         try:
@@ -105,7 +135,7 @@ class Evaluation:
     def validation(self) -> ValidationLoss:
         """The loss of training's validation."""
         x, c = self._experiment, self._experiment.config
-        return ValidationLoss(x.objective, x.model, x.pixels, c.validation.levels, c.seed)
+        return ValidationLoss(x.objective, x.model, x.pixels, c.validation.levels, c.seed, x.condition)
 
     @property
     def bound_variance(self) -> Variance:

@@ -55,6 +55,10 @@ def _write_pipeline(folder: Path, path: str, parts: Parts | None) -> None:
             f"diffusers; this is a {c.net.get('name')} conditioned on {c.conditioning}, with pixels in "
             f"{list(c.images.range)}"
         )
+    if c.condition:
+        raise UserError(
+            f"{path}: diffusers' DDPMPipeline gives its network no picture (condition={c.condition['name']})"
+        )
     ancestral = c.sampler if c.sampler.get("name") == "ancestral" else {}
     variance = "learned" if c.net.get("learned_variance") else ancestral.get("variance", "large")
     contents = {

@@ -22,6 +22,7 @@ IMAGE_PARTS = (
     "sampler",
     "images",
     "labels",
+    "condition",
     "schedule",
     "continuous",
     "prediction",
@@ -108,12 +109,17 @@ def _open_guide(experiment: Experiment, data: dict[str, Any]) -> ScoreModel | No
         ("schedule", "other noise levels"),
         ("continuous", "other noise levels"),
         ("labels", "other labels"),
+        ("condition", "another condition"),
     ]:
         mine, its = (_trained(part[key]) for part in (plain, guide.resolved.plain()))
         if mine != its:
             raise UserError(
                 f"guide={c.guide} has {which}, {its}, than the model, {mine}: train it with {key} of the model"
             )
+    if guide.model.condition_channels != experiment.model.condition_channels:
+        raise UserError(
+            f"guide={c.guide} marks what is known of pictures otherwise: train it with the same condition.drop"
+        )
     if data.get("content") != opened.data.get("content") or _trained(plain["data"]) != _trained(
         guide.resolved.plain()["data"]
     ):
@@ -132,6 +138,11 @@ def guidance_settings(experiment: Experiment) -> dict[str, Any]:
     return {**given, "guidance": c.guidance, "guidance_interval": list(c.guidance_interval)}
 
 
+def condition_settings(experiment: Experiment) -> dict[str, Any]:
+    """What metrics.json says of the pictures that images are conditioned on; empty without any."""
+    return {"condition": dict(experiment.config.condition)} if experiment.condition is not None else {}
+
+
 def _trained(part: Any) -> Any:
     """A section without what says where data are stored and how samples are guided."""
     return {k: v for k, v in part.items() if k not in ("path", "guidance", "drop")} if isinstance(part, dict) else part
@@ -142,7 +153,7 @@ def image_key(experiment: Experiment, generator: Generator, seed: int, device: t
     plain = experiment.resolved.plain()
     parts = {name: plain[name] for name in IMAGE_PARTS}
     machine = f"{device_name(device)} {torch.get_num_threads()} {torch.__version__} {score_lightning.__version__}"
-    known = hashlib.sha256()
+    known = hashlib.sha256(b"" if generator.conditions is None else generator.conditions.key.encode())
     for part in generator.measurement.fingerprint(generator.shape) if generator.measurement is not None else ():
         known.update(part)
     weights, images = (

@@ -10,7 +10,6 @@ from typing import Any
 
 from score_lightning import config
 from score_lightning.config import to_yaml
-from score_lightning.config.schema import ANY_RUN, SAME_RUN
 from score_lightning.data.summary import summarize
 from score_lightning.errors import UserError
 from score_lightning.experiment.training_experiment import TrainingExperiment
@@ -20,6 +19,16 @@ from score_lightning.runtime.startup import is_first
 from score_lightning.training.stopping import wait_for_others
 
 SHOWN = 30  # differing weights that are listed
+SAME_RUN = (
+    "seed", "images", "points", "labels", "condition", "data", "net", "schedule", "continuous", "prediction",
+    "conditioning", "sigma_data", "objective", "init", "optimizer", "ema", "trainer.batch_size",
+)  # fmt: skip
+"""What makes a run the same run, which resume=auto continues: these sections and fields, but for the keys of `ANY_RUN`.
+
+And the images, by the names and sizes of their files.
+"""
+ANY_RUN = ("data.path", "data.conditions", "labels.guidance", "condition.guidance", "net.map_scale", "net.heads_first")
+"""Where data are stored, how samples are guided, how weights were before the first step or lie in published files."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +170,7 @@ def _function(plain: dict[str, Any], networks: Mapping[str, Callable[..., Any]])
     parameters = signature(networks[net["name"]]).parameters if net.get("name") in networks else {}
     net = {name: p.default for name, p in parameters.items()} | net
     given = {"name", "dropout", "image_size", "image_channels", "levels", "dim", "classes", "augmentation"}
-    given |= {"map_scale", "heads_first"}  # of ANY_RUN
+    given |= {"condition_channels", "map_scale", "heads_first"}  # the latter two of ANY_RUN
     return settings | {
         f"net.{key}": list(value) if isinstance(value, tuple) else value
         for key, value in net.items()

@@ -17,11 +17,14 @@ from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.checks import guidance_strength
 from score_lightning.experiment.loading import image_key, open_checkpoint
+from score_lightning.experiment.pictures import check_sample
 from score_lightning.experiment.shapes import picture_shape
 from score_lightning.experiment.unused import say_unused
 from score_lightning.formats.native import run_folder_of
+from score_lightning.generation.conditions import Conditions
 from score_lightning.generation.generator import Generator, check_finite
-from score_lightning.generation.pictures import class_captions, save_grid, save_samples
+from score_lightning.generation.given import read_conditions
+from score_lightning.generation.pictures import class_captions, in_color, save_aligned, save_grid, save_samples
 from score_lightning.generation.store import BatchStore
 from score_lightning.generation.tasks import interpolation, read_known, read_pair
 from score_lightning.runtime.files import atomic_file, naming, output_folder
@@ -40,10 +43,19 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int, parts: Par
     """
     ckpt, batch_size, task = options["ckpt"], options.get("batch_size", 256), options.get("task")
     experiment = open_checkpoint(ckpt, overrides, options.get("weights", "ema"), parts).experiment
-    say_unused(experiment.resolved, "sample" if task is None else "task")
+    check_sample(experiment.config, experiment.condition, options)
+    say_unused(experiment.resolved, "sample" if task is None and "image" not in options else "task")
     generator = experiment.generator(batch_size, options.get("label"), n)
     known, pair = None, None
-    if task == "interpolate":
+    if experiment.condition is not None:
+        if "image" in options:
+            given = _read_given(experiment, options)
+            generator, n = (
+                replace(generator, conditions=given),
+                given.count * options.get("n", 15 if given.count == 1 else 1),
+            )
+            known = given.shown(given.count, generator.pixels)
+    elif task == "interpolate":
         if experiment.guide is not None or experiment.config.labels.guidance:
             raise UserError("task=interpolate is not guided: leave out guide and labels.guidance")
         pair = read_pair(options.get("image"), _image_shape(experiment, task))
@@ -51,7 +63,7 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int, parts: Par
         knowledge = read_known(options, _image_shape(experiment, task), generator.pixels)
         sampler = _of_strength(generator.sampler, options.get("strength", 0.5), experiment) if task == "edit" else None
         generator = replace(generator, measurement=knowledge.measurement, sampler=sampler or generator.sampler)
-        known = knowledge.picture
+        known = knowledge.picture[None]
     device = find_device(options.get("device", "auto"))
     with output_folder(Path(options.get("out", run_folder_of(ckpt))).expanduser(), FILES) as folder:
         rank, device = launch(device, options.get("devices", 1))
@@ -65,6 +77,13 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int, parts: Par
             shown = class_captions(experiment.classes, min(n, SHOWN), generator.label)
             _write(images, known, folder, shown, generator.pixels.depth)
             store.clear()
+
+
+def _read_given(experiment: Experiment, options: dict[str, Any]) -> Conditions:
+    """The pictures that images are to be given; with a task these keep what the pictures say."""
+    assert experiment.condition is not None
+    shape, exact = picture_shape(experiment.config.images), "task" in options
+    return read_conditions(options["image"], options.get("mask"), experiment.condition, shape, experiment.pixels, exact)
 
 
 def _of_strength(sampler: Sampler, strength: float, experiment: Experiment) -> Sampler:
@@ -116,21 +135,30 @@ def _write(
     captions: Sequence[str] | None = None,
     depth: Depth = EIGHT_BITS,
 ) -> None:
-    """Writes samples.npz and samples.png, which shows first what was known, and the class of each image."""
+    """Writes samples.npz and samples.png, which shows what was known (N, C, H, W), and the class of each image.
+
+    One known picture comes first, of several each stands above its samples.
+    """
     picture, npz = (folder / name for name in FILES)
     first, points = images[:SHOWN], images.ndim == 2
     arrays = {"points": images.numpy()} if points else {"images": images.permute(0, 2, 3, 1).numpy()}
     with naming(npz), atomic_file(npz) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    if known is not None:
-        first, captions = torch.cat([known[None], first]), captions and ["known", *captions]
+    content = f"the first {min(SHOWN, len(images))}"
     with naming(picture):
         if points:
             save_samples(images, picture)
-        else:
+        elif known is None:
             save_grid(first, picture, captions=captions, depth=depth)
+        elif len(known) == 1:
+            both = [known, first] if known.shape[1] == first.shape[1] else [in_color(known), in_color(first)]
+            save_grid(torch.cat(both), picture, captions=captions and ["known", *captions], depth=depth)
+            content = f"what is known, and {content}"
+        else:
+            shown = max(1, SHOWN * len(known) // len(images))
+            save_aligned([row[:shown] for row in (known, *images.split(len(known)))], picture, depth)
+            content = f"samples below what is known, of {min(shown, len(known))}"
     if points:
         print(f"Drew {len(images)} points: {picture} and {npz}")
         return
-    content = f"{'' if known is None else 'what is known, and '}the first {min(SHOWN, len(images))}"
     print(f"Drew {len(images)} images: {picture} ({content}) and {npz} (all)")

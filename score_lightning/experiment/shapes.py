@@ -42,6 +42,18 @@ def image_size(images: Images) -> Size | None:
 DTYPES = {"8": torch.uint8, "16": torch.uint16, "float": torch.float32}
 
 
+def of_network(images: Images) -> dict[str, object]:
+    """The keywords of a network for images of this shape.
+
+    Raises:
+        UserError: when they are to be augmented and are no squares.
+    """
+    size = image_size(images)
+    if images.augment > 0 and not isinstance(size, int):
+        raise UserError("images.augment is of squares: set images.augment=0, or images.size to one number")
+    return {"image_size": size, "image_channels": images.channels}
+
+
 def image_depth(images: Images) -> Depth:
     """How pixels are stored.
 

@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -18,6 +19,7 @@ from score_lightning.config.registry import part_of
 from score_lightning.errors import UserError, missing_package
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.evaluation import Evaluation, NoFeaturesError
+from score_lightning.experiment.loading import condition_settings
 from score_lightning.generation.pictures import class_captions
 from score_lightning.objectives import Consistency, ImportanceSampled
 from score_lightning.runtime.files import output_folder, write_text
@@ -88,7 +90,10 @@ def build_callbacks(experiment: Experiment) -> list[L.Callback]:
         callbacks.append(NetworkCompiler())
     if c.samples.n:
         captions = class_captions(experiment.classes, c.samples.n)
-        callbacks.append(SampleGrid(experiment.preview, c.samples.n, c.seed, c.samples.every, captions))
+        generator = experiment.preview
+        if experiment.condition is not None:
+            generator = replace(generator, conditions=experiment.conditions(experiment.split[1]))
+        callbacks.append(SampleGrid(generator, c.samples.n, c.seed, c.samples.every, captions))
     if c.evaluation.n and not c.points:
         callbacks += _evaluation(experiment)
     best = ModelCheckpoint(
@@ -113,9 +118,11 @@ def _evaluation(experiment: Experiment) -> list[L.Callback]:
         "sampler": part_of(c, "preview"),
         "continuous": c.continuous,
         "labels": experiment.resolved.plain()["labels"],
+        **condition_settings(experiment),
         "weights": "ema",
     }
-    return [PeriodicEvaluation(evaluator, experiment.preview, c.evaluation.n, c.seed, c.evaluation.every, settings)]
+    generator = replace(experiment.preview, conditions=evaluation.conditions)
+    return [PeriodicEvaluation(evaluator, generator, c.evaluation.n, c.seed, c.evaluation.every, settings)]
 
 
 def build_trainer(experiment: Experiment, callbacks: list[L.Callback], folder: Path | None = None) -> L.Trainer:

@@ -76,7 +76,7 @@ class TrainingExperiment(Experiment):
         module = ScoreModule(
             self.model,
             self.objective,
-            Augmentation(self.pixels, flip, c.labels.drop, c.images.augment),
+            Augmentation(self.pixels, flip, c.labels.drop, c.images.augment, self.condition),
             adam,
             WeightAverage(self.model, c.ema.decay, c.ema.warmup, c.ema.ramp),
             c.seed,

@@ -34,9 +34,9 @@ UNUSED: dict[Work, tuple[str, ...]] = {
 }
 UNUSED["sample"] = (*UNUSED["task"], "images.resize", "images.background")
 UNUSED["images"] = (
-    *TRAINING, "labels", "validation", "objective", "net", "schedule", "sampler", "continuous", "prediction",
-    "conditioning", "sigma_data", "points", "images.size", "images.channels", "images.resize", "images.range",
-    "images.dequantize", "guide", "guidance", "guidance_interval",
+    *TRAINING, "labels", "condition", "validation", "objective", "net", "schedule", "sampler", "continuous",
+    "prediction", "conditioning", "sigma_data", "points", "images.size", "images.channels", "images.resize",
+    "images.range", "images.dequantize", "guide", "guidance", "guidance_interval",
 )  # fmt: skip
 """Sections and fields that each kind of work has no use for."""
 COMMANDS = {"train": "train", "sample": "sample", "task": "sample", "eval": "eval", "images": "eval images="}
@@ -69,8 +69,8 @@ RULES = (
 OF_GUIDANCE = (
     Rule(
         ("guidance_interval",),
-        "there is no guidance: set labels.guidance or guide and guidance",
-        lambda c: c.labels.guidance == 0 and c.guidance == 0,
+        "there is no guidance: set labels.guidance, condition.guidance, or guide and guidance",
+        lambda c: c.labels.guidance == 0 == c.guidance and not c.condition.get("guidance"),
     ),
 )
 """What has no effect on samples."""

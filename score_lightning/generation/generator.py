@@ -12,43 +12,23 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from score_lightning.conditional import NO_GUIDANCE, Evidence, Guided, LabelConditioned, Strength, Wrapper
+from score_lightning.conditional import (
+    NO_GUIDANCE,
+    Evidence,
+    Guided,
+    LabelConditioned,
+    PictureConditioned,
+    Strength,
+)
 from score_lightning.data.pixels import Range
 from score_lightning.errors import UserError
+from score_lightning.generation.conditions import Conditions
+from score_lightning.generation.parts import InParts
 from score_lightning.generation.store import Batch, BatchStore
-from score_lightning.models import Estimate, Model, ScoreModel
+from score_lightning.models import Model, ScoreModel
 from score_lightning.runtime.processes import Rank
 from score_lightning.runtime.randomness import ImageNoise, derive_seed
 from score_lightning.samplers import PILOT, Sampler
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    """Coefficients of parts of a batch, (), or (B, 1, ...) where they differ."""
-    return parts[0] if parts[0].ndim == 0 else torch.cat(parts)
-
-
-class _InParts(Wrapper[ScoreModel]):
-    """A model that takes at most so many images at once."""
-
-    def __init__(self, model: ScoreModel, size: int) -> None:
-        super().__init__(model)
-        self._size = size
-
-    def __call__(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Estimate:
-        """The estimate at times t of shape () or (B,)."""
-        parts = [
-            self.model(x_t[i], t if t.ndim == 0 else t[i], None if labels is None else labels[i])
-            for i in torch.arange(len(x_t), device=x_t.device).split(self._size)
-        ]
-        fractions = [part.fraction for part in parts if part.fraction is not None]
-        return replace(
-            parts[0],
-            x_t=x_t,
-            alpha=_joined([part.alpha for part in parts]),
-            sigma=_joined([part.sigma for part in parts]),
-            output=torch.cat([part.output for part in parts]),
-            fraction=torch.cat(fractions) if fractions else None,
-        )
 
 
 @dataclass(frozen=True)
@@ -60,8 +40,11 @@ class Generator:
         shape: (C, H, W) of an image, or (D,) of a point.
         pixels: range of pixels in the model.
         batch_size: images sampled at once.
-        label: of all images, for a model conditioned on labels; image i has label i modulo their number when None.
+        label: of all images, for a model conditioned on labels; when None image i has that of its picture, or else
+            i modulo their number.
         guidance: by labels, see `LabelConditioned`.
+        conditions: the pictures that images are given, for a model conditioned on some; None for no picture.
+        picture_guidance: by these, see `PictureConditioned`.
         guide: a worse model of the same data, from which samples are guided away, see `Guided`.
         autoguidance: by the guide.
         measurement: what images are drawn given, in the model's range.
@@ -77,6 +60,8 @@ class Generator:
     batch_size: int = 256
     label: int | None = None
     guidance: Strength = NO_GUIDANCE
+    conditions: Conditions | None = None
+    picture_guidance: Strength = NO_GUIDANCE
     guide: ScoreModel | None = None
     autoguidance: Strength = NO_GUIDANCE
     measurement: Evidence | None = None
@@ -98,7 +83,8 @@ class Generator:
         sampler = self.measured(model).sampler
         noise = ImageNoise(seed, indices)
         x = sampler(self._conditioned(model, indices), self._start(model, noise, indices), noise, progress, observe)
-        x = x if self.measurement is None else self.measurement.impose(x)
+        evidence = self._evidence(model, indices)
+        x = x if evidence is None else evidence.impose(x)
         return Batch(torch.tensor(indices), self.pixels.decode(x), torch.isfinite(x).flatten(1).all(1).cpu())
 
     def measured(self, model: ScoreModel, progress: bool = False) -> "Generator":
@@ -122,23 +108,48 @@ class Generator:
         schedule, device = model.schedule, next(model.parameters()).device
         first = self.sampler.times(schedule)[0]
         x = schedule.prior((len(indices), *self.shape), noise, first, device=device)
-        return x if self.measurement is None else self.measurement.perturb(x, *schedule(first), noise(x))
+        evidence = self._evidence(model, indices)
+        return x if evidence is None else evidence.perturb(x, *schedule(first), noise(x))
+
+    def _evidence(self, model: ScoreModel, indices: Sequence[int]) -> Evidence | None:
+        """The measurement, or what these images keep of their pictures."""
+        if self.measurement is not None or self.conditions is None:
+            return self.measurement
+        return self.conditions.measurement(indices, next(model.parameters()).device)
 
     def _conditioned(self, model: ScoreModel, indices: Sequence[int]) -> Model:
-        """The model conditioned on the labels of these images and on the measurement."""
-        conditioned = self._labeled(model, indices, self.guidance)
+        """The model conditioned on the labels and pictures of these images and on the measurement."""
+        conditioned = self._given(model, indices, self.guidance, self.picture_guidance)
         if self.guide is not None:
             guide = self.guide.to(next(model.parameters()).device)
-            conditioned = Guided(conditioned, self._labeled(guide, indices), self.autoguidance)
-        return conditioned if self.measurement is None else self.measurement.wrap(conditioned)
+            conditioned = Guided(conditioned, self._given(guide, indices), self.autoguidance)
+        evidence = self._evidence(model, indices)
+        return conditioned if evidence is None else evidence.wrap(conditioned)
 
-    def _labeled(self, model: ScoreModel, indices: Sequence[int], guidance: Strength = NO_GUIDANCE) -> Model:
-        """The model conditioned on the labels of these images."""
-        parts = _InParts(model, self.batch_size) if len(indices) > self.batch_size else model
+    def _given(
+        self,
+        model: ScoreModel,
+        indices: Sequence[int],
+        guidance: Strength = NO_GUIDANCE,
+        picture_guidance: Strength = NO_GUIDANCE,
+    ) -> Model:
+        """The model conditioned on the labels and pictures of these images."""
+        device = next(model.parameters()).device
+        parts = InParts(model, self.batch_size) if len(indices) > self.batch_size else model
+        given: ScoreModel | InParts | PictureConditioned = parts
+        if self.conditions is not None:
+            given = PictureConditioned(parts, self.conditions.given(indices, device), picture_guidance)
         if not model.classes:
-            return parts
-        labels = [i % model.classes if self.label is None else self.label for i in indices]
-        return LabelConditioned(parts, torch.tensor(labels, device=next(model.parameters()).device), guidance)
+            return given
+        return LabelConditioned(given, self._labels(indices, model.classes).to(device), guidance)
+
+    def _labels(self, indices: Sequence[int], classes: int) -> Tensor:
+        """int64 (B,) of these images."""
+        if self.label is not None:
+            return torch.full((len(indices),), self.label)
+        if self.conditions is not None and self.conditions.labels is not None:
+            return self.conditions.labels[self.conditions.numbers(indices)]
+        return torch.tensor(indices) % classes
 
     def evaluations(self, model: ScoreModel, tried: int = 4) -> int:
         """Network evaluations per image; where they depend on the image, the most among the first `tried` images.
@@ -146,9 +157,10 @@ class Generator:
         Those of a guide count, those of a pilot run do not.
         """
         expected, guided = self.sampler.evaluations(model.schedule), self.guidance if model.classes else NO_GUIDANCE
-        strengths = [strength for strength in (guided, self.autoguidance) if strength.weight]
-        if expected is not None and all(strength.everywhere for strength in strengths):
-            return expected * (1 + len(strengths))
+        strengths = [guided, self.picture_guidance, self.autoguidance]
+        if expected is not None and all(strength.everywhere for strength in strengths if strength.weight):
+            labels, pictures, guide = (bool(strength.weight) for strength in strengths)
+            return expected * ((1 + labels) * (1 + pictures) + guide)
         calls: list[None] = []
         measured = self.measured(model)
         networks = [model] if self.guide is None else [model, self.guide]

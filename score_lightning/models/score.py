@@ -6,6 +6,7 @@ A conditioning turns (t, sigma) into what the network embeds; a prediction reads
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from score_lightning.models.conditioning import CONDITIONINGS
@@ -42,6 +43,7 @@ class ScoreModel(nn.Module):
 
     Attributes:
         classes: number of classes that the network can be conditioned on, its `classes`; None without labels.
+        condition_channels: of a picture that it is conditioned on, its `condition_channels`; 0 without.
         config: the resolved configuration, of a model that `score_lightning.checkpoint.load` gave.
 
     Raises:
@@ -64,6 +66,7 @@ class ScoreModel(nn.Module):
         self.net, self.schedule = Energy(net) if prediction == "energy" else net, schedule
         predictions = {**PREDICTIONS, "edm": edm(sigma_data), "energy": PREDICTIONS["score"]}
         self.prediction, self.classes = prediction, getattr(net, "classes", None)
+        self.condition_channels = int(getattr(net, "condition_channels", 0))
         self._prediction: Prediction = _choose("prediction", prediction, predictions)
         self._sigma_data = sigma_data if prediction == "edm" else None
         self._condition = _choose("conditioning", conditioning, CONDITIONINGS)
@@ -80,7 +83,12 @@ class ScoreModel(nn.Module):
             raise ValueError(f"conditioning {conditioning} is infinite where {PURE_NOISE}: take time or log_sigma")
 
     def forward(
-        self, x_t: Tensor, t: Tensor, labels: Tensor | None = None, augmentation: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        labels: Tensor | None = None,
+        augmentation: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> Estimate:
         """The estimate for x_t of shape (B, ...) at times t of shape () or (B,).
 
@@ -89,6 +97,10 @@ class ScoreModel(nn.Module):
             t: () or (B,).
             labels: int64 (B,), -1 for none.
             augmentation: (B, K), how the data were augmented, for a network that is conditioned on it.
+            condition: (B, K, H, W), a picture beside x_t, which is not scaled with it; zeros when None.
+
+        Raises:
+            ValueError: when the picture is not of the shape that the network takes.
         """
         alpha, sigma = self.schedule(t)
         c = self._condition(self.schedule, t, alpha, sigma).expand(len(x_t)).to(x_t.device)
@@ -96,6 +108,7 @@ class ScoreModel(nn.Module):
             c = c.to(x_t.dtype)
         alpha, sigma = expand(alpha, x_t), expand(sigma, x_t)
         x = x_t if self._sigma_data is None else _edm_input(self._sigma_data, x_t, alpha, sigma)
+        x = x if self.condition_channels == 0 and condition is None else self._beside(x, condition)
         x = x.to(next(self.parameters(), x_t).dtype)  # another one in Lightning's true-precision modes
         conditions = {} if augmentation is None else {"augmentation": augmentation}
         output = self.net(x, c, **conditions) if labels is None else self.net(x, c, labels, **conditions)
@@ -104,6 +117,14 @@ class ScoreModel(nn.Module):
             output, v = output.chunk(2, 1)
             fraction = (v + 1) / 2
         return Estimate(x_t, alpha, sigma, output, self._prediction, fraction)
+
+    def _beside(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """x (B, C, H, W) and the condition as one input (B, C + K, H, W)."""
+        shape = (len(x), self.condition_channels, *x.shape[2:])
+        condition = x.new_zeros(shape) if condition is None else condition.to(x)
+        if condition.shape != shape:
+            raise ValueError(f"this network takes conditions of shape {shape}, got {tuple(condition.shape)}")
+        return torch.cat([x, condition], 1)
 
 
 def _edm_input(sigma_data: float, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

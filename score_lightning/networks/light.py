@@ -33,6 +33,7 @@ class LightUNet(nn.Module):
             for integer times, 2 for log sigma.
         learned_variance: whether to return twice the channels, the second half for variances (Nichol & Dhariwal 2021).
         classes: of labels, which are embedded and added to the time's embedding; None without labels.
+        condition_channels: of a picture that images are conditioned on, beside `image_channels` in the input.
 
     Raises:
         ValueError: when the image size cannot be divided that often, or a number is not positive.
@@ -49,6 +50,7 @@ class LightUNet(nn.Module):
         scale: float = 1.0,
         learned_variance: bool = False,
         classes: int | None = None,
+        condition_channels: int = 0,
     ) -> None:
         super().__init__()
         check_classes(classes)
@@ -57,9 +59,9 @@ class LightUNet(nn.Module):
             raise ValueError(f"patch must divide the image size of {image_size}, got {patch}")
         check_levels((height // patch, width // patch), 1, widths, blocks)
         self.image_size, self.patch, self.scale, self.classes = image_size, patch, scale, classes
-        self.features = 2 * widths[0]
+        self.features, self.condition_channels = 2 * widths[0], condition_channels
         pixels, pairs = image_channels * patch**2, list(pairwise(widths))
-        self.conv_in = conv(pixels, widths[0])
+        self.conv_in = conv(pixels + condition_channels * patch**2, widths[0])
         self.shrink = nn.ModuleList(nn.Conv2d(wide, deep, 2, stride=2) for wide, deep in pairs)
         self.down = nn.ModuleList(_level(deep, blocks, dropout) for _, deep in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(deep, wide, 1) for wide, deep in reversed(pairs))

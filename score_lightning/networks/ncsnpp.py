@@ -38,6 +38,7 @@ class NCSNpp(UShape):
         unit_range: whether images lie in [0, 1]; else in [-1, 1].
         classes: of labels, added to the embedded conditioning; None without labels.
         augmentation: width of the description of augmentations, added likewise; 0 for none.
+        condition_channels: of a picture that images are conditioned on, beside `image_channels` in the input.
 
     Raises:
         ValueError: when the image size cannot be halved that often, or an option is unknown.
@@ -61,12 +62,13 @@ class NCSNpp(UShape):
         unit_range: bool = False,
         classes: int | None = None,
         augmentation: int = 0,
+        condition_channels: int = 0,
     ) -> None:
         check_classes(classes)
         features = 2 * channels if embedding == "fourier" else channels
         super().__init__(
             image_size=image_size,
-            image_channels=image_channels,
+            image_channels=image_channels + condition_channels,
             outputs=image_channels,
             channels=channels,
             multipliers=multipliers,
@@ -84,6 +86,7 @@ class NCSNpp(UShape):
             unit_range=unit_range,
         )
         self.features, self.classes, self.augmentation = features, classes, augmentation
+        self.condition_channels = condition_channels
         self.fourier = Fourier(features, fourier_scale, fourier_counted) if embedding == "fourier" else None
         if classes is not None:
             self.label = init(nn.Linear(classes, features))

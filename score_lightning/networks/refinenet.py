@@ -123,6 +123,7 @@ class RefineNet(nn.Module):
         multipliers: width of each stage, in units of `channels`.
         dilations: of each stage's convolutions; a stage after the first with dilation 1 halves the resolution instead.
         conditional: whether the norms are conditioned on the level; without, it is NCSNv2's network.
+        condition_channels: of a picture that images are conditioned on, beside `image_channels` in the input.
 
     Raises:
         ValueError: when a number is not positive, or there are not as many dilations as multipliers.
@@ -136,6 +137,7 @@ class RefineNet(nn.Module):
         multipliers: Sequence[int] = (1, 2, 2, 2),
         dilations: Sequence[int] = (1, 1, 2, 4),
         conditional: bool = True,
+        condition_channels: int = 0,
     ) -> None:
         super().__init__()
         if len(multipliers) < 2 or min(channels, levels, *multipliers, *dilations) < 1:
@@ -151,7 +153,8 @@ class RefineNet(nn.Module):
         norm: Norm = partial(ConditionalInstanceNormPlus, levels=levels) if conditional else InstanceNormPlus
         widths = [channels * m for m in multipliers]
         self.dilations, self.halvings = tuple(dilations), list(dilations).count(1) - 1
-        self.conv_in = nn.Conv2d(image_channels, widths[0], 3, padding=1)
+        self.condition_channels = condition_channels
+        self.conv_in = nn.Conv2d(image_channels + condition_channels, widths[0], 3, padding=1)
         self.stages = nn.ModuleList(
             _stage(before, width, norm, dilation, first=i == 0)
             for i, (before, width, dilation) in enumerate(

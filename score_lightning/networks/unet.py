@@ -38,6 +38,7 @@ class UNet(UShape):
             in the score SDEs' code.
         heads_first: how query, key and value lie in files of guided-diffusion: those of one head after another, or (its
             `use_new_attention_order`) all queries, all keys and all values. The network is the same.
+        condition_channels: of a picture that images are conditioned on, beside `image_channels` in the input.
 
     Raises:
         ValueError: when the image size cannot be halved that often, or groups or heads do not divide a width.
@@ -66,6 +67,7 @@ class UNet(UShape):
         unit_range: bool = False,
         map_scale: float = 1.0,
         heads_first: bool = True,
+        condition_channels: int = 0,
     ) -> None:
         check_classes(classes)
         width = 4 * channels
@@ -83,7 +85,7 @@ class UNet(UShape):
         )
         super().__init__(
             image_size=image_size,
-            image_channels=image_channels,
+            image_channels=image_channels + condition_channels,
             outputs=image_channels * (1 + learned_variance),
             channels=channels,
             multipliers=multipliers,
@@ -97,6 +99,7 @@ class UNet(UShape):
             unit_range=unit_range,
         )
         self.classes, self.endpoint, self.heads_first = classes, endpoint, heads_first
+        self.condition_channels = condition_channels
         if classes is not None:
             self.label = nn.Embedding(classes + 1, width)  # the first row is that of no label
 

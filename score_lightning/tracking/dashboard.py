@@ -129,7 +129,8 @@ def show(trainer: L.Trainer, key: str, path: Path) -> None:
 
 def _define(run: Any) -> None:
     """The summary's best values; hides the numbers that are in a chart already."""
-    for name, best in (("val/loss", "min"), ("eval/fid_*", "min"), ("eval/kid_*", "min"), ("eval/is_*", "max")):
+    lowest, highest = ("val/loss", "eval/fid_*", "eval/kid_*"), ("eval/is_*", "eval/psnr_*", "eval/ssim_*")
+    for name, best in (*((name, "min") for name in lowest), *((name, "max") for name in highest)):
         run.define_metric(name, step_metric=STEP, summary=best)
     run.define_metric("val_level/*", step_metric=STEP, hidden=True)
     run.define_metric(STEP, hidden=True)

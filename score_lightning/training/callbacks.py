@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from score_lightning.evaluation.evaluator import Evaluator
+from score_lightning.evaluation.fidelity import Fidelity
 from score_lightning.evaluation.metrics import OrderedRows
 from score_lightning.evaluation.outputs import describe_run
 from score_lightning.evaluation.report import write_metrics
 from score_lightning.generation.generator import Generator, trajectory
-from score_lightning.generation.pictures import save_rows, save_samples
+from score_lightning.generation.pictures import save_aligned, save_rows, save_samples
 from score_lightning.runtime.processes import rank_of
 from score_lightning.tracking.dashboard import PICTURES, show, untimed
 from score_lightning.training.module import ScoreModule
@@ -64,7 +65,7 @@ class Periodic(L.Callback):
 class SampleGrid(Periodic):
     """Draws images 0 .. n - 1 with the averaged weights, the same noise every time, to samples/ and to every logger.
 
-    The first of them also on their way from noise.
+    The first of them also on their way from noise. Images that are given pictures stand between these and the truths.
 
     Args:
         generator: how images are made.
@@ -94,8 +95,11 @@ class SampleGrid(Periodic):
 
     def _draw(self, drawn: Tensor, generator: Generator, trainer: L.Trainer, module: ScoreModule) -> None:
         grid, ways = (self.folder / "samples" / f"{name}_{trainer.global_step:07d}.png" for name in PICTURES.values())
-        depth = generator.pixels.depth
-        show(trainer, "samples/grid", save_samples(drawn, grid, self._captions, depth))
+        depth, conditions = generator.pixels.depth, generator.conditions
+        if conditions is None:
+            show(trainer, "samples/grid", save_samples(drawn, grid, self._captions, depth))
+        else:
+            show(trainer, "samples/grid", save_aligned(conditions.around(drawn, generator.pixels), grid, depth))
         if drawn.ndim == 4:
             states = trajectory(generator, module.average.model, min(self._n, WAYS), self._seed)
             show(trainer, "samples/trajectory", save_rows(states, ways, depth=depth))
@@ -132,7 +136,10 @@ class PeriodicEvaluation(Periodic):
         rank, show = rank_of(trainer), trainer.progress_bar_callback is not None and trainer.is_global_zero
         generator = self._generator.measured(module.average.model, show)
         batches = generator(module.average.model, self._n, self._seed, rank, show)
-        self.metrics = self._evaluator(batches, rank, progress=show).metrics
+        fidelity = None if generator.conditions is None else Fidelity(generator.conditions, generator.pixels, rank)
+        watched = batches if fidelity is None else fidelity.watch(batches)
+        self.metrics = self._evaluator(watched, rank, progress=show).metrics
+        self.metrics |= {} if fidelity is None else fidelity.compute()
         with rank.sharing_errors():
             if rank.number == 0:
                 self._write(generator, trainer, module)

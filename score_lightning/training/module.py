@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from score_lightning.conditional import NO_LABEL, condition
+from score_lightning.conditional import NO_LABEL, Condition, Given, condition
 from score_lightning.data.augment import augment
 from score_lightning.data.pixels import Range
 from score_lightning.evaluation.model_losses import LevelLosses, ValidationLoss
@@ -29,12 +29,14 @@ class Augmentation:
         flip: whether half of the images are flipped left to right.
         drop: share of labels that are dropped.
         geometric: probability of each geometric change, which the network is conditioned on (see `augment`).
+        condition: the pictures that images are conditioned on.
     """
 
     pixels: Range
     flip: bool = False
     drop: float = 0.0
     geometric: float = 0.0
+    condition: Condition | None = None
 
     def __call__(self, images: Tensor, noise: BatchNoise) -> tuple[Tensor, Tensor | None]:
         """float32 (B, C, H, W) from images of that shape, and the geometric changes (B, K), or None."""
@@ -46,9 +48,30 @@ class Augmentation:
         x_0 = self.pixels.encode(images, noise.rand(*images.shape) if self.pixels.dequantized else None)
         return augment(x_0, noise, self.geometric) if self.geometric > 0 else (x_0, None)
 
-    def labels(self, labels: Tensor, noise: BatchNoise) -> Tensor:
-        """Labels int64 (B,), dropped ones -1."""
-        return torch.where(noise.rand(len(labels)) < self.drop, NO_LABEL, labels)
+    def pair(self, images: Tensor, pictures: Tensor | None, noise: BatchNoise) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Both of images (B, C, H, W) and their pictures (B, K, H, W), changed alike, and the geometric changes.
+
+        Without pictures, which are to be made of the images then, the second of the three is the first.
+        """
+        if pictures is None:
+            x_0, changes = self(images, noise)
+            return x_0, x_0, changes
+        x, changes = self(torch.cat([images, pictures], 1), noise)
+        x_0, shown = x.split([images.shape[1], pictures.shape[1]], 1)
+        return x_0, shown, changes
+
+    def given(self, labels: Tensor | None, picture: Tensor, noise: BatchNoise) -> tuple[Tensor | None, Given | None]:
+        """Labels int64 (B,), dropped ones -1, and what is observed of pictures (B, C, H, W).
+
+        One number for each image says whether its label is dropped, and whether its picture is, and the label with it.
+        """
+        if labels is None and self.condition is None:
+            return None, None
+        u, given, lost = noise.rand(len(picture)), None, self.drop
+        if self.condition is not None:
+            given = Given(self.condition, self.condition(picture, noise.randn_like))
+            given, lost = given.without(u < self.condition.drop), max(lost, self.condition.drop)
+        return None if labels is None else torch.where(u < lost, NO_LABEL, labels), given
 
 
 class ScoreModule(L.LightningModule):
@@ -90,7 +113,9 @@ class ScoreModule(L.LightningModule):
         self._objective, self._augmentation, self._adam = objective, augmentation, adam
         self._seed, self._clipping, self.config = seed, clipping or Clipping(), {}
         self.data = {}
-        self._validation = ValidationLoss(objective, model, augmentation.pixels, validation_levels, seed)
+        self._validation = ValidationLoss(
+            objective, model, augmentation.pixels, validation_levels, seed, augmentation.condition
+        )
         self._level_losses = LevelLosses(len(self._validation.times))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
@@ -104,11 +129,11 @@ class ScoreModule(L.LightningModule):
         place = {"rank": self.global_rank, "ranks": self.trainer.world_size}
         noise = BatchNoise(self._seed, "train", batch["step"], device=self.device, **place)
         seed_dropout(derive_seed(self._seed, "dropout", batch["step"], self.global_rank), self.device)
-        x_0, augmentation = self._augmentation(batch["images"], noise)
+        x_0, picture, augmentation = self._augmentation.pair(batch["images"], batch.get("conditions"), noise)
         u = noise.strata(len(x_0)) if self._objective.stratified else noise.rand(len(x_0))
         t = self._objective.draw_t(self.model.schedule, u)
-        labels = self._augmentation.labels(batch["labels"], noise) if self.model.classes else None
-        return t, self._objective(condition(self.model, labels, augmentation), x_0, t, noise.randn_like)
+        labels, given = self._augmentation.given(batch["labels"] if self.model.classes else None, picture, noise)
+        return t, self._objective(condition(self.model, labels, augmentation, given), x_0, t, noise.randn_like)
 
     def configure_gradient_clipping(
         self,
@@ -126,8 +151,8 @@ class ScoreModule(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Losses of the averaged weights for triples (image, time, noise) that are the same in every validation."""
-        images, numbers, labels = batch["images"], batch["numbers"], batch.get("labels")
-        self._level_losses.update(*self._validation(self.average.model, images, numbers, labels))
+        given = batch["images"], batch["numbers"], batch.get("labels"), batch.get("conditions")
+        self._level_losses.update(*self._validation(self.average.model, *given))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the mean loss, and that of each level."""

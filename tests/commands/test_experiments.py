@@ -27,6 +27,7 @@ PUBLISHED = {
     "edm_imagenet64": 295_899_267 + NO_LABEL[192],
     "adm_imagenet64": 295_904_454 + NO_LABEL[192],
     "adm_imagenet128": 421_529_606 + NO_LABEL[256],
+    "sr3_ffhq": 551_939_971,  # 550M in the paper
 }
 
 
@@ -56,7 +57,7 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are(capsys, monkey
 
 
 def test_every_recipe_on_published_data_names_its_result():
-    digits = {f"{name}_digits" for name in ("ddpm", "edm", "ecm", "ncsn", "flow")}
+    digits = {f"{name}_digits" for name in ("ddpm", "edm", "ecm", "ncsn", "flow", "sr", "palette")}
     own = {*digits, "ddpm_digits_labels", "ddpm_mnist", "edm_mnist"}
     for name in set(config.experiments()) - own:
         if not name.startswith("toy_"):
@@ -86,6 +87,7 @@ RECIPES = {
     "ddpmpp_vp_cifar": (2e-4, 1e-8, PLAIN, 1, 0.9999, True, 128, 1_300_000, 0.1, True, -1),
     "ddpmpp_subvp_cifar_deep": (2e-4, 1e-8, PLAIN, 1, 0.9999, True, 128, 950_000, 0.1, True, -1),
     "edm_cifar": (1e-3, 1e-8, 2 * HALF_32, None, 0.5 ** (512 / 500_000), False, 512, 390_625, 0.13, False, -1),
+    "sr3_ffhq": (1e-4, 1e-8, PLAIN, None, 0.9999, False, 256, 1_000_000, 0.2, False, -1),
 }
 
 
@@ -113,6 +115,7 @@ SAMPLING = {
     "ncsnpp_ve_cifar": ({"name": "geometric", "levels": 1000, "start": "gaussian"}, {"snr": 0.16, "steps": 1000}),
     "ncsnpp_ve_church": ({"name": "ve", "sigma_max": 380.0}, {"snr": 0.075, "steps": 2000}),
     "ddpmpp_vp_cifar_continuous": ({"name": "vp", "beta_max": 20.0}, {"name": "euler_maruyama", "steps": 1000}),
+    "sr3_ffhq": ({"beta_max": 0.01, "levels": 2000}, {"name": "ancestral", "variance": "large", "steps": 100}),
     "edm_cifar": ({"name": "edm", "sigma_min": 0.002, "rho": 7.0}, {"name": "heun", "steps": 18, "spacing": "uniform"}),
     "edm_ffhq": ({"name": "edm"}, {"name": "heun", "steps": 40, "churn": 0.0}),
     "edm_imagenet64": (
@@ -132,13 +135,15 @@ def test_recipes_have_the_published_noise_levels_and_sampler(name):
     assert {key: c.sampler[key] for key in sampler} == sampler
 
 
-@pytest.mark.parametrize(
-    "name", ["ddpm_digits", "ddpm_digits_labels", "edm_digits", "ecm_digits", "ncsn_digits", "flow_digits"]
-)
+DIGITS = {"ddpm_digits_labels": 129_121, "sr_digits": 128_705, "palette_digits": 128_993}
+DIGITS |= dict.fromkeys(("ddpm_digits", "edm_digits", "ecm_digits", "ncsn_digits", "flow_digits"), 128_417)
+
+
+@pytest.mark.parametrize("name", DIGITS)
 def test_experiments_of_digits_train_as_they_are(name, tmp_path):
     words = ["trainer.max_steps=2", "validation.n=10", "samples.n=2", "evaluation.n=0", "logger=off"]
     train.main([f"exp={name}", *words, "trainer.progress=false", f"out={tmp_path}"])
     folder = tmp_path / name / "0"
     assert (folder / "samples/step_0000002.png").is_file()
     model = checkpoint.load(folder / "checkpoints/last.ckpt")
-    assert sum(p.numel() for p in model.net.parameters()) == (129_121 if model.classes else 128_417)
+    assert sum(p.numel() for p in model.net.parameters()) == DIGITS[name]

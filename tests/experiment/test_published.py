@@ -56,6 +56,7 @@ PUBLISHED = {
         SIGNED, False, 0.1,
     ),
     "adm_imagenet128": ADM, "adm_imagenet64": but(ADM, lr=3e-4, batch=2048, steps=540_000, dropout=0.1),
+    "sr3_ffhq": (1e-4, 1e-8, None, MEAN, 10_000, 256, 1_000_000, 0.9999, SIGNED, False, 0.2),
 }  # fmt: skip
 
 AUGMENTED = {"cifar": 0.12, "ffhq": 0.15, "afhq": 0.15}  # by EDM
@@ -158,6 +159,10 @@ def test_what_single_recipes_say_of_their_data_and_times():
     assert load("edm_ffhq").data["split"] == "none"
     assert load("edm_afhq").data["validation"] == load("edm_imagenet64").data["validation"] == 0
     assert (load("adm_imagenet64").conditioning, load("adm_imagenet128").conditioning) == ("time", "time")
+    sr3 = load("sr3_ffhq")
+    assert (sr3.condition["factor"], sr3.condition["shrink"], sr3.condition["drop"]) == (8, "bicubic", 0)
+    assert (sr3.net["channels"], sr3.net["multipliers"], sr3.net["blocks"]) == (128, [1, 2, 4, 8, 8], 3)
+    assert (sr3.images.size, sr3.data["split"], sr3.continuous) == (128, "none", True)
     for name in ("ddpm_vp_cifar", "ddpm_ve_cifar", "ddpm_vp_cifar_continuous", "ddpm_subvp_cifar_continuous"):
         assert load(name).net["map_scale"] == 0.1
     assert math.isclose(load("iddpm_imagenet64_labels").objective["weight"], 0.001 * 250 / 1000)

@@ -10,7 +10,8 @@ from PIL import Image
 from support import fails, run, state
 
 from score_lightning import train
-from score_lightning.config.schema import ANY_RUN, SAME_RUN, Config
+from score_lightning.config.schema import Config
+from score_lightning.experiment.resume import ANY_RUN, SAME_RUN
 from score_lightning.training.optimizer import AdamSettings
 
 BARE = ["samples.n=0", "evaluation.n=0", "trainer.checkpoint_every=2"]

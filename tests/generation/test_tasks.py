@@ -80,7 +80,7 @@ def test_dropped_labels_are_a_share_and_the_rest_stays():
     from score_lightning.runtime.randomness import BatchNoise
 
     labels = torch.arange(10).repeat(2000)
-    labels_after = module._augmentation.labels(labels, BatchNoise(0))
+    labels_after, _ = module._augmentation.given(labels, torch.zeros(len(labels), 1, 1, 1), BatchNoise(0))
     assert (labels_after == -1).float().mean().item() == pytest.approx(0.25, abs=0.02)
     assert torch.equal(labels_after[labels_after >= 0], labels[labels_after >= 0])
 

@@ -95,6 +95,13 @@ def ddpm(betas, variance="large", reverse=False):
     return x
 
 
+def spaced(betas, steps):
+    """Those of a chain that visits fewer levels, at equal distances (Saharia et al. 2022a, Sec. 2.4, Algorithm 2)."""
+    levels = np.linspace(0, len(betas) - 1, steps)
+    alpha2 = np.exp(np.interp(levels, np.arange(len(betas)), np.log(np.cumprod(1 - betas))))
+    return 1 - alpha2 / np.append(1, alpha2[:-1])
+
+
 def cosine(levels):
     f = np.cos((np.arange(levels + 1) / levels + 0.008) / 1.008 * math.pi / 2) ** 2
     return np.minimum(1 - f[1:] / f[:-1], 0.999)
@@ -134,6 +141,7 @@ PUBLISHED = {
     "ddpm_cifar": lambda: ddpm(LINEAR),
     "ddpm_bedroom": lambda: ddpm(LINEAR, "small"),
     "iddpm_cifar": lambda: ddpm(cosine(4000), "learned"),
+    "sr3_ffhq": lambda: ddpm(spaced(np.linspace(1e-6, 1e-2, 2000), 100)),
     "ncsnpp_vp_cifar": lambda: ddpm(LINEAR, reverse=True),
     "ddpm_vp_cifar_continuous": vp,
     "ddpm_subvp_cifar_continuous": lambda: vp(sub=True),
@@ -176,7 +184,7 @@ def test_every_published_recipe_samples_like_one_of_those_that_are_checked():
     assert [name for name in recipes if sampling(name) not in checked] == []
 
 
-QUICK_ONES = {"ddpm_cifar", "ddpm_vp_cifar_continuous", "ncsnpp_ve_bedroom", "edm_cifar"}
+QUICK_ONES = {"ddpm_cifar", "sr3_ffhq", "ddpm_vp_cifar_continuous", "ncsnpp_ve_bedroom", "edm_cifar"}
 
 
 @pytest.mark.parametrize("name", slow_but(QUICK_ONES, sorted(PUBLISHED)))
