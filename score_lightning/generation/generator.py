@@ -30,6 +30,8 @@ from score_lightning.runtime.processes import Rank
 from score_lightning.runtime.randomness import ImageNoise, derive_seed
 from score_lightning.samplers import PILOT, Sampler
 
+ALTERNATIONS = 50  # after which a square of 2 x 2 pixels, three of them white, has its mean to 1e-4 gray levels
+
 
 @dataclass(frozen=True)
 class Generator:
@@ -84,7 +86,7 @@ class Generator:
         noise = ImageNoise(seed, indices)
         x = sampler(self._conditioned(model, indices), self._start(model, noise, indices), noise, progress, observe)
         evidence = self._evidence(model, indices)
-        x = x if evidence is None else evidence.impose(x)
+        x = x if evidence is None else _within(self.pixels, evidence, x)
         return Batch(torch.tensor(indices), self.pixels.decode(x), torch.isfinite(x).flatten(1).all(1).cpu())
 
     def measured(self, model: ScoreModel, progress: bool = False) -> "Generator":
@@ -204,6 +206,13 @@ class Generator:
                             store.write(batch)
                     yield batch
                 bar.update(sum(map(len, batches[first : first + rank.count])))
+
+
+def _within(pixels: Range, evidence: Evidence, x: Tensor) -> Tensor:
+    """x with what is known put in, and in the range of pixels, up to rounding, by alternating projections."""
+    for _ in range(ALTERNATIONS):
+        x = evidence.impose(evidence.impose(x).clamp(pixels.low, pixels.high))
+    return x
 
 
 def trajectory(generator: Generator, model: ScoreModel, n: int, seed: int, snapshots: int = 10) -> Tensor:

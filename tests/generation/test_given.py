@@ -106,8 +106,7 @@ def test_a_task_on_top_keeps_the_picture_exactly(models, small, tmp_path):
         drawn = draw(models["upsample"], tmp_path / str(len(words)), f"image={small}", "n=3", *words)
         distance.append((Downsample(2).forward(drawn.float()) - y.repeat(3, 1, 1, 1)).abs())
     assert distance[0].max() > 3  # hardly trained
-    inside = (y.repeat(3, 1, 1, 1) > 40) & (y.repeat(3, 1, 1, 1) < 215)  # elsewhere pixels are clamped
-    assert distance[1][inside].median() <= 0.5
+    assert distance[1].max() <= 0.5  # rounding
 
 
 def test_colors_are_drawn_for_a_gray_picture(models, tmp_path):
@@ -116,8 +115,7 @@ def test_colors_are_drawn_for_a_gray_picture(models, tmp_path):
     drawn = draw(models["colorize"], tmp_path / "a", f"image={tmp_path / 'gray.png'}", "n=4", "task=colorize")
     assert drawn.shape == (4, 3, 8, 8)
     means = drawn.float().mean(1)
-    inside = (drawn > 0).all(1) & (drawn < 255).all(1)
-    assert (means - torch.from_numpy(PIXELS[0] // 2 + 64).float()).abs()[inside].max() <= 1
+    assert (means - torch.from_numpy(PIXELS[0] // 2 + 64).float()).abs().max() <= 0.5
     assert drawn.float().var(1).mean() > 1
 
 

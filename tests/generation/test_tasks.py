@@ -193,9 +193,8 @@ def test_colorization_keeps_the_mean_of_the_channels(colored, tmp_path):
     sample.main([f"ckpt={colored}", "task=colorize", f"image={image}", "n=2", f"out={tmp_path}", "sampler.steps=5"])
     gray = read_known({"task": "colorize", "image": image}, Shape(8, 3), PixelRange()).picture[0]
     means = drawn(tmp_path).astype(float).mean(3)
-    inside = (drawn(tmp_path) > 0).all(3) & (drawn(tmp_path) < 255).all(3)  # not clamped
-    assert inside.any()
-    assert np.abs(means - gray.numpy())[inside].max() <= 1
+    assert np.abs(means - gray.numpy()).max() <= 1
+    assert ((drawn(tmp_path) == 0) | (drawn(tmp_path) == 255)).any()  # also where colors reach the ends of their range
 
 
 def test_upsampling_keeps_the_means_of_squares(ckpt, tmp_path):
@@ -203,9 +202,8 @@ def test_upsampling_keeps_the_means_of_squares(ckpt, tmp_path):
     sample.main([f"ckpt={ckpt}", "task=upsample", f"image={image}", "n=2", f"out={tmp_path}", "sampler.steps=5"])
     small = np.asarray(Image.open(image).convert("L")).astype(float)
     blocks = drawn(tmp_path)[..., 0].astype(float).reshape(2, 4, 2, 4, 2)
-    inside = ((blocks > 0) & (blocks < 255)).all(axis=(2, 4))
-    assert inside.any()
-    assert np.abs(blocks.mean(axis=(2, 4)) - small)[inside].max() <= 1
+    assert np.abs(blocks.mean(axis=(2, 4)) - small).max() <= 1
+    assert ((blocks == 0) | (blocks == 255)).any()  # also where pixels are black or white
 
 
 @pytest.mark.parametrize(
