@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from score_lightning.networks.layers import Block, Dropout, GroupNorm
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+COPIED = 2**25  # bytes of weights that are joined, at most
 
 
 def init(layer: Layer, scale: float = 1.0) -> Layer:
@@ -220,8 +221,12 @@ class ResidualBlock(Block):
 def project(embedding: Tensor, blocks: Sequence[ResidualBlock]) -> dict[nn.Module, Tensor]:
     """What each block adds of the activated embedding (B, style.embedding): (B, its `time.out_features`).
 
-    One product for all: a small one costs more around it than in it. The layers `time` are not called.
+    One product for all: a small one costs more around it than in it, but a copy of large weights costs more than both.
+    The layers `time` are not called.
     """
-    weight, bias = torch.cat([b.time.weight for b in blocks]), torch.cat([b.time.bias for b in blocks])
-    parts = F.linear(embedding, weight, bias).split([b.time.out_features for b in blocks], dim=1)
+    layers = [block.time for block in blocks]
+    if sum(layer.weight.nbytes for layer in layers) > COPIED:
+        return {b: F.linear(embedding, layer.weight, layer.bias) for b, layer in zip(blocks, layers, strict=True)}
+    weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+    parts = F.linear(embedding, weight, bias).split([layer.out_features for layer in layers], dim=1)
     return dict(zip(blocks, parts, strict=True))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from score_lightning.networks import MLP, LightUNet, NCSNpp, RefineNet, UNet
+from score_lightning.networks import MLP, LightUNet, NCSNpp, RefineNet, UNet, blocks
 from score_lightning.networks.blocks import Style, conv, double, halve
 from score_lightning.networks.layers import Dropout
 
@@ -113,6 +113,17 @@ def test_labels_reach_ncsnpp_as_scaled_rows():
     net(x, c)
     rows = torch.stack([net.label.weight[:, 0], net.label.weight[:, 2], torch.zeros(32)]) * 3**0.5
     torch.testing.assert_close(seen[0] - seen[1], rows.double(), rtol=0, atol=1e-9)
+
+
+def test_embeddings_are_the_same_whether_or_not_their_weights_are_joined(monkeypatch):
+    net, x, t = UNet(8, 1, 16, (1, 2), attention=(4,), groups=4, adaptive=True), torch.randn(2, 1, 8, 8), torch.ones(2)
+    nn.init.normal_(net.conv_out.weight)
+    for block in net._blocks:
+        nn.init.normal_(block.conv_2.weight)
+    joined = net(x, t)
+    monkeypatch.setattr(blocks, "COPIED", 0)
+    torch.testing.assert_close(net(x, t), joined)
+    assert joined.std() > 0.1
 
 
 def test_networks_refuse_sizes_that_do_not_fit():
