@@ -1,9 +1,19 @@
-# Every target first sets up a virtual environment in .venv, with the tested versions in constraints.txt.
+# Every target first sets up a virtual environment in .venv, with the tested versions in constraints.txt: by uv where it
+# is installed, else by pip.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+RESOLVE ?= --constraint constraints.txt
+UV := $(shell command -v uv 2>/dev/null)
+ifeq ($(UV),)
+CREATE = $(PYTHON) -m venv $(VENV)
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check $(RESOLVE) --editable
+else
+CREATE = $(UV) venv --quiet --seed --allow-existing --python $(PYTHON) $(VENV)
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python $(RESOLVE) --editable
+endif
 
 .PHONY: help setup train eval sample experiments test test-slow chaos lint bench bench-gpu scaling clean
 
@@ -19,12 +29,12 @@ help:
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "score_lightning needs Python 3.11 or later; choose one with PYTHON=python3.12"; exit 2; }
 	@echo "Setting up $(VENV) (once, a few minutes) ..."
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(CREATE)
+	@$(INSTALL) '.[dev]'
 	@touch $@
 
 train: setup
@@ -56,7 +66,7 @@ lint: setup
 	@$(BIN)/python tests/structure.py
 
 bench bench-gpu: setup
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	@$(INSTALL) '.[bench]'
 	@$(BIN)/python -m score_lightning.bench $(if $(findstring gpu,$@),device=cuda) $(ARGS)
 
 scaling: setup

@@ -22,8 +22,10 @@ from score_lightning.errors import (
 from score_lightning.runtime.startup import end_with_launcher, is_first, keep_memory
 
 
-def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None:
-    """Runs a command with the arguments of the command line and exits.
+def run(
+    main: Callable[[Sequence[str]], None], usage: Callable[[], str], arguments: Sequence[str] | None = None
+) -> None:
+    """Runs a command with arguments, by default those of the command line, and exits.
 
     The exit code is 0; 2 after a user's mistake, or where the system does not write a file; 75 where a signal stopped
     a run that can be resumed; 130 after Ctrl-C; 141 where nobody reads what is printed any more.
@@ -31,7 +33,7 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
     """
     _print_anything()
     try:
-        _start(main, usage)
+        _start(main, usage, sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
         if isinstance(error, SharedUserError) and not is_first():
             sys.exit(0)
@@ -57,8 +59,7 @@ def run(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None
         _leave_processes()
 
 
-def _start(main: Callable[[Sequence[str]], None], usage: Callable[[], str]) -> None:
-    arguments = sys.argv[1:]
+def _start(main: Callable[[Sequence[str]], None], usage: Callable[[], str], arguments: Sequence[str]) -> None:
     if any(argument in ("--help", "-h", "help") for argument in arguments):
         print(usage(), flush=True)
         sys.exit(0)
@@ -79,6 +80,8 @@ def _closes_output() -> bool:
     """Whether nobody reads what is printed, or it cannot be written; it is dropped then: Python tries as it exits."""
     try:
         sys.stdout.flush()
+        if not hasattr(select, "poll"):  # on Windows the flush says it
+            return False
         poll = select.poll()
         poll.register(sys.stdout, 0)
         return any(state & select.POLLERR for _, state in poll.poll(0))

@@ -2,6 +2,8 @@
 
 import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 CLOSED = 141  # a shell's code after SIGPIPE
 INTERRUPTED = 130  # a shell's code after Ctrl-C
@@ -27,6 +29,11 @@ class NonFiniteError(SharedUserError):
     """A loss or gradient that is infinite or not a number."""
 
 
+def missing_package(what: str, package: str, extra: str) -> UserError:
+    """The answer where something needs a package of an extra of pyproject.toml."""
+    return UserError(f"{what} needs the package {package}: pip install 'score_lightning[{extra}]'")
+
+
 def is_of_file(error: OSError) -> bool:
     """Whether the system refused to read or write a file; others, of sockets or processes, are faults of a program."""
     others = ConnectionError | ChildProcessError | ProcessLookupError
@@ -48,3 +55,18 @@ def report(error: OSError) -> str:
 def _shorten(message: str) -> str:
     """The message, of whose words those that nobody would read show their beginning and their length only."""
     return re.sub(r"\S{1000,}", lambda word: f"{word[0][:200]}… ({len(word[0]):,} characters)", message)
+
+
+@contextmanager
+def mistakes_in(section: str, *more: type[Exception]) -> Iterator[None]:
+    """Turns what an object says of its arguments into a message that names their section.
+
+    Raises:
+        UserError: for a ValueError, or one of the other types.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (ValueError, *more)):
+            raise
+        raise UserError(f"{section}: {error}") from error

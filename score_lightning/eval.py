@@ -20,7 +20,7 @@ python -m score_lightning.eval images=DIR|NPZ reference=NAME|DIR|NPZ [key=value 
 Compares images with a reference by all metrics of one feature network; writes metrics.json, report.html and pictures.
 If it is interrupted, the same command continues with the images that were drawn.
   ckpt=PATH                    draw images from this checkpoint
-  images=DIR|FILE              or take these: a folder or zip of pictures, or images uint8 N x H x W x C in a .npz,
+  images=DIR|FILE              or take these: a folder or zip of pictures, or images N x H x W x C in a .npz,
                                .npy or .pt file
   reference=…                  a data set by name, a folder, zip or file like those, or a .npz or .pt file of statistics
                                (mu, sigma), with which only fid can be computed [the training images]
@@ -41,8 +41,8 @@ there are evaluation.*, features.* and images.background:
 {config.describe()}"""
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Evaluates what key=value arguments ask for."""
+def main(arguments: Sequence[str], parts: config.Parts | None = None) -> None:
+    """Evaluates what key=value arguments ask for, with parts of the user's own."""
     options, overrides = cli.split_arguments(arguments, OPTIONS)
     _check(options)
     seeds = _seeds(options)
@@ -51,9 +51,9 @@ def main(arguments: Sequence[str]) -> None:
     from score_lightning.experiment.evaluate import evaluate_checkpoint, evaluate_images
 
     if "ckpt" in options:
-        evaluate_checkpoint(options, same, sweep, seeds)
+        evaluate_checkpoint(options, same, sweep, seeds, parts)
     else:
-        evaluate_images(options, same)
+        evaluate_images(options, same, parts)
 
 
 def _check(options: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ def usage() -> str:
     """The text of --help."""
     return """python -m score_lightning.experiments [NAME …]
 
-Lists the experiments whose names start so, or all: data, parameters of the network, method, published result."""
+Lists the experiments whose names start so, or all: data, parameters of the network, method, published result.
+Your own, ./experiments/NAME.yaml of the working directory, come first and are shown with their folder."""
 
 
 def main(prefixes: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from score_lightning import cli
+from score_lightning import cli, config
 from score_lightning.errors import UserError
 
 OPTIONS = {"ckpt": str, "format": str, "out": str}
@@ -19,8 +19,8 @@ Writes a checkpoint's averaged weights to a new folder.
   format=diffusers     a pipeline: diffusers.DDPMPipeline.from_pretrained(DIR)"""
 
 
-def main(overrides: Sequence[str]) -> None:
-    """Exports the checkpoint that the options name."""
+def main(overrides: Sequence[str], parts: config.Parts | None = None) -> None:
+    """Exports the checkpoint that the options name, with parts of the user's own."""
     options, rest = cli.split_arguments(overrides, OPTIONS, required=("ckpt", "format", "out"))
     name, out = options["format"], Path(options["out"]).expanduser()
     if rest:
@@ -34,7 +34,7 @@ def main(overrides: Sequence[str]) -> None:
 
     from score_lightning.experiment.exporting import export
 
-    export(options["ckpt"], name, out)
+    export(options["ckpt"], name, out, parts)
     print(f"Exported {options['ckpt']} in format={name}: {out}")
 
 

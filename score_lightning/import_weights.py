@@ -7,7 +7,7 @@ from score_lightning import cli, config
 from score_lightning.errors import UserError
 
 OPTIONS = {"format": str, "path": str, "exp": str, "out": str}
-NAMES = ("ncsn", "ncsnv2", "ddim", "score_sde", "improved-diffusion", "diffusers", "edm")
+NAMES = ("ncsn", "ncsnv2", "ddim", "score_sde", "improved-diffusion", "guided-diffusion", "diffusers", "edm")
 
 
 def usage() -> str:
@@ -42,7 +42,7 @@ def main(overrides: Sequence[str]) -> None:
 
     import_weights(resolved, Path(options["path"]).expanduser(), out, name)
     print(f"Next: python -m score_lightning.sample ckpt={out} n=16 out=samples")
-    print(f"  or: make eval CKPT={out}")
+    print(f"  or: {'python -m score_lightning.eval ckpt' if config.INSTALLED else 'make eval CKPT'}={out}")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ def bits_per_dim(
 ) -> Tensor:
     """-log2 p(x_0) / D in bits per dimension, (B,), of data x_0 (B, ...) with a density.
 
-    Images of 256 gray levels have a density once uniform noise is added to them (Theis et al. 2016); those in [-1, 1]
-    then have 7 bits per dimension more than the result, those in [0, 1] 8.
+    Images of gray levels have a density once uniform noise is added to them (Theis et al. 2016); of 256 levels, those
+    in [-1, 1] then have 7 bits per dimension more than the result, those in [0, 1] 8.
 
     Args:
         model: with any schedule that has a continuous limit, and a network that takes times of it.

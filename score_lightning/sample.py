@@ -28,7 +28,8 @@ def usage() -> str:
 python -m score_lightning.sample ckpt=PATH task=inpaint|colorize|upsample|deblur|edit|interpolate image=… [key=value …]
 python -m score_lightning.sample ckpt=PATH image=FILE|DIR|NPZ [n=1] [key=value …]      of a model with a condition
 
-Writes samples.png and samples.npz (images uint8 N x H x W x C). If it is interrupted, the same command continues.
+Writes samples.png and samples.npz (images N x H x W x C, uint8 or as images.depth says).
+If it is interrupted, the same command continues.
   ckpt=PATH                    the checkpoint
   n=64                         number of images
   out=DIR                      where to write [the run folder of the checkpoint]
@@ -62,8 +63,8 @@ Every key of training changes the configuration inside the checkpoint, such as s
 {config.describe()}"""
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Draws what key=value arguments ask for."""
+def main(arguments: Sequence[str], parts: config.Parts | None = None) -> None:
+    """Draws what key=value arguments ask for, with parts of the user's own."""
     options, overrides = cli.split_arguments(arguments, OPTIONS, required=["ckpt"])
     n = options.get("n", 15 if "task" in options or "image" in options else 64)
     sizes = (n, options.get("batch_size", 256), options.get("devices", 1))
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str]) -> None:
 
     from score_lightning.experiment.sample import sample
 
-    sample(options, overrides, n)
+    sample(options, overrides, n, parts)
 
 
 def _check_task(options: dict[str, Any], n: int, processes: int) -> None:

@@ -25,13 +25,13 @@ keys [default]:
 {config.describe()}"""
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Trains what key=value arguments ask for."""
+def main(arguments: Sequence[str], parts: config.Parts | None = None) -> None:
+    """Trains what key=value arguments ask for, with parts of the user's own."""
     options, overrides = cli.split_arguments(arguments, OPTIONS)
     with stop_at_signals():
         from score_lightning.experiment.train import train
 
-        train(options, overrides)
+        train(options, overrides, parts)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "score_lightning"
 FILE, FUNCTION, PERCENTILE, ARGUMENTS, MODULES = 250, 50, 20, 8, 20
 FOREIGN = (
     "wandb", "lmdb", "diffusers", "azula", "denoising_diffusion_pytorch", "ema_pytorch", "smalldiffusion", "matplotlib",
-    "torch_fidelity", "torchmetrics", "torchvision", "sklearn", "lightning",
+    "torch_fidelity", "torchmetrics", "torchvision", "sklearn", "lightning", "tifffile",
+    "imagecodecs", "datasets", "pyarrow",
 )  # fmt: skip
 """Packages that are optional, or take long to import and are not always needed."""
 

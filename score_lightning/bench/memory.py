@@ -4,7 +4,6 @@ On a CPU, the peak memory of the process minus its memory after all imports; on 
 """
 
 import json
-import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -15,15 +14,26 @@ from score_lightning.bench import ours, peers
 from score_lightning.bench.fresh import ask
 from score_lightning.bench.machine import total_memory
 from score_lightning.bench.settings import OURS, UNET, Settings, Size, sizes
-from score_lightning.bench.tables import Curves, Row, Table
+from score_lightning.bench.tables import Curves, LeftOut, Row, Table
 from score_lightning.cli import split_arguments
 from score_lightning.runtime.startup import keep_memory
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 BATCHES = (1, 4, 16, 64, 128)
 
 
 def run(settings: Settings) -> list[Table]:
-    """One table, with its curve."""
+    """One table, with its curve.
+
+    Raises:
+        LeftOut: on Windows.
+    """
+    if resource is None:
+        raise LeftOut("Windows does not say how much memory a process has taken")
     size = sizes(settings)[0]
     names = [OURS, *(peer.name for peer in peers.available(size, "cpu") if peer.same)]
     lines: dict[str, list[tuple[float, float]]] = {name: [] for name in names}

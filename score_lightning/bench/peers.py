@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from score_lightning.bench.ours import build_model
 from score_lightning.bench.settings import Size, Step
-from score_lightning.formats.diffusers import unet_config
+from score_lightning.formats.unet2d import unet_config
 
 LR, CLIP, DECAY = 2e-4, 1.0, 0.9999
 Average = Callable[[nn.Module], Callable[[], Any] | None]

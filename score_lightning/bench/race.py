@@ -224,5 +224,5 @@ def _table(track: Track, results: Results, field: str, title: str, note: str = "
             bands[name].append((seconds, min(values), max(values)))
     curves = Curves("seconds of one core", title, points, log_y=not more, bands=bands)
     heading = f"{title[0].upper()}{title[1:]} of {track.name} after seconds of training"
-    note = f"Means over {track.seeds} seeds. {note}".strip()
+    note = f"{f'Means over {track.seeds} seeds' if track.seeds > 1 else 'One seed'}. {note}".strip()
     return Table(heading, title, rows, more=more, note=note, curves=[curves], spread="lowest to highest seed")

@@ -74,7 +74,7 @@ def _run(name: str, settings: Settings) -> tuple[str, list[Table], str | None]:
     except LeftOut as reason:
         return about, [], str(reason)
     except ModuleNotFoundError as error:
-        return about, [], f"the package {error.name} is not installed"
+        return about, [], f"the package {error.name} is not installed: pip install 'score_lightning[bench]'"
     except (StopRequested, UserError):
         raise
     except Exception as error:  # anything may go wrong on a new machine

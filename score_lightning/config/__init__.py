@@ -3,13 +3,17 @@
 from score_lightning.config.compose import Resolved, change, defaults, load, to_plain, to_yaml
 from score_lightning.config.describe import describe
 from score_lightning.config.files import (
+    INSTALLED,
     PART_KINDS,
     ROOT,
+    Parts,
     experiments,
     find_experiment,
     folder,
+    own_experiments,
     parts,
     read_yaml,
+    replaced,
     show,
     suggest,
 )
@@ -18,10 +22,12 @@ from score_lightning.config.schema import Config, Figure
 from score_lightning.config.sweeps import split_sweep
 
 __all__ = [
+    "INSTALLED",
     "PART_KINDS",
     "ROOT",
     "Config",
     "Figure",
+    "Parts",
     "Resolved",
     "change",
     "defaults",
@@ -30,9 +36,11 @@ __all__ = [
     "find_experiment",
     "folder",
     "load",
+    "own_experiments",
     "parse_override",
     "parts",
     "read_yaml",
+    "replaced",
     "show",
     "split_override",
     "split_sweep",

@@ -15,9 +15,10 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from score_lightning.config.files import PART_KINDS, ROOT, find_experiment, folder, parts, read_yaml, show, suggest
+from score_lightning.config.bounds import out_of_bounds
+from score_lightning.config.files import PART_KINDS, find_experiment, find_part, folder, parts, read_yaml, show, suggest
 from score_lightning.config.overrides import parse_override
-from score_lightning.config.schema import Config, Figure, out_of_bounds
+from score_lightning.config.schema import Config, Figure
 from score_lightning.errors import UserError
 from score_lightning.runtime.nested import flatten
 
@@ -66,7 +67,7 @@ def load(overrides: Sequence[str], exp: str) -> Resolved:
     values = read_yaml(path)
     parts = values.pop("parts", [])
     if not isinstance(parts, list) or not all(isinstance(p, str) and p.count("/") == 1 for p in parts):
-        raise UserError(f"{path}: parts must be a list like [data/digits, net/unet], got {parts!r}")
+        raise UserError(f"{show(path)}: parts must be a list like [data/digits, net/unet], got {parts!r}")
     layers = [_part_layer(kind, name, where=show(path)) for kind, name in (part.split("/") for part in parts)]
     return _merge([*layers, (values, show(path))], ["exp=" + path.stem, *overrides])
 
@@ -82,14 +83,17 @@ def change(plain: Mapping[str, Any], source: str, overrides: Sequence[str]) -> R
 
 def _part_layer(kind: str, name: str, where: str) -> tuple[dict[str, Any], str]:
     """The layer of one part: {kind: its values}, or the sections of a recipe, and its file."""
-    path, known = ROOT / "configs" / folder(kind) / f"{name}.yaml", parts(kind)
+    known = parts(kind)
     if name not in known:
         raise UserError(
             f"unknown {kind} {name!r} ({where}){suggest(name, known)}; there are {', '.join(known)}"
             if known
             else f"unknown kind of part {kind!r} ({where})"
         )
+    path = find_part(kind, name)
     values = read_yaml(path)
+    if kind in PART_KINDS and "name" not in values:
+        raise UserError(f"{show(path)} has no name, which says what the {kind} is built by")
     return values if kind == "recipe" else {kind: values}, show(path)
 
 
@@ -113,20 +117,20 @@ def _merge(layers: Sequence[tuple[dict[str, Any], str]], overrides: Sequence[str
             key = getattr(error, "full_key", None) or ", ".join(flatten(values))
             raise UserError(f"{key}: {reason} ({source})") from error
         origins |= dict.fromkeys(flatten(values), source)
-    return Resolved(_checked(config), origins, figure)
+    return Resolved(_checked(config, origins, layers[-1][1]), origins, figure)
 
 
-def _checked(config: Any) -> Config:
-    """The typed configuration, complete and within the bounds of its fields."""
+def _checked(config: Any, origins: Mapping[str, str], last: str) -> Config:
+    """The typed configuration, complete and within the bounds of its fields; messages say where values come from."""
     try:
         missing = sorted(str(key) for key in OmegaConf.missing_keys(config))
         if missing:
-            raise UserError(f"no value for {', '.join(missing)}: set it in the experiment or as {missing[0]}=…")
+            raise UserError(f"no value for {', '.join(missing)} ({last}): set {missing[0]}=…")
         typed: Config = OmegaConf.to_object(config)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {str(error.msg).splitlines()[0]}") from error
-    for mistake in out_of_bounds(typed):
-        raise UserError(mistake)
+    for key, mistake in out_of_bounds(typed):
+        raise UserError(f"{key} {mistake} ({origins.get(key, 'the default')})")
     return typed
 
 

@@ -4,8 +4,9 @@ from dataclasses import fields, is_dataclass
 
 from omegaconf import MISSING
 
-from score_lightning.config.files import PART_KINDS, ROOT, parts, read_yaml
+from score_lightning.config.files import PART_KINDS, find_part, parts, read_yaml
 from score_lightning.config.schema import Config
+from score_lightning.errors import UserError
 
 
 def describe() -> str:
@@ -36,8 +37,13 @@ def _describe_parts(kind: str) -> list[str]:
         return []
     lines = []
     for name in parts(kind):
-        path = ROOT / "configs" / kind / f"{name}.yaml"
-        keys = [f"{k} {'null' if value is None else value}" for k, value in read_yaml(path).items() if k != "name"]
+        path = find_part(kind, name)
+        try:
+            values = read_yaml(path)
+        except UserError as error:  # a user's own
+            lines.append(f"      {name:24} {str(error).splitlines()[0]}")
+            continue
+        keys = [f"{k} {'null' if value is None else value}" for k, value in values.items() if k != "name"]
         first = path.read_text(encoding="utf-8").splitlines()[0]
         word = [f" {first}"] if first.startswith("#") else []
         lines.append(f"      {name:24} {' '.join([', '.join(keys), *word]).strip()}")

@@ -1,7 +1,11 @@
-"""Where experiments and parts lie, and how their YAML is read."""
+"""Where experiments and parts lie, and how their YAML is read.
+
+Those of the project stand in experiments/ and configs/ at the top of its repository, and in the package of a wheel. A
+user's own stand in folders of these names in the working directory, and are found first.
+"""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,18 +16,46 @@ from yaml import YAMLError
 
 from score_lightning.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
+INSTALLED = (PACKAGE / "shipped").is_dir()
+"""Whether this is an installed wheel; else it is a checkout of the repository, perhaps an editable install."""
+ROOT = PACKAGE / "shipped" if INSTALLED else PACKAGE.parent
+"""What the project's experiments/ and configs/ lie in."""
 PART_KINDS = ("condition", "data", "net", "schedule", "objective", "sampler", "preview", "features")
+Parts = Mapping[str, Mapping[str, Callable[..., Any]]]
+"""Parts of a user's own, given in Python: kind -> name in a configuration -> constructor."""
+
+
+def _places(name: str) -> list[Path]:
+    """A folder of the working directory, unless it is the project's or not there, and that of the project."""
+    own, ours = Path(name), ROOT / name
+    return [own, ours] if own.is_dir() and not (ours.is_dir() and own.samefile(ours)) else [ours]
 
 
 def experiments() -> list[str]:
-    """Names of all experiments that come with the project."""
-    return sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+    """Names of all experiments, those of the working directory and those that come with the project."""
+    return sorted({path.stem for place in _places("experiments") for path in place.glob("*.yaml")})
+
+
+def own_experiments() -> list[str]:
+    """Names of the experiments of the working directory, other than the project's."""
+    return sorted(path.stem for place in _places("experiments")[:-1] for path in place.glob("*.yaml"))
 
 
 def parts(kind: str) -> list[str]:
-    """Names of all parts of a kind."""
-    return sorted(path.stem for path in (ROOT / "configs" / folder(kind)).glob("*.yaml"))
+    """Names of all parts of a kind, those of the working directory and those that come with the project."""
+    return sorted({path.stem for place in _places(f"configs/{folder(kind)}") for path in place.glob("*.yaml")})
+
+
+def find_part(kind: str, name: str) -> Path:
+    """The file of a part that `parts` names."""
+    paths = [place / f"{name}.yaml" for place in _places(f"configs/{folder(kind)}")]
+    return next((path for path in paths if path.is_file()), paths[-1])
+
+
+def replaced(sources: Iterable[str]) -> list[str]:
+    """Of files of the working directory, as `show` names them, those that take the place of one of the project."""
+    return sorted(source for source in set(sources) if source.startswith("./") and (ROOT / source).is_file())
 
 
 def find_experiment(exp: str) -> Path:
@@ -32,7 +64,7 @@ def find_experiment(exp: str) -> Path:
     Raises:
         UserError: when there is none.
     """
-    for path in (Path(exp), ROOT / "experiments" / f"{exp}.yaml"):
+    for path in (Path(exp), *(place / f"{exp}.yaml" for place in _places("experiments"))):
         with suppress(OSError):  # a name that is too long
             if path.is_file():
                 return path
@@ -48,15 +80,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
     except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {error}") from error
+        raise UserError(f"{show(path)} cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} must hold keys and values, got {type(values).__name__}")
+        raise UserError(f"{show(path)} must hold keys and values, got {type(values).__name__}")
     return {str(key): value for key, value in values.items()}
 
 
 def show(path: Path) -> str:
-    """A path as messages name it: relative to the project where it lies inside."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    """A path as messages name it: relative to the project where it lies inside, after ./ in the working directory."""
+    if path.resolve().is_relative_to(ROOT):
+        return path.resolve().relative_to(ROOT).as_posix()
+    return str(path) if path.is_absolute() or path.parts[0] == ".." else f"./{path.as_posix()}"
 
 
 def folder(kind: str) -> str:

@@ -1,6 +1,7 @@
 """Parts of a configuration to objects: one table per kind of part, from its name to its constructor.
 
-A part's keywords are checked against the constructor's signature, so that a typo is answered with the names it has.
+A part's keywords are checked against the constructor's signature, so that a typo is answered with the names it has. A
+user's own parts come as objects from Python, never from a name that a file holds.
 """
 
 import inspect
@@ -9,14 +10,18 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from score_lightning import conditional, networks, objectives, samplers, schedules
-from score_lightning.config import Resolved, suggest
-from score_lightning.config.schema import Config
-from score_lightning.data import archives, pairs, sources
-from score_lightning.errors import UserError
-from score_lightning.evaluation.features import extractors
+from torch import nn
 
-TABLES: dict[str, dict[str, Callable[..., Any]]] = {
+from score_lightning import conditional, networks, objectives, samplers, schedules
+from score_lightning.config import Parts, Resolved, suggest
+from score_lightning.config.schema import Config
+from score_lightning.data import archives, huggingface, pairs, sources
+from score_lightning.data.images import ImageSet
+from score_lightning.errors import UserError
+from score_lightning.evaluation.features import auto, extractors, pixels
+from score_lightning.evaluation.features.base import Features
+
+TABLES: Parts = {
     "net": {
         "unet": networks.UNet,
         "unet_light": networks.LightUNet,
@@ -50,22 +55,51 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
         "celeba": sources.celeba,
         "lsun": archives.lsun,
         "ffhq": archives.ffhq,
+        "imagenet": archives.imagenet,
         "imagenet64": archives.imagenet64,
         "folder": sources.folder,
         "npz": sources.npz,
+        "huggingface": huggingface.huggingface,
+        "python": sources.python,
         "pairs": pairs.pairs,
         "plane": sources.plane,
     },
     "features": {
-        "auto": extractors.auto,
+        "auto": auto.auto,
         "inception": extractors.inception,
         "classifier": extractors.classifier,
         "dinov2": extractors.dinov2,
         "clip": extractors.clip,
         "vgg16": extractors.vgg16,
+        "pixels": pixels.pixels,
         "random": extractors.random,
     },
 }
+MADE: dict[str, tuple[type, str]] = {
+    "condition": (conditional.Condition, "a Condition"),
+    "net": (nn.Module, "a torch.nn.Module"),
+    "schedule": (schedules.Schedule, "a Schedule"),
+    "objective": (objectives.Objective, "an object with check, draw_t, stratified and a call (objectives.Objective)"),
+    "sampler": (samplers.Sampler, "a Sampler"),
+    "data": (ImageSet, "a tuple of training and validation images, two ImageSet"),
+    "features": (Features, "a Features"),
+}
+"""What the parts of each kind are, and how messages name it; data are two."""
+
+
+def with_own(parts: Parts) -> Parts:
+    """The tables with a user's own parts added.
+
+    Raises:
+        UserError: for a kind that there is not, or the name of one of the project's parts.
+    """
+    for kind, own in parts.items():
+        if kind not in TABLES:
+            raise UserError(f"parts: unknown kind {kind!r}{suggest(kind, TABLES)}; there are {', '.join(TABLES)}")
+        taken = sorted(own.keys() & TABLES[kind].keys())
+        if taken:
+            raise UserError(f"parts: score_lightning has a {kind} named {taken[0]} itself; give yours another name")
+    return {kind: {**table, **parts.get(kind, {})} for kind, table in TABLES.items()}
 
 
 def part_of(config: Config, section: str) -> dict[str, Any]:
@@ -74,19 +108,21 @@ def part_of(config: Config, section: str) -> dict[str, Any]:
     return part if section != "preview" or "name" in part else {**config.sampler, **part}
 
 
-def build_part(resolved: Resolved, section: str, given: Mapping[str, Any]) -> Any:
+def build_part(resolved: Resolved, section: str, given: Mapping[str, Any], tables: Parts = TABLES) -> Any:
     """The object of a section, with those of the given values that its constructor takes.
 
     Raises:
-        UserError: for an unknown name or keyword, a missing keyword, or values that the constructor refuses.
+        UserError: for an unknown name or keyword, a missing keyword, values that the constructor refuses, or an object
+            of another kind.
     """
     part = dict(part_of(resolved.config, section))
-    table = TABLES["sampler" if section == "preview" else section]
-    name = part.pop("name", None)
+    kind = "sampler" if section == "preview" else section
+    table, name = tables[kind], part.pop("name", None)
     if not isinstance(name, str) or name not in table:
         place = resolved.origins.get(f"{section}.name", "the configuration")
+        own = f". One of your own is given in Python: parts={{{kind!r}: {{{name!r}: …}}}}" if name else ""
         raise UserError(
-            f"unknown {section} {name!r} ({place}){suggest(str(name), table)}; there are {', '.join(table)}"
+            f"unknown {section} {name!r} ({place}){suggest(str(name), table)}; there are {', '.join(table)}{own}"
         )
     hints = keyword_types(table[name])
     accepted = [key for key in hints if key not in given]
@@ -103,16 +139,23 @@ def build_part(resolved: Resolved, section: str, given: Mapping[str, Any]) -> An
     if missing:
         raise UserError(f"{section} {name} needs {', '.join(f'{section}.{key}=…' for key in missing)}")
     try:
-        return table[name](**values)
+        made = table[name](**values)
     except (ValueError, TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError, MemoryError) as error:
         raise UserError(f"{section} {name}: {error}") from error
+    parts = made if kind == "data" and isinstance(made, tuple) else (made,)
+    if len(parts) != 1 + (kind == "data") or not all(isinstance(part, MADE[kind][0]) for part in parts):
+        raise UserError(f"{section} {name} must give {MADE[kind][1]}; it gave {made!r:.100}")
+    return made
 
 
 def keyword_types(constructor: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
-    """keyword -> (its type, whether it must be given) of a class or function."""
-    hints = typing.get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor)
-    parameters = inspect.signature(constructor).parameters.items()
-    return {name: (hints.get(name, Any), p.default is p.empty) for name, p in parameters}
+    """keyword -> (its type, whether it must be given) of a class or function; *args and **kwargs name none."""
+    try:
+        signature = inspect.signature(constructor, eval_str=True)
+    except NameError:  # types that are imported for type checkers only: any value fits
+        signature = inspect.signature(constructor)
+    named = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return {p.name: (Any if p.annotation is p.empty else p.annotation, p.default is p.empty) for p in named}
 
 
 def fits(value: Any, hint: Any) -> bool:

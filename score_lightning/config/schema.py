@@ -1,69 +1,22 @@
 """The sections of a configuration: each field with its type, default, bounds and help text."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The values that a field accepts; None is always accepted, where the field's type allows it."""
-
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    below: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def accept(self, value: Any) -> bool:
-        """Whether a value of the field's type lies within the bounds."""
-        if value is None:
-            return True
-        if self.choices:
-            return value in self.choices
-        return (
-            (self.at_least is None or value >= self.at_least)
-            and (self.above is None or value > self.above)
-            and (self.at_most is None or value <= self.at_most)
-            and (self.below is None or value < self.below)
-        )
-
-    def __str__(self) -> str:
-        if self.choices:
-            return f"be {', '.join(self.choices[:-1])} or {self.choices[-1]}"
-        low = self.at_least if self.above is None else self.above
-        high = self.at_most if self.below is None else self.below
-        if high is not None:
-            return f"lie between {low} and {high}{'' if self.below is None else f', {high} excluded'}"
-        return "be positive" if self.above == 0 else f"be at least {low}"
-
-
-def doc(text: str, default: Any = MISSING, factory: Any = None, **bounds: Any) -> Any:
-    """A dataclass field with its help text and, as keywords of `Bounds`, the values that it accepts."""
-    metadata = {"doc": text, "bounds": Bounds(**bounds)}
-    return field(default_factory=factory, metadata=metadata) if factory else field(default=default, metadata=metadata)
-
-
-def out_of_bounds(section: Any, prefix: str = "") -> Iterator[str]:
-    """What is wrong with the values of a section, one message for each value outside its field's bounds."""
-    for f in fields(section):
-        value, key = getattr(section, f.name), prefix + f.name
-        if is_dataclass(value):
-            yield from out_of_bounds(value, f"{key}.")
-        elif not f.metadata["bounds"].accept(value):
-            null = ", or null" if "None" in str(f.type) else ""
-            yield f"{key} must {f.metadata['bounds']}{null}, got {value!r}"
+from score_lightning.config.bounds import doc
 
 
 @dataclass
 class Images:
     """What the model sees of the data, wherever they come from."""
 
-    size: int = doc("height and width in pixels", 0)
-    channels: int = doc("1 for grayscale, 3 for color", 0)
-    resize: str = doc("how pictures of another size are resized, bicubic or bilinear", "bicubic")
+    size: Any = doc("height and width in pixels: N of squares, else [H,W]", 0)
+    channels: int = doc("1 for grayscale, 3 for color, or any number", 0)
+    depth: str = doc("how pixels are stored: 8 or 16 bits, or float", "8", choices=("8", "16", "float"))
+    input_range: list[float] = doc(
+        "stored values [black,white] ([]: 0 and the largest integer; floats need it)", factory=list
+    )
+    resize: str = doc("how pictures of another size are resized: bicubic, bilinear or lanczos", "bicubic")
     background: str = doc("color that transparent pictures are composited on: a name or #rrggbb", "white")
     range: list[float] = doc("range of pixels inside the model", factory=lambda: [-1.0, 1.0])
     flip: bool = doc("flip training images left to right at random", False)
@@ -71,6 +24,10 @@ class Images:
         "probability of each of EDM's augmentations; the network is conditioned on them", 0.0, at_least=0, at_most=1
     )
     dequantize: bool = doc("gray levels are intervals: images get uniform noise of less than one level", False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, list) and len(self.size) == 2 and self.size[0] == self.size[1]:
+            self.size = self.size[0]
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Large data sets in the layouts that their users have on disk: LSUN, FFHQ, ImageNet at 64 x 64 pixels."""
+"""Large data sets in the layouts that their users have on disk: LSUN, FFHQ, ImageNet."""
 
 import hashlib
 import os
@@ -18,10 +18,12 @@ from tqdm.auto import tqdm
 from score_lightning.data.decoded import shared
 from score_lightning.data.files import ImageFiles
 from score_lightning.data.images import ImageSet, LazyImageSet, Source
-from score_lightning.data.listing import below_common, find_classes, list_pictures
+from score_lightning.data.labels import label
+from score_lightning.data.listing import Classes, find_classes, list_pictures
 from score_lightning.data.pictures import Shape
-from score_lightning.data.sources import Split, hold_out
-from score_lightning.errors import UserError
+from score_lightning.data.pixels import EIGHT_BITS
+from score_lightning.data.sources import Split, hold_out, read_pictures
+from score_lightning.errors import UserError, missing_package
 
 if TYPE_CHECKING:
     import lmdb
@@ -51,7 +53,8 @@ def _close() -> None:
         _OPEN.pop(root).close()
 
 
-os.register_at_fork(before=_close)
+if hasattr(os, "register_at_fork"):  # no process forks on Windows
+    os.register_at_fork(before=_close)
 
 
 @contextmanager
@@ -64,7 +67,7 @@ def _reading(root: Path) -> "Iterator[lmdb.Transaction]":
     try:
         import lmdb
     except ImportError as error:
-        raise UserError(f"{root} is an LMDB folder, which needs one more package: pip install lmdb") from error
+        raise missing_package(f"{root} is an LMDB folder, which", "lmdb", "lsun") from error
     try:
         with _LOCK:
             if root not in _OPEN:
@@ -109,7 +112,7 @@ def ffhq(shape: Shape, path: str = "data/ffhq", split: Literal["numbers", "ncsnv
     The path holds images1024x1024 or thumbnails128x128, or is such a folder, or a zip file of numbered pictures.
     """
     root = Path(path).expanduser()
-    folders = [root / "images1024x1024", *([root / "thumbnails128x128"] if shape.size <= 128 else [])]
+    folders = [root / "images1024x1024", *([root / "thumbnails128x128"] if max(shape.dimensions[1:]) <= 128 else [])]
     root = next((folder for folder in folders if folder.is_dir()), root)
     listing = list_pictures(root)
     names = listing.names
@@ -131,6 +134,16 @@ def ffhq(shape: Shape, path: str = "data/ffhq", split: Literal["numbers", "ncsnv
     return everything.subset((~held).nonzero()[:, 0]), everything.subset(held.nonzero()[:, 0])
 
 
+def imagenet(shape: Shape, path: str = "data/imagenet", validation: float = 0.0) -> Split:
+    """ImageNet at any size, in class folders or with labels in dataset.json.
+
+    The path holds folders or zip files train and val; or it is a folder or a zip file of pictures itself, of which the
+    share `validation` is held out.
+    """
+    root = Path(path).expanduser()
+    return _parts(root, "train", "val", shape) or hold_out(read_pictures(root, shape), validation)
+
+
 def imagenet64(shape: Shape, path: str = "data/imagenet64") -> Split:
     """ImageNet at 64 x 64 pixels.
 
@@ -142,33 +155,43 @@ def imagenet64(shape: Shape, path: str = "data/imagenet64") -> Split:
     batches = sorted(root.glob("train_data_batch_*.npz"))
     if batches:
         return _read_batches(batches, shape), _read_batches([root / "val_data.npz"], shape)
-    for train, held in (("train_64x64", "valid_64x64"), ("train", "val")):
-        for suffix in ("", ".zip"):
-            if (root / (train + suffix)).exists():
-                return _pictures([root / (part + suffix) for part in (train, held)], shape)
+    split = _parts(root, "train_64x64", "valid_64x64", shape) or _parts(root, "train", "val", shape)
+    if split is not None:
+        return split
     if list(root.glob("train_data_batch_*")):
         raise UserError(f"{root} holds ImageNet's pickled batches, which are not read: download the npz files instead")
     raise UserError(
         f"ImageNet's {root} holds neither train_data_batch_*.npz and val_data.npz, nor train_64x64 and valid_64x64, "
-        "nor train and val: set data.path, or use data=folder data.path=DIR"
+        "nor train and val: set data.path, or use data=imagenet data.path=DIR"
     )
 
 
-def _pictures(roots: list[Path], shape: Shape) -> Split:
-    """The pictures of both folders, with one numbering of their class folders."""
+def _parts(root: Path, train: str, held: str, shape: Shape) -> Split | None:
+    """The pictures of two folders, or zip files, with one numbering of their classes; None where the first is missing.
+
+    Raises:
+        UserError: when the second one is missing, or one cannot be read.
+    """
+    suffix = next((suffix for suffix in ("", ".zip") if (root / (train + suffix)).exists()), None)
+    if suffix is None:
+        return None
+    roots = [root / (part + suffix) for part in (train, held)]
     listings = [list_pictures(root) for root in roots]
-    classes = find_classes([name for listing in listings for name in below_common(listing.names)])
+    classes = label(roots, listings)
+    if classes.labels is None and not listings[0].labeled and find_classes(listings[0].names).labels is not None:
+        remedy = f"data=imagenet data.path={roots[0]} takes that alone"
+        classes = Classes(notes=(f"no classes, since {roots[1]} has no class folders as {roots[0]} has: {remedy}",))
     sizes = [len(listing.names) for listing in listings]
     parts = [None, None] if classes.labels is None else classes.labels.split(sizes)
     files = [ImageFiles(root, listing.names, shape) for root, listing in zip(roots, listings, strict=True)]
     notes = tuple(
         f"{root.name}: {note}" for root, listing in zip(roots, listings, strict=True) for note in listing.notes
     )
-    train, held = (
-        LazyImageSet(some, part, Source(classes.names, some.content, (*notes, *classes.notes)))
+    first, second = (
+        LazyImageSet(some, part, Source(classes.names, some.content + classes.content, (*notes, *classes.notes)))
         for some, part in zip(files, parts, strict=True)
     )
-    return train, held
+    return first, second
 
 
 def _read_batches(paths: list[Path], shape: Shape) -> ImageSet:
@@ -176,8 +199,11 @@ def _read_batches(paths: list[Path], shape: Shape) -> ImageSet:
 
     They are compressed; all processes share an uncompressed copy in the cache folder, where that can be written.
     """
-    if (shape.channels, shape.size) != (3, 64):
-        raise UserError(f"{paths[0]} holds colored images of 64 pixels: set images.size=64 images.channels=3")
+    if shape.dimensions != (3, 64, 64) or shape.depth != EIGHT_BITS:
+        raise UserError(
+            f"{paths[0]} holds colored images of 64 pixels, of 8 bits: set images.size=64 images.channels=3 "
+            "images.depth=8"
+        )
     try:
         labels = [torch.from_numpy(np.load(path, allow_pickle=False)["labels"]).long() - 1 for path in paths]
         states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]

@@ -11,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from score_lightning.data.pixels import Depth
 from score_lightning.errors import UserError
 from score_lightning.formats.files import NUMBERS
 from score_lightning.runtime.memory import check_bytes
 
 ARRAYS = {".npz", ".npy", ".pt", ".pth", ".pkl"}
 """The endings of files of arrays; those of the last are refused with what to do."""
+STORED = (np.uint8, np.uint16, np.float32)
+"""Types of pixels."""
 
 
 def check_unpacked(path: Path) -> None:
@@ -72,11 +75,15 @@ def _named(loaded: Any) -> dict[str, np.ndarray]:
     return {str(name): np.asarray(a) for name, a in named.items() if isinstance(a, Tensor | np.ndarray)}
 
 
-def read_arrays(path: Path, name: str | None = None) -> tuple[Tensor, Tensor | None]:
-    """(images uint8 (N, C, H, W), labels int64 (N,) or None) of a .npz, .npy or .pt file.
+def read_arrays(
+    path: Path, shape: tuple[int, ...] | None = None, name: str | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """(images (N, C, H, W), labels int64 (N,) or None) of a .npz, .npy or .pt file.
 
-    The images are named `images` and the labels `labels`, or arr_0 and, where they are whole numbers, one for each
-    image, arr_1, as guided-diffusion writes them; or the images have another name, and no labels.
+    Images are uint8, uint16 or float32, (N, H, W), (N, H, W, C) or (N, C, H, W): whichever has the shape (C, H, W), and
+    without one that in which there are fewer channels than pixels. They are named `images` and the labels `labels`, or
+    arr_0 and, where they are whole numbers, one for each image, arr_1, as guided-diffusion writes them; or the images
+    have another name, and no labels.
 
     Raises:
         UserError: when the file is missing, damaged, or has no such arrays.
@@ -87,24 +94,63 @@ def read_arrays(path: Path, name: str | None = None) -> tuple[Tensor, Tensor | N
         if name not in arrays:
             raise UserError(f"{path} has no images: expected an array {expected}, got {', '.join(arrays) or 'none'}")
         images, labels = arrays[name], arrays.get({"images": "labels", "arr_0": "arr_1"}.get(name, ""))
-    if images.ndim == 4 and images.shape[3] not in (1, 3) and images.shape[1] in (1, 3):
-        images = np.moveaxis(images, 1, 3)  # as PyTorch has them
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
-        real = images.dtype.kind == "f" and images.ndim in (3, 4)
-        remedy = ": of pixels in [0, 1], save (255 * x).round().astype('uint8')" if real else ""
+    if images.dtype not in STORED or images.ndim not in (3, 4) or 0 in images.shape[1:]:
+        remedy = ": save them as float32" if images.dtype.kind == "f" else ""
         raise UserError(
-            f"{path}: {'images' if name == 'arr_0' else name} must be uint8, N x H x W, N x H x W x C or N x C x H x W "
-            f"with C of 1 or 3, got {images.dtype} {images.shape}{remedy}"
+            f"{path}: {'images' if name == 'arr_0' else name} must be uint8, uint16 or float32, N x H x W, "
+            f"N x H x W x C or N x C x H x W, got {images.dtype} {images.shape}{remedy}"
         )
+    images = images.astype(images.dtype.newbyteorder("="), copy=False)
     whole = labels is not None and labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
     if labels is None or (name == "arr_0" and not whole):
-        return _channels_first(images), None
+        return _channels_first(images, shape), None
     if not whole or (labels < 0).any():
         raise UserError(
             f"{path}: labels must be numbers from 0 for the {len(images)} images, got {labels.dtype} {labels.shape}"
         )
-    return _channels_first(images), torch.from_numpy(labels.astype(np.int64))  # of the machine's byte order
+    return _channels_first(images, shape), torch.from_numpy(labels.astype(np.int64))  # of the machine's byte order
 
 
-def _channels_first(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(images if images.ndim == 4 else images[..., None]).permute(0, 3, 1, 2).contiguous()
+def _channels_first(images: np.ndarray, shape: tuple[int, ...] | None) -> Tensor:
+    stored = torch.from_numpy(images if images.ndim == 4 else images[..., None])
+    return (stored.permute(0, 3, 1, 2) if channels_last(stored.shape[1:], shape) else stored).contiguous()
+
+
+def channels_last(dimensions: tuple[int, ...], shape: tuple[int, ...] | None) -> bool:
+    """Whether an array (H, W, C) or (C, H, W) has its channels last; (H, W) counts as such.
+
+    Args:
+        dimensions: of the array.
+        shape: (C, H, W) as expected; where it is neither, or None, what is gray or in color for certain has its
+            channels there, else fewer channels than pixels.
+    """
+    if len(dimensions) == 2:
+        return True
+    height, width, channels = dimensions
+    if shape is not None and shape in ((channels, height, width), dimensions):
+        return shape == (channels, height, width)
+    return channels in (1, 3) or (height not in (1, 3) and channels <= height)
+
+
+def depth_of(path: Path, images: Tensor, depth: Depth | None = None) -> Depth:
+    """How images that were read from a file are stored.
+
+    Args:
+        path: of the file.
+        images: of any shape.
+        depth: as they are expected; as their type is when None.
+
+    Raises:
+        UserError: when they are of another type, or not within its range.
+    """
+    if depth is None and not images.dtype.is_floating_point:
+        return Depth(images.dtype, 0, 2 ** (8 * images.dtype.itemsize) - 1)
+    array = images.numpy()
+    ends = f"{array.min():g} to {array.max():g}" if array.size else "nothing"
+    name = "float" if images.dtype.is_floating_point else str(8 * images.dtype.itemsize)
+    if depth is None or images.dtype != depth.dtype:
+        more = " and images.input_range=[black,white]" if name == "float" else ""
+        raise UserError(f"{path} holds pixels of type {array.dtype}, from {ends}: set images.depth={name}{more}")
+    if not depth.whole and not (array.min() >= depth.black and array.max() <= depth.white):  # nor where they are NaN
+        raise UserError(f"{path} holds pixels from {ends}, images.input_range has {depth}: set it to hold them all")
+    return depth

@@ -5,7 +5,6 @@ than the memory. Where the file cannot be written, pictures are decoded into mem
 them, and else whenever a batch asks for them.
 """
 
-import fcntl
 import hashlib
 import json
 import math
@@ -26,6 +25,7 @@ from score_lightning.data.files import ImageFiles
 from score_lightning.data.images import ImageSet, LazyImageSet, PairedImages
 from score_lightning.errors import explain
 from score_lightning.runtime.files import atomic_file, cache_folder, write_text
+from score_lightning.runtime.locks import lock
 from score_lightning.runtime.memory import available_bytes
 from score_lightning.runtime.startup import is_first
 
@@ -59,13 +59,13 @@ def decode_split(train: ImageSet, validation: ImageSet, processes: int = 1) -> t
             tensor, notes = stored[id(images.files)]
             images = images.noted(notes)
             if tensor is not None:
-                images = ImageSet(tensor, images.labels, images.source, images.order)
+                images = ImageSet(tensor, images.labels, images.source, images.order, images.depth)
         decoded.append(images)
     return decoded[0], decoded[-1]
 
 
 def _decode(files: ImageFiles, processes: int) -> tuple[Tensor | None, list[str]]:
-    """(uint8 (N, C, H, W) of all pictures, None where neither cache nor memory holds them; what is said of them)."""
+    """((N, C, H, W) of all pictures, None where neither cache nor memory holds them; what is said of them)."""
     try:
         stored, remarks = _from_cache(files)
     except OSError as error:
@@ -74,7 +74,7 @@ def _decode(files: ImageFiles, processes: int) -> tuple[Tensor | None, list[str]
             return None, files.notes(files.remarks(range(len(files))))
         _say(f"{explain(error)}: pictures are decoded into the memory of each process")
         remarks = Counter()
-        stored = _in_memory((len(files), *files.shape.dimensions), _chunks(files, remarks))
+        stored = in_memory((len(files), *files.shape.dimensions), _chunks(files, remarks), files.shape.depth.dtype)
     return stored, files.notes(remarks)
 
 
@@ -84,13 +84,12 @@ def _say(text: str) -> None:
 
 
 def _from_cache(files: ImageFiles) -> tuple[Tensor, Counter[str]]:
-    """uint8 (N, C, H, W) of all pictures, mapped, and the remarks that hold for them.
+    """(N, C, H, W) of all pictures, mapped, and the remarks that hold for them.
 
     Raises:
         OSError: when the file is not there and cannot be written.
     """
-    place = "" if files.root.is_file() else files.root.resolve()  # a zip's checksums say what is in it
-    key = hashlib.sha256(f"{FORMAT} {place} {files.shape} {files.crop} {files.version}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(f"{FORMAT} {files.place} {files.shape} {files.crop} {files.version}".encode()).hexdigest()[:24]
     path = cache_folder() / f"decoded-{key}.npy"
     said = path.with_suffix(".json")
     remarks: Counter[str] = Counter()
@@ -99,29 +98,33 @@ def _from_cache(files: ImageFiles) -> tuple[Tensor, Counter[str]]:
         yield from _chunks(files, remarks)
         write_text(said, json.dumps(remarks))  # before the pictures, which are in place when all are written
 
-    stored = _mapped(path, (len(files), *files.shape.dimensions), parts)
+    stored = _mapped(path, (len(files), *files.shape.dimensions), parts, files.shape.depth.dtype)
     with suppress(OSError, ValueError):
         remarks = Counter(json.loads(said.read_text(encoding="utf-8")))
     return stored, remarks
 
 
-def shared(name: str, shape: tuple[int, ...], parts: Callable[[], Iterator[Tensor]]) -> Tensor:
-    """uint8 numbers of a shape, of parts along the first axis, in a file of the cache folder or, failing that, memory.
+def shared(
+    name: str, shape: tuple[int, ...], parts: Callable[[], Iterator[Tensor]], dtype: torch.dtype = torch.uint8
+) -> Tensor:
+    """Numbers of a shape, of parts along the first axis, in a file of the cache folder or, failing that, memory.
 
     Args:
         name: of the file, which must tell them from all others.
         shape: of all of them.
         parts: makes them.
+        dtype: of the numbers.
     """
     try:
-        return _mapped(cache_folder() / f"{name}.npy", shape, parts)
+        return _mapped(cache_folder() / f"{name}.npy", shape, parts, dtype)
     except OSError as error:
         _say(f"{explain(error)}: images are unpacked into the memory of each process")
-        return _in_memory(shape, parts())
+        return in_memory(shape, parts(), dtype)
 
 
-def _in_memory(shape: tuple[int, ...], parts: Iterator[Tensor]) -> Tensor:
-    stored, start = torch.empty(shape, dtype=torch.uint8), 0
+def in_memory(shape: tuple[int, ...], parts: Iterator[Tensor], dtype: torch.dtype) -> Tensor:
+    """Numbers of a shape, of parts along the first axis."""
+    stored, start = torch.empty(shape, dtype=dtype), 0
     for part in parts:
         stored[start : start + len(part)] = part
         start += len(part)
@@ -136,43 +139,44 @@ def _chunks(files: ImageFiles, remarks: Counter[str]) -> Iterator[Tensor]:
             bar.update(len(numbers))
 
 
-def _write_array(path: Path, shape: tuple[int, ...], parts: Iterator[Tensor]) -> None:
-    """Writes a NumPy file of uint8 numbers of a shape, whole or not at all, from parts of it along the first axis.
+def _write_array(path: Path, shape: tuple[int, ...], parts: Iterator[Tensor], dtype: np.dtype) -> None:
+    """Writes a NumPy file of numbers of a shape, whole or not at all, from parts of it along the first axis.
 
     Raises:
         OSError: when it cannot be written, or would take too much of the free disk.
     """
-    size, free = math.prod(shape), shutil.disk_usage(path.parent).free
+    size, free = math.prod(shape) * dtype.itemsize, shutil.disk_usage(path.parent).free
     if size > SHARE * free:
         need = f"{size / 2**30:.1f} GiB of decoded pictures are more than half of the {free / 2**30:.1f}"
         raise OSError(f"{need} GiB free in {path.parent} (SCORE_LIGHTNING_CACHE)")
     with atomic_file(path) as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
             file.write(part.contiguous().numpy().data)
 
 
-def _mapped(path: Path, shape: tuple[int, ...], parts: Callable[[], Iterator[Tensor]]) -> Tensor:
-    """The uint8 array of a shape in a NumPy file, which one process writes where it is not there, or damaged.
+def _mapped(path: Path, shape: tuple[int, ...], parts: Callable[[], Iterator[Tensor]], dtype: torch.dtype) -> Tensor:
+    """The array of a shape in a NumPy file, which one process writes where it is not there, or damaged.
 
     Raises:
         OSError: when it is not there and cannot be written.
     """
-    stored = _read(path, shape)
+    kind = torch.empty(0, dtype=dtype).numpy().dtype
+    stored = _read(path, shape, kind)
     if stored is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.parent):
-            stored = _read(path, shape)  # another process may have been faster
+            stored = _read(path, shape, kind)  # another process may have been faster
             if stored is None:
-                _write_array(path, shape, parts())
-                stored = _read(path, shape)
+                _write_array(path, shape, parts(), kind)
+                stored = _read(path, shape, kind)
     if stored is None:
         raise OSError(f"{path} cannot be read again")
     return stored
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
+def _read(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Tensor | None:
     """The array in a file, mapped; None where that is not there, damaged or of another shape."""
     if not path.is_file():
         return None
@@ -180,7 +184,7 @@ def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError):
         return None
-    if array.shape != shape or array.dtype != np.uint8:
+    if array.shape != shape or array.dtype != dtype:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # nothing writes to it, which torch cannot know
@@ -189,11 +193,9 @@ def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keeps out other processes that enter with the same folder, where its file system supports locks."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Keeps out other processes that enter with the same folder, where the system supports locks."""
+    descriptor = lock(folder)
     try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

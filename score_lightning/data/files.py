@@ -10,18 +10,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from score_lightning.data.pictures import Shape, is_gray, open_picture
+from score_lightning.data.pictures import Picture, Shape, is_gray, open_picture, open_raster
+from score_lightning.data.pixels import EIGHT_BITS, Depth
+from score_lightning.data.rasters import Raster
 from score_lightning.errors import UserError
 from score_lightning.runtime.memory import check_bytes
 
@@ -54,15 +55,15 @@ class ImageFiles:
     @property
     def decoded_bytes(self) -> int:
         """Size of the decoded images."""
-        return len(self) * math.prod(self.shape.dimensions)
+        return len(self) * math.prod(self.shape.dimensions) * self.shape.depth.dtype.itemsize
 
     def decode(self, indices: Sequence[int], remarks: Counter[str] | None = None) -> Tensor:
-        """uint8 (N, C, H, W); counts the remarks (see `Shape.remarks`) that hold for the pictures.
+        """(N, C, H, W) of the shape's depth; counts the remarks (see `Shape.remarks`) that hold for the pictures.
 
         Raises:
             UserError: naming the picture that cannot be read.
         """
-        images = torch.empty(len(indices), *self.shape.dimensions, dtype=torch.uint8)
+        images = torch.empty(len(indices), *self.shape.dimensions, dtype=self.shape.depth.dtype)
         with ThreadPoolExecutor() as pool:
             for row, (array, kinds) in zip(images, pool.map(self._decode, indices), strict=True):
                 row.copy_(torch.from_numpy(array))
@@ -84,20 +85,22 @@ class ImageFiles:
 
     def notes(self, remarks: Counter[str]) -> list[str]:
         """What is said of pictures that remarks hold for."""
-        return [
-            f"{count:,} picture{'' if count == 1 else 's'} {self.shape.say(kind)}"
-            for kind, count in sorted(remarks.items())
-        ]
+        return self.shape.notes(remarks)
 
     @contextmanager
-    def open(self, name: str) -> Iterator[Image.Image]:
-        """A picture.
+    def open(self, name: str) -> Iterator[Picture]:
+        """A picture, as the shape needs it.
 
         Raises:
             UserError: naming the picture if it cannot be read.
         """
-        with open_picture(self.root / name, lambda: self._stream(name)) as image:
-            yield image
+        path, source = self.root / name, partial(self._stream, name)
+        if self.shape.of_rasters:
+            with open_raster(path, source, self.shape.channels) as raster:
+                yield raster
+        else:
+            with open_picture(path, source) as image:
+                yield image
 
     def contents(self, indices: Sequence[int]) -> Iterator[bytes]:
         """The files' bytes, undecoded.
@@ -111,6 +114,11 @@ class ImageFiles:
                     yield stream.read()
             except (OSError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
                 raise UserError(f"{self.root / self.names[i]} cannot be read: {error}") from error
+
+    @property
+    def place(self) -> str:
+        """Where they are, unless their version tells them from all others, as the checksums in a zip do."""
+        return "" if self.root.is_file() else str(self.root.resolve())
 
     @property
     def content(self) -> str:
@@ -168,23 +176,34 @@ class ImageFiles:
             return self.shape.fit(image, self.crop), kinds
 
 
-def shape_of(root: Path, names: Sequence[str], background: str) -> Shape:
-    """The one shape of pictures below a folder or in a zip file, which must be squares; in color if any of them is.
+def shape_of(root: Path, names: Sequence[str], background: str, depth: Depth = EIGHT_BITS) -> Shape:
+    """The one shape of pictures below a folder or in a zip file; in color if any of them is.
+
+    Args:
+        root: the folder, or the zip file.
+        names: of the pictures.
+        background: color that transparent ones are composited on.
+        depth: how their pixels are to be stored; all channels are counted where that is not with 8 bits.
 
     Raises:
-        UserError: when one is no square, is of another size than the first, or cannot be read.
+        UserError: when one is of another size than the first, or cannot be read.
     """
-    files = ImageFiles(root, list(names), Shape(1, 3))
-    size, channels = 0, 1
+    files = ImageFiles(root, list(names), Shape(1, 3, depth=depth))
+    size, channels = None, 1
     for name in tqdm(names, f"looking through {root.name}", disable=None, leave=False):
         with files.open(name) as image:
-            size = size or image.width
-            if image.width != image.height:
-                raise UserError(f"{root / name} has {image.width} x {image.height} pixels; expected squares")
-            if image.width != size:
+            size = size or image.size
+            if image.size != size:
                 raise UserError(
-                    f"{root / name} has {image.width} x {image.height} pixels, others {size} x {size}: images to "
-                    "evaluate must all be of one size; resize them"
+                    f"{root / name} has {image.size[0]} x {image.size[1]} pixels, others {size[0]} x {size[1]}: images "
+                    "to evaluate must all be of one size; resize them"
                 )
-            channels = max(channels, 1 if is_gray(image) else 3)
-    return Shape(size, channels, background=background)
+            channels = max(channels, _channels(image))
+    assert size is not None
+    square = size[0] == size[1]
+    return Shape(size[0] if square else (size[1], size[0]), channels, background=background, depth=depth)
+
+
+def _channels(image: Picture) -> int:
+    """Of a raster; of Pillow's pictures 3 for color and 1 for gray."""
+    return image.channels if isinstance(image, Raster) else 1 if is_gray(image) else 3

@@ -1,4 +1,4 @@
-"""Sets of images: uint8 tensors in memory, and pictures on disk that are decoded when a batch asks for them."""
+"""Sets of images: tensors in memory, and pictures on disk that are decoded when a batch asks for them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from score_lightning.data.files import ImageFiles
+from score_lightning.data.pixels import EIGHT_BITS, Depth
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class ImageSet(Dataset[Tensor]):
     """Images in memory, or in a file that is mapped into it.
 
     Args:
-        stored: uint8 (M, C, H, W).
+        stored: (M, C, H, W), of the depth's type.
         labels: int64 (N,), or None.
         source: of the images.
         order: int64 (N,), which of those stored, in which order; all when None.
+        depth: how pixels are stored.
 
     Attributes:
         conditions: the pictures that they are paired with, one for each; None without.
@@ -49,9 +51,15 @@ class ImageSet(Dataset[Tensor]):
     conditions: "ImageSet | None" = None
 
     def __init__(
-        self, stored: Tensor, labels: Tensor | None = None, source: Source | None = None, order: Tensor | None = None
+        self,
+        stored: Tensor,
+        labels: Tensor | None = None,
+        source: Source | None = None,
+        order: Tensor | None = None,
+        depth: Depth = EIGHT_BITS,
     ) -> None:
         self._stored, self.labels, self.source, self._order = stored, labels, source or Source(), order
+        self.depth = depth
 
     def __len__(self) -> int:
         return len(self._stored if self._order is None else self._order)
@@ -64,7 +72,7 @@ class ImageSet(Dataset[Tensor]):
 
     @property
     def images(self) -> Tensor:
-        """All of them: uint8 (N, C, H, W)."""
+        """All of them: (N, C, H, W)."""
         return self[:]
 
     @property
@@ -75,12 +83,14 @@ class ImageSet(Dataset[Tensor]):
     def subset(self, indices: Tensor) -> Self:
         """The images at the indices; those stored are shared."""
         labels = None if self.labels is None else self.labels[indices]
-        return type(self)(self._stored, labels, self.source, indices if self._order is None else self._order[indices])
+        order = indices if self._order is None else self._order[indices]
+        return type(self)(self._stored, labels, self.source, order, self.depth)
 
     @cached_property
     def sha256(self) -> str:
         """Hash of the images and their order; labels are no part of it."""
-        digest = hashlib.sha256(str(torch.Size((len(self), *self.shape))).encode())
+        depth = "" if self.depth == EIGHT_BITS else f" {self.depth}"
+        digest = hashlib.sha256(f"{torch.Size((len(self), *self.shape))}{depth}".encode())
         for start in range(0, len(self), 10_000):
             digest.update(self[start : start + 10_000].contiguous().numpy().data)
         return digest.hexdigest()
@@ -105,6 +115,7 @@ class LazyImageSet(ImageSet):
     ) -> None:
         self.files, self.labels, self.source = files, labels, source or Source(content=files.content)
         self.order = torch.arange(len(files)) if order is None else order
+        self.depth = files.shape.depth
 
     def __len__(self) -> int:
         return len(self.order)
@@ -152,7 +163,7 @@ class PairedImages(ImageSet):
 
     def __init__(self, paired: ImageSet, conditions: ImageSet) -> None:
         self.paired, self.conditions = paired, conditions
-        self.labels = paired.labels
+        self.labels, self.depth = paired.labels, paired.depth
         notes = dict.fromkeys((*paired.source.notes, *conditions.source.notes))
         content = f"{paired.source.content} {conditions.source.content}"
         self.source = replace(paired.source, content=hashlib.sha256(content.encode()).hexdigest(), notes=tuple(notes))

@@ -1,4 +1,4 @@
-"""What lies in folders and zip files: the pictures among their files, and the classes of those, by their names."""
+"""What lies in folders and zip files: the pictures among their files, and their classes by the folders they are in."""
 
 import os
 import struct
@@ -17,6 +17,7 @@ from score_lightning.errors import UserError
 
 PARTS = {"train", "training", "val", "valid", "validation", "test", "testing", "extra"}
 """Names of folders that are parts of a data set rather than classes, where all of them are among these."""
+LABELS = "dataset.json"  # a file of labels beside pictures, see `labels`
 SHOWN = 3  # names of each kind of skipped file
 
 
@@ -27,10 +28,12 @@ class Listing:
     Args:
         names: their paths, sorted.
         skipped: why others are not among them -> their paths.
+        labeled: whether a file of labels lies beside them.
     """
 
     names: list[str]
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    labeled: bool = False
 
     @property
     def notes(self) -> list[str]:
@@ -57,16 +60,18 @@ def list_pictures(path: Path) -> Listing:
         raise UserError(f"{path} is neither a folder nor a zip file (or the zip is damaged)")
     else:
         raise UserError(f"{path} does not exist: expected a folder or a zip file of pictures")
-    names = []
+    names, labeled = [], False
     for name in listed:
         parts = _path(name).parts
-        if not parts or any(part[0] == "." or part == "__MACOSX" for part in parts):
+        if name == LABELS:
+            labeled = True
+        elif not parts or any(part[0] == "." or part == "__MACOSX" for part in parts):
             skipped.setdefault("hidden", []).append(name)
         elif not parts[-1].lower().endswith(suffixes()):
             skipped.setdefault("of unknown format", []).append(name)
         else:
             names.append(name)
-    listing = Listing(sorted(names), skipped)
+    listing = Listing(sorted(names), skipped, labeled)
     if not names:
         raise UserError("; ".join([f"{path} holds no pictures ({', '.join(suffixes())})", *listing.notes]))
     return listing
@@ -126,17 +131,19 @@ def _members(path: Path, skipped: dict[str, list[str]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of pictures, by the folders that they lie in.
+    """The classes of pictures.
 
     Args:
         labels: int64 (N,), their numbers; None where there are no classes.
-        names: of the classes, by number.
-        notes: why there are none, where that may surprise.
+        names: of the classes, by number; None where they have none.
+        notes: why there are none, or what else may surprise.
+        content: hash of the file that says which they are; empty where the pictures' names do.
     """
 
     labels: Tensor | None = None
     names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    content: str = ""
 
 
 def below_common(names: Sequence[str]) -> list[str]:

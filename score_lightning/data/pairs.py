@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
-from score_lightning.data.arrays import ARRAYS, read_arrays
+from score_lightning.data.arrays import ARRAYS, depth_of, read_arrays
 from score_lightning.data.files import ImageFiles
 from score_lightning.data.images import ImageSet, LazyImageSet, PairedImages, Source
 from score_lightning.data.listing import below_common, find_classes, list_pictures
-from score_lightning.data.pictures import Shape
+from score_lightning.data.pictures import Picture, Shape
+from score_lightning.data.rasters import Raster
 from score_lightning.data.sources import Split, hold_out, npz
 from score_lightning.errors import UserError
 
@@ -47,8 +47,10 @@ class ConditionFiles(ImageFiles):
         return super()._decode(index)
 
 
-def _size(image: Image.Image) -> tuple[int, int]:
+def _size(image: Picture) -> tuple[int, int]:
     """(width, height) of a picture as it is seen."""
+    if isinstance(image, Raster):  # which is turned already
+        return image.size
     width, height = image.size
     return (height, width) if image.getexif().get(ORIENTATION) in TURNED else (width, height)
 
@@ -59,8 +61,8 @@ def pairs(
     """Images and the pictures that they are conditioned on.
 
     The path is a folder or a zip file, `conditions` another one with a picture of the same relative name for each image
-    (endings may differ), cropped and resized alike. Or the path is a file of arrays `images` and `conditions`, uint8
-    (N, H, W) or (N, H, W, C), and `labels` (N,) if there are any.
+    (endings may differ), cropped and resized alike. Or the path is a file of arrays `images` and `conditions`
+    (N, H, W) or (N, H, W, C), of one type, and `labels` (N,) if there are any.
 
     Args:
         shape: of the images.
@@ -117,11 +119,13 @@ def _of_arrays(shape: Shape, channels: int, path: Path, conditions: str | None, 
     if conditions is not None:
         raise UserError(f"data=pairs: {path} holds both images and conditions: leave out data.conditions={conditions}")
     images, _ = npz(shape, str(path), validation=0)
-    shown, _ = read_arrays(path, "conditions")
+    shown, _ = read_arrays(path, (channels, *images.shape[1:]), "conditions")
     expected = (len(images), channels, *images.shape[1:])
     if tuple(shown.shape) != expected:
         raise UserError(
             f"{path}: conditions must be as many as images, of their size, with {channels} channels "
             f"(condition.picture_channels): {expected} as N x C x H x W; got {tuple(shown.shape)}"
         )
-    return hold_out(PairedImages(images, ImageSet(shown, source=Source(content=ImageSet(shown).sha256))), validation)
+    depth = depth_of(path, shown, shape.depth)
+    source = Source(content=ImageSet(shown, depth=depth).sha256)
+    return hold_out(PairedImages(images, ImageSet(shown, source=source, depth=depth)), validation)

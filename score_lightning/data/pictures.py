@@ -1,9 +1,9 @@
-"""From picture files to gray levels: uint8 arrays of one shape, whatever depth, palette or transparency they have.
+"""From picture files to arrays of one shape and depth, whatever depth, palette or transparency they have.
 
 Whatever changes a picture beyond that is a remark, such as transparent pixels, and is reported before the work.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -14,19 +14,25 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
+from score_lightning.data.pixels import EIGHT_BITS, Depth
+from score_lightning.data.rasters import Raster, convert, read_raster, resized
 from score_lightning.errors import UserError
 
-Resize = Literal["bicubic", "bilinear"]
+Resize = Literal["bicubic", "bilinear", "lanczos"]
 UNREADABLE = ("BUFR", "EPS", "FPX", "GRIB", "HDF5", "MIC", "MPEG", "WMF")
 """Formats that Pillow names without reading them, or reads with a program outside of it only."""
 REMARKS = {
     "transparent": "with an alpha channel, composited on images.background={background}",
-    "deep": "of more than 8 bits, reduced to 8",
+    "deep": "of more than 8 bits, reduced to 8 (images.depth=16 keeps them)",
     "frames": "with several frames, of which the first one is taken",
-    "cropped": "not square, cropped to the central square",
-    "small": "smaller than {size} x {size} pixels, enlarged",
+    "cropped": "not {aspect}, cropped to the central {part}",
+    "small": "smaller than {width} x {height} pixels, enlarged",
 }
 """Kind of remark -> what is said of the pictures that it holds for."""
+Picture = Image.Image | Raster
+Source = Callable[[], BytesIO | IO[bytes]]
+Size = int | tuple[int, int]
+"""Of a square, or (height, width), in pixels."""
 
 
 @cache
@@ -38,54 +44,115 @@ def suffixes() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Shape:
-    """Size (height and width in pixels) and channels that images are converted to.
+    """Size, channels and depth that images are converted to.
 
     Args:
         size, channels: of the result.
-        resize: `bicubic` or `bilinear` interpolation, of the mean over each pixel's surroundings where it is smaller.
+        resize: `bicubic`, `bilinear` or `lanczos` interpolation, wider by the same factor where the result is smaller.
         background: color that transparent pictures are composited on, as Pillow reads it: a name or #rrggbb.
+        depth: how pixels are stored.
     """
 
-    size: int
+    size: Size
     channels: int
     resize: Resize = "bicubic"
     background: str = "white"
+    depth: Depth = EIGHT_BITS
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self.size if isinstance(self.size, int) else self.size[0]
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self.size if isinstance(self.size, int) else self.size[1]
 
     @property
     def dimensions(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        return (self.channels, self.size, self.size)
+        return (self.channels, self.height, self.width)
 
-    def fit(self, image: Image.Image, crop: int | None = None) -> np.ndarray:
-        """The central square of a picture, or its central `crop` pixels, resized: uint8 (C, H, W).
+    @property
+    def of_rasters(self) -> bool:
+        """Whether pictures are read as rasters: other ones than Pillow's of 8 bits, gray or in color."""
+        return self.depth != EIGHT_BITS or self.channels not in (1, 3)
+
+    def fit(self, image: Picture, crop: int | None = None) -> np.ndarray:
+        """The center of a picture, of the aspect of this shape, resized: (C, H, W) of the depth's type.
+
+        Args:
+            image: the picture.
+            crop: side of the central square that is taken first; none when None.
 
         Raises:
-            ValueError: when its pixels have no scale, or it is smaller than `crop`.
+            ValueError: when its pixels have no scale, do not suit the shape, or it is smaller than `crop`.
         """
+        if isinstance(image, Raster):
+            background = ImageColor.getrgb(self.background)
+            pixels = convert(image, self.channels, self.depth, background)
+            fitted = resized(pixels, (self.width, self.height), self.resize, self._box(image.size, crop))
+            fitted = fitted.clip(self.depth.black, self.depth.white)
+            whole = fitted if self.depth.levels is None else fitted.round()
+            return np.ascontiguousarray(whole.transpose(2, 0, 1).astype(self.depth.array_dtype))
         image = flatten(image, self.background).convert("L" if self.channels == 1 else "RGB")
-        side = crop or min(image.size)
-        if side > min(image.size):
-            raise ValueError(f"{image.width} x {image.height} pixels, of which the central {side} are to be taken")
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        if image.size != (self.size, self.size):
-            box = (left, top, left + side, top + side)
-            image = image.resize((self.size, self.size), Image.Resampling[self.resize.upper()], box=box)
-        return np.array(image).reshape(self.size, self.size, self.channels).transpose(2, 0, 1)
+        box = self._box(image.size, crop)
+        if box != (0, 0, self.width, self.height) or image.size != (self.width, self.height):
+            image = image.resize((self.width, self.height), Image.Resampling[self.resize.upper()], box=box)
+        return np.array(image).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
 
-    def remarks(self, image: Image.Image, crop: int | None = None) -> list[str]:
-        """The kinds of `REMARKS` that hold for a picture, of which only the header is read."""
+    def _box(self, size: tuple[int, int], crop: int | None) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of the largest box of this aspect in the center of a picture, or of its crop."""
+        if crop is not None and crop > min(size):
+            raise ValueError(f"{size[0]} x {size[1]} pixels, of which the central {crop} are to be taken")
+        width, height = size if crop is None else (crop, crop)
+        width, height = self._within(width, height)
+        left, top = (size[0] - width) // 2, (size[1] - height) // 2
+        return left, top, left + width, top + height
+
+    def _within(self, width: int, height: int) -> tuple[int, int]:
+        """The largest (width, height) of this aspect, in whole pixels, within those."""
+        return (
+            max(1, min(width, round(height * self.width / self.height))),
+            max(1, min(height, round(width * self.height / self.width))),
+        )
+
+    def remarks(self, image: Picture, crop: int | None = None) -> list[str]:
+        """The kinds of `REMARKS` that hold for a picture; of Pillow's only the header is read."""
+        taken = self._within(*(image.size if crop is None else (crop, crop)))
+        if isinstance(image, Raster):
+            transparent = image.alpha and image.channels != self.channels
+            deep, frames = image.white is not None and image.white > 255 and self.depth.bits == 8, image.frames
+        else:
+            transparent, frames = image.has_transparency_data, getattr(image, "is_animated", False)
+            deep = image.mode.startswith("I") or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
         holds = {
-            "transparent": image.has_transparency_data,
-            "deep": image.mode.startswith("I") or any(";16" in str(tile) for tile in getattr(image, "tile", ())),
-            "frames": getattr(image, "is_animated", False),
-            "cropped": crop is None and image.width != image.height,
-            "small": (crop or min(image.size)) < self.size,
+            "transparent": transparent,
+            "deep": deep,
+            "frames": frames,
+            "cropped": crop is None and taken != image.size,
+            "small": taken[0] < self.width or taken[1] < self.height,
         }
         return [kind for kind, held in holds.items() if held]
 
+    def notes(self, remarks: Mapping[str, int]) -> list[str]:
+        """What is said of pictures, of the numbers of those that remarks hold for."""
+        return [
+            f"{count:,} picture{'' if count == 1 else 's'} {self.say(kind)}" for kind, count in sorted(remarks.items())
+        ]
+
     def say(self, kind: str) -> str:
         """What is said of pictures that a remark holds for."""
-        return REMARKS[kind].format(background=self.background, size=self.size)
+        square = self.width == self.height
+        aspect = f"{self.width}:{self.height}"
+        return REMARKS[kind].format(
+            background=self.background,
+            width=self.width,
+            height=self.height,
+            aspect="square" if square else f"of the aspect {aspect}",
+            part="square" if square else aspect,
+        )
 
 
 def flatten(image: Image.Image, background: str = "white") -> Image.Image:
@@ -109,7 +176,10 @@ def flatten(image: Image.Image, background: str = "white") -> Image.Image:
 def _white(image: Image.Image) -> int | None:
     """The value of white of a picture with more than 8 bits, None of others."""
     if image.mode == "F":
-        raise ValueError("its pixels are floats, whose white is not known: save it with 8 or 16 bits")
+        raise ValueError(
+            "its pixels are floats, whose white is not known: set images.depth=float and images.input_range, or save "
+            "it with 8 or 16 bits"
+        )
     if not image.mode.startswith("I"):
         return None
     tags = getattr(image, "tag_v2", {})
@@ -139,8 +209,8 @@ def is_gray(image: Image.Image) -> bool:
 
 
 @contextmanager
-def open_picture(path: Path, source: Callable[[], Path | BytesIO | IO[bytes]] | None = None) -> Iterator[Image.Image]:
-    """A picture.
+def open_picture(path: Path, source: Source | None = None) -> Iterator[Image.Image]:
+    """A picture as Pillow reads it.
 
     Args:
         path: of it.
@@ -149,9 +219,22 @@ def open_picture(path: Path, source: Callable[[], Path | BytesIO | IO[bytes]] | 
     Raises:
         UserError: naming the picture if it cannot be read, or what is done with it raises anything else.
     """
+    with naming_picture(path), Image.open(source() if source else path) as image:
+        yield image
+
+
+@contextmanager
+def open_raster(path: Path, source: Source | None = None, channels: int | None = None) -> Iterator[Raster]:
+    """A picture with all its bits and channels, of which so many are expected; else as `open_picture`."""
+    with naming_picture(path), source() if source else path.open("rb") as file:
+        yield read_raster(file, channels)
+
+
+@contextmanager
+def naming_picture(path: Path) -> Iterator[None]:
+    """Turns whatever is raised of a picture into a message that names it."""
     try:
-        with Image.open(source() if source else path) as image:
-            yield image
+        yield
     except UserError:
         raise
     except Exception as error:  # damaged pictures and zips make their readers raise almost anything

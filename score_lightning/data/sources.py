@@ -12,12 +12,15 @@ from PIL import Image
 from torch import Tensor
 
 from score_lightning.data import toy
-from score_lightning.data.arrays import read_arrays
+from score_lightning.data.arrays import depth_of, read_arrays
 from score_lightning.data.files import ImageFiles, shape_of
 from score_lightning.data.images import ImageSet, LazyImageSet, Source
-from score_lightning.data.listing import find_classes, list_pictures
+from score_lightning.data.labels import label
+from score_lightning.data.listing import list_pictures
 from score_lightning.data.pictures import Shape
-from score_lightning.errors import UserError
+from score_lightning.data.pixels import EIGHT_BITS, Depth
+from score_lightning.data.rasters import Raster
+from score_lightning.errors import UserError, missing_package
 from score_lightning.runtime.memory import check_bytes
 from score_lightning.runtime.randomness import generator
 
@@ -52,7 +55,8 @@ def digits(shape: Shape, validation: float = 0.1) -> Split:
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).mul(255 / 16).round().to(torch.uint8).view(-1, 8, 8)
     classes = Source(tuple(map(str, range(10))))
-    return hold_out(ImageSet(_fit_arrays(images.numpy(), shape), torch.from_numpy(labels).long(), classes), validation)
+    pixels = _fit_arrays(images.numpy(), shape)
+    return hold_out(ImageSet(pixels, torch.from_numpy(labels).long(), classes, depth=shape.depth), validation)
 
 
 def plane(set: str = "mixture", n: int = 20_000, validation: float = 0.05) -> Split:
@@ -66,41 +70,56 @@ def plane(set: str = "mixture", n: int = 20_000, validation: float = 0.05) -> Sp
 
 
 def folder(shape: Shape, path: str, validation: float = 0.05) -> Split:
-    """Pictures of any size in a folder or a zip file, in class folders or not; the central square, resized."""
+    """Pictures of any size in a folder or a zip file, in class folders or not; their center, resized."""
     return hold_out(read_pictures(Path(path).expanduser(), shape), validation)
 
 
-def read_pictures(root: Path, shape: Shape | None = None, background: str = "white") -> LazyImageSet:
-    """All pictures of a folder or a zip file, in class folders or not.
+def read_pictures(
+    root: Path, shape: Shape | None = None, background: str = "white", depth: Depth = EIGHT_BITS
+) -> LazyImageSet:
+    """All pictures of a folder or a zip file, in class folders, with labels in dataset.json, or without classes.
 
     Args:
         root: the folder, or the file.
-        shape: that pictures are brought to; without it they must all be squares of the first one's size.
+        shape: that pictures are brought to; without it they must all be of the first one's size.
         background: color that transparent ones are then composited on.
+        depth: how their pixels are then stored.
 
     Raises:
-        UserError: when there are none, or none of that size.
+        UserError: when there are none, or none of that size, or their labels cannot be read.
     """
     listing = list_pictures(root)
-    classes, files = (
-        find_classes(listing.names),
-        ImageFiles(root, listing.names, shape or shape_of(root, listing.names, background)),
-    )
-    source = Source(classes.names, files.content, (*listing.notes, *classes.notes))
+    classes = label([root], [listing])
+    files = ImageFiles(root, listing.names, shape or shape_of(root, listing.names, background, depth))
+    source = Source(classes.names, files.content + classes.content, (*listing.notes, *classes.notes))
     return LazyImageSet(files, classes.labels, source)
 
 
+def python() -> Split:
+    """In place of images that were given in Python, which no configuration can find again.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError(
+        "data=python stands for images that were given to train_on in Python: give them again there, or compare with "
+        "others by reference=DIR or FILE"
+    )
+
+
 def npz(shape: Shape, path: str, validation: float = 0.05) -> Split:
-    """A NumPy file with `images` uint8 (N, H, W) or (N, H, W, C), and `labels` (N,) if there are any."""
-    images, labels = read_arrays(Path(path).expanduser())
-    if images.shape[1:] != (shape.channels, shape.size, shape.size):
+    """NumPy's file (npz, npy) or PyTorch's (pt) of `images`, and `labels` (N,) if there are any; see `read_arrays`."""
+    file = Path(path).expanduser()
+    images, labels = read_arrays(file, shape.dimensions)
+    if images.shape[1:] != shape.dimensions:
         have = f"{images.shape[2]} x {images.shape[3]} pixels with {images.shape[1]} channels"
         raise UserError(
-            f"{path} holds images of {have}, the network takes {shape.size} x {shape.size} with "
+            f"{path} holds images of {have}, the network takes {shape.height} x {shape.width} with "
             f"{shape.channels}: set images.size and images.channels, or resize the images"
         )
-    source = Source(content=ImageSet(images).sha256)
-    return hold_out(ImageSet(images, labels, source), validation)
+    depth = depth_of(file, images, shape.depth)
+    source = Source(content=ImageSet(images, depth=depth).sha256)
+    return hold_out(ImageSet(images, labels, source, depth=depth), validation)
 
 
 def torchvision_source(name: str) -> Callable[..., Split]:
@@ -114,7 +133,7 @@ def torchvision_source(name: str) -> Callable[..., Split]:
             dataset = _download(partial(getattr(datasets, name), path, train, download=True), name)
             images = _fit_arrays(np.asarray(dataset.data), shape)
             source = Source(tuple(map(str, dataset.classes)))
-            splits.append(ImageSet(images, torch.as_tensor(dataset.targets).long(), source))
+            splits.append(ImageSet(images, torch.as_tensor(dataset.targets).long(), source, depth=shape.depth))
         return splits[0], splits[1]
 
     return source
@@ -137,6 +156,8 @@ def _download(load: Callable[[], Any], name: str) -> Any:
     try:
         return load()
     except (OSError, RuntimeError, ImportError, zipfile.BadZipFile) as error:
+        if isinstance(error.__context__, ModuleNotFoundError):  # torchvision's error says it without the extra
+            raise missing_package(f"the download of {name}", str(error.__context__.name), "celeba") from error
         raise UserError(
             f"{name} is not in data.path and cannot be downloaded: {error}. Put its files there as torchvision "
             "expects them, or use your own images with data=folder data.path=DIR or data=npz data.path=FILE"
@@ -144,8 +165,11 @@ def _download(load: Callable[[], Any], name: str) -> Any:
 
 
 def _fit_arrays(arrays: np.ndarray, shape: Shape) -> Tensor:
-    """uint8 (N, C, H, W) of a shape, from uint8 (N, H, W [, C])."""
-    images = torch.from_numpy(arrays if arrays.ndim == 4 else arrays[..., None]).permute(0, 3, 1, 2)
-    if images.shape[1:] == (shape.channels, shape.size, shape.size):
+    """(N, C, H, W) of a shape, from uint8 (N, H, W [, C])."""
+    arrays = arrays if arrays.ndim == 4 else arrays[..., None]
+    images = torch.from_numpy(arrays).permute(0, 3, 1, 2)
+    if images.shape[1:] == shape.dimensions and shape.depth == EIGHT_BITS:
         return images.contiguous()
-    return torch.stack([torch.from_numpy(shape.fit(Image.fromarray(array))) for array in arrays])
+    squeezed = arrays.squeeze(3) if arrays.shape[3] == 1 else arrays
+    pictures = (Raster(a, 255) for a in arrays) if shape.of_rasters else map(Image.fromarray, squeezed)
+    return torch.stack([torch.from_numpy(shape.fit(picture)) for picture in pictures])

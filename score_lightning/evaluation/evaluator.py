@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from score_lightning.data.images import ImageSet
+from score_lightning.data.pixels import EIGHT_BITS, Depth
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features.base import Features
 from score_lightning.evaluation.metrics import (
@@ -41,7 +42,7 @@ class Result:
 
     Args:
         metrics: value by name, such as fid_inception.
-        shown: uint8 (shown, C, H, W), the first images in order.
+        shown: (shown, C, H, W), the first images in order.
         neighbors: (shown, NEIGHBORS) indices of the reference images nearest to each in feature space, nearest first;
             None where the reference's features are not known, and on all ranks but the first.
     """
@@ -61,22 +62,28 @@ class Evaluator:
         reference: the images to compare with.
         shape: (C, H, W) of an image.
         settings: which metrics, and how they are computed.
+        depth: how pixels are stored.
 
     Raises:
         UserError: for an unknown metric, or a network that cannot take the images or does not fit the statistics.
     """
 
     def __init__(
-        self, features: Features, reference: Reference, shape: tuple[int, ...], settings: MetricSettings
+        self,
+        features: Features,
+        reference: Reference,
+        shape: tuple[int, ...],
+        settings: MetricSettings,
+        depth: Depth = EIGHT_BITS,
     ) -> None:
         unknown = [name for name in settings.names if name not in METRICS]
         if unknown or not settings.names:
             raise UserError(f"evaluation.metrics must name some of {', '.join(METRICS)}; got {list(settings.names)}")
         self.features, self.reference, self.metrics = features, reference, settings
-        self._shape, self._cache = shape, cache_folder()
+        self._shape, self.depth, self._cache = shape, depth, cache_folder()
         self._real: Statistics | None = None
         self._held_out: Tensor | None = None
-        probe = features.probe(shape)
+        probe = features.probe(shape, depth)
         _check_dimensions(reference, features, len(probe.origin))
         self._missing = _missing_parts(reference, probe.classes)
 
@@ -138,9 +145,9 @@ class Evaluator:
             UserError: when pixels of images are not finite, with the number of images.
         """
         self.prepare(rank, progress)
-        tally = _Tally(self._shape, shown, rank.device)
+        tally = _Tally(torch.empty(self._shape, dtype=self.depth.dtype), shown, rank.device)
         keep = sorted(self._needs & {"features", "logits"})
-        fake = collect(self.features, tally.watch(batches), self._shape, keep, rank)
+        fake = collect(self.features, tally.watch(batches), self._shape, keep, rank, self.depth)
         tally.check_finite(rank)
         metrics = rank.broadcast(self._compute(fake) if rank.number == 0 else {})
         neighbors = self._neighbors(fake, shown) if rank.number == 0 and shown else None
@@ -183,9 +190,9 @@ class Evaluator:
 class _Tally:
     """Watches batches on their way to the feature network: counts images, notes broken ones, keeps the first ones."""
 
-    def __init__(self, shape: tuple[int, ...], shown: int, device: torch.device | str) -> None:
+    def __init__(self, image: Tensor, shown: int, device: torch.device | str) -> None:
         self._first, self._count = shown, 0
-        self._pictures = OrderedRows(torch.empty(shape, dtype=torch.uint8)).to(device)
+        self._pictures = OrderedRows(image).to(device)
         self._broken: list[int] = []
 
     def watch(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -203,7 +210,7 @@ class _Tally:
         check_finite([i for broken, _ in parts for i in broken], sum(count for _, count in parts))
 
     def shown(self) -> Tensor:
-        """uint8 (shown, C, H, W), the first images of all ranks."""
+        """(shown, C, H, W), the first images of all ranks."""
         return self._pictures.compute().cpu()
 
 

@@ -17,14 +17,13 @@ from torchmetrics import MeanMetric
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from score_lightning.data.images import ImageSet
-from score_lightning.data.pixels import Range
+from score_lightning.data.pixels import Depth, Range
 from score_lightning.errors import UserError
 from score_lightning.generation.conditions import Conditions
 from score_lightning.generation.store import Batch
 from score_lightning.runtime.processes import Rank
 
 LEAST = 6  # pixels of a side, so that a window of 11 sees it and its mirror image alone
-LEVELS = {torch.uint8: 255}  # from black to white
 
 
 class Fidelity:
@@ -44,11 +43,11 @@ class Fidelity:
 
     def __init__(self, conditions: Conditions, pixels: Range, rank: Rank) -> None:
         self.conditions, self._pixels, self._device = conditions, pixels, rank.device
-        truths, self._span = _truths(conditions), data_range(pixels.dtype)
-        if truths[:1].dtype != pixels.dtype:
+        truths, self._span = _truths(conditions), data_range(pixels.depth)
+        if truths.depth != pixels.depth:
             raise UserError(
-                f"PSNR compares images of one range: the truths are of {truths[:1].dtype}, the model's images of "
-                f"{pixels.dtype}"
+                f"PSNR compares images of one range: the truths have pixels of {truths.depth}, the model's images of "
+                f"{pixels.depth}"
             )
         self._small = min(truths.shape[1:]) < LEAST
         self._means: dict[str, MeanMetric] = {}
@@ -105,7 +104,7 @@ def spread(seeds: Sequence[Iterable[Batch]], conditions: Conditions, rank: Rank)
     for batches in zip(*seeds, strict=True):
         images = torch.stack([batch.images for batch in batches]).to(rank.device)
         truth = _truths(conditions)[conditions.numbers(batches[0].indices)].to(rank.device)
-        x, y, span = images.float(), truth.float(), data_range(images.dtype)
+        x, y, span = images.float(), truth.float(), data_range(_truths(conditions).depth)
         m = x.mean(0)
         v = (x - m).square().sum(0).flatten(1).mean(1) / (len(x) - 1)
         means["v"].update(v)
@@ -135,9 +134,9 @@ def ssim(images: Tensor, truth: Tensor, span: float) -> Tensor:
     return similarity.view(-1)
 
 
-def data_range(dtype: torch.dtype) -> int:
-    """What lies between black and white in images of a type."""
-    return LEVELS[dtype]
+def data_range(depth: Depth) -> float:
+    """What lies between black and white in stored images."""
+    return depth.white - depth.black
 
 
 def _mean(device: torch.device | str) -> MeanMetric:

@@ -70,7 +70,8 @@ class OrderedRows(Metric):
 
     def __init__(self, row: Tensor) -> None:
         super().__init__()
-        self._row_dtype = row.dtype
+        # backends of several processes do not send uint16
+        self._row_dtype, self._sent = row.dtype, torch.int32 if row.dtype == torch.uint16 else row.dtype
         self.add_state("rows", [], dist_reduce_fx="cat")
         self.add_state("indices", [], dist_reduce_fx="cat")
         # so that a rank without images takes part in the gathering
@@ -78,12 +79,12 @@ class OrderedRows(Metric):
 
     def update(self, rows: Tensor, indices: Tensor) -> None:
         """Adds rows (B, ...) of the images with these indices (B,)."""
-        self.rows.append(rows.to(self.device, self._row_dtype))
+        self.rows.append(rows.to(self.device, self._sent))
         self.indices.append(indices.to(self.device))
 
     def compute(self) -> Tensor:
         """(N, ...)."""
-        return dim_zero_cat(self.rows)[dim_zero_cat(self.indices).argsort()]
+        return dim_zero_cat(self.rows)[dim_zero_cat(self.indices).argsort()].to(self._row_dtype)
 
 
 @dataclass(frozen=True)

@@ -80,13 +80,13 @@ class ValidationLoss:
         labels: Tensor | None = None,
         pictures: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(level (B,), loss (B,)) of uint8 images (B, C, H, W) in the triples with these numbers (B,).
+        """(level (B,), loss (B,)) of images (B, C, H, W) in the triples with these numbers (B,).
 
         Args:
             model: the model.
             images, numbers: as above.
             labels: int64 (B,), for a model that is conditioned on them.
-            pictures: uint8 (B, K, H, W), those that the images are paired with.
+            pictures: (B, K, H, W), those that the images are paired with.
         """
         noise = ImageNoise(derive_seed(self._seed, "validation"), numbers.tolist())
         # the second term moves an image to another level each time it is used again
@@ -186,7 +186,8 @@ def _flow(pixels: Range) -> Bits:
 
     def bits(model: Model, images: Tensor, noise: ImageNoise) -> Tensor:
         x = pixels.encode(images, torch.special.ndtr(noise(images.float())))
-        return bits_per_dim(model, x, "hutchinson", noise) + math.log2(256 / (pixels.high - pixels.low))
+        assert pixels.levels is not None
+        return bits_per_dim(model, x, "hutchinson", noise) + math.log2(pixels.levels / (pixels.high - pixels.low))
 
     return bits
 
@@ -195,7 +196,8 @@ def _bound(pixels: Range, variance: Variance) -> Bits:
     """By the variational bound of discrete levels."""
 
     def bits(model: Model, images: Tensor, noise: ImageNoise) -> Tensor:
-        return bound_bits_per_dim(model, pixels.encode(images), variance, noise, (pixels.low, pixels.high))[0]
+        ends = (pixels.low, pixels.high)
+        return bound_bits_per_dim(model, pixels.encode(images), variance, noise, ends, pixels.levels)[0]
 
     return bits
 

@@ -121,7 +121,7 @@ class Outputs:
         seeds: Sequence[int] = (),
         captions: Sequence[str] | None = None,
     ) -> None:
-        self._captions = captions
+        self._captions, self._depth = captions, evaluator.depth
         self._folder, self._title, self._evaluator = folder, title, evaluator
         self._settings, self._entries, self._seeds = settings, entries, seeds
         self._likelihood = Likelihood({}, {}, {})
@@ -132,7 +132,7 @@ class Outputs:
         """Draws up to six images on their way from noise."""
         path = trajectory(generator, model, min(6, self._settings["n"]), self._seeds[0])
         with naming(self._folder):
-            save_rows(path, self._picture("trajectory.png"))
+            save_rows(path, self._picture("trajectory.png"), depth=self._depth)
 
     def draw_levels(self, ratios: Tensor, losses: Tensor) -> None:
         """Plots validation losses against noise levels sigma / alpha, both (levels,)."""
@@ -184,11 +184,13 @@ class Outputs:
         results = [entry.results[0] for entry in self._entries]
         if self.beside is not None:
             given, truths = self.beside
-            save_aligned([given, *(result.shown for result in results), truths], self._picture("samples.png"))
+            rows = [given, *(result.shown for result in results), truths]
+            save_aligned(rows, self._picture("samples.png"), self._depth)
         elif len(results) > 1:
-            save_rows(torch.stack([result.shown[:10] for result in results]), self._picture("samples.png"))
+            shown = torch.stack([result.shown[:10] for result in results])
+            save_rows(shown, self._picture("samples.png"), depth=self._depth)
         else:
-            save_grid(results[0].shown, self._picture("samples.png"), captions=self._captions)
+            save_grid(results[0].shown, self._picture("samples.png"), captions=self._captions, depth=self._depth)
         if len(results) > 1:
             names = [name for name in self._entries[0].results[0].metrics if "_std_" not in name]
             plot_sweep(entries, names, self._picture("sweep.png"))
@@ -200,7 +202,7 @@ class Outputs:
             return
         indices = result.neighbors[:16]
         near = images[indices.flatten()].unflatten(0, indices.shape)
-        save_neighbors(result.shown[: len(near)], near, self._picture("neighbours.png"))
+        save_neighbors(result.shown[: len(near)], near, self._picture("neighbours.png"), depth=self._depth)
 
     def _print(self, entries: Sequence[dict[str, Any]]) -> None:
         for entry in entries:

@@ -5,12 +5,15 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("score_lightning", "torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "numpy")
+import score_lightning
+
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "numpy")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of each package that results depend on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    ours = {"python": platform.python_version(), "score_lightning": score_lightning.__version__}
+    return {**ours, **{name: version(name) for name in PACKAGES}}
 
 
 def commit() -> str | None:

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from score_lightning.data.arrays import open_arrays
 from score_lightning.data.images import ImageSet
+from score_lightning.data.pixels import EIGHT_BITS, Depth
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features.base import Features
 from score_lightning.evaluation.metrics import Moments, OrderedRows, Statistics
@@ -61,20 +62,22 @@ def collect(
     shape: tuple[int, ...],
     keep: Sequence[str],
     rank: Rank,
+    depth: Depth = EIGHT_BITS,
 ) -> Statistics:
     """Statistics of all ranks' images, from a single pass of the network; the same on every rank.
 
     Args:
         features: the network.
-        batches: (indices (B,), uint8 images (B, C, H, W)) of this rank.
+        batches: (indices (B,), images (B, C, H, W)) of this rank.
         shape: (C, H, W).
         keep: "features", "logits", both or none; memory grows with the number of images for these alone.
         rank: this process.
+        depth: how pixels are stored.
 
     Raises:
         UserError: on every rank, when features or logits are not finite, or when the batches of one rank raise it.
     """
-    probe = features.probe(shape)
+    probe = features.probe(shape, depth)
     moments = Moments(probe.origin).to(rank.device)
     widths = {"features": len(probe.origin), "logits": probe.classes or 0}
     kept = {name: OrderedRows(torch.empty(widths[name])).to(rank.device) for name in keep}
@@ -117,7 +120,7 @@ def reference_statistics(
         numbers = torch.arange(len(images)).split(BATCH)[rank.number :: rank.count]
         shown = tqdm(numbers, "features of the reference", disable=None if progress else True, leave=False)
         batches = ((i, images[i].to(rank.device)) for i in shown)
-        cached = collect(features, batches, images.shape, ["features"] if keep else [], rank)
+        cached = collect(features, batches, images.shape, ["features"] if keep else [], rank, images.depth)
         if key and rank.number == 0:
             _write(path, key, cached)
     return cached if cached is not None and rank.number == 0 else Statistics(torch.empty(0), torch.empty(0))

@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 from score_lightning.conditional import Condition
-from score_lightning.config import Resolved
-from score_lightning.config.registry import build_part
+from score_lightning.config import Parts, Resolved
+from score_lightning.config.registry import build_part, with_own
 from score_lightning.data import augment
 from score_lightning.data.decoded import decode_split
 from score_lightning.data.images import ImageSet
 from score_lightning.data.pixels import Coordinates, PixelRange, Range
 from score_lightning.data.sources import Split
-from score_lightning.errors import UserError
-from score_lightning.experiment import checks, pictures
+from score_lightning.errors import UserError, mistakes_in
+from score_lightning.experiment import checks, pictures, shapes
 from score_lightning.experiment.memory import build_within_memory, check_forward
 from score_lightning.generation.conditions import Conditions, of_images
 from score_lightning.generation.generator import Generator
@@ -38,6 +38,7 @@ class Experiment:
         resolved: the configuration.
         split: training and validation images, in place of those of the configuration.
         classes: names of the classes that a trained model was conditioned on, by number, where they are known.
+        parts: networks, objectives and other parts of a user's own, which the configuration may name.
 
     Raises:
         UserError: when a part is unknown, refuses its values, or does not suit another one; each when it is first
@@ -52,8 +53,11 @@ class Experiment:
         resolved: Resolved,
         split: Split | None = None,
         classes: Sequence[str] | None = None,
+        parts: Parts | None = None,
     ) -> None:
         self.resolved, self.config = resolved, resolved.config
+        self.parts = parts or {}
+        self.tables = with_own(self.parts)
         self._split, self._classes = split, classes
 
     def _memory_needed(self) -> tuple[int, int]:
@@ -65,34 +69,34 @@ class Experiment:
 
     def with_config(self, resolved: Resolved) -> "Experiment":
         """An experiment with another sampler for the same model, which is shared."""
-        other = type(self)(resolved, classes=self._classes)
+        other = type(self)(resolved, classes=self._classes, parts=self.parts)
         other.__dict__ |= {"model": self.model, "schedule": self.schedule, "guide": self.guide}
         return other
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W) of an image, or (D,) of a data point."""
-        return checks.data_shape(self.config)
+        return shapes.data_shape(self.config)
 
     @cached_property
     def pixels(self) -> Range:
         """The range of pixels in the model; data other than images are taken as they are."""
         if self.config.points:
             return Coordinates()
-        with checks.mistakes_in("images.range"):
+        with mistakes_in("images.range"):
             low, high = self.config.images.range
-            return PixelRange(low, high, self.config.images.dequantize)
+            return PixelRange(low, high, self.config.images.dequantize, shapes.image_depth(self.config.images))
 
     @cached_property
     def _levels(self) -> Schedule:
         """The schedule as it is named, before its continuous limit is taken."""
-        schedule: Schedule = build_part(self.resolved, "schedule", {})
+        schedule: Schedule = build_part(self.resolved, "schedule", {}, self.tables)
         return schedule
 
     @cached_property
     def schedule(self) -> Schedule:
         """The noise schedule; with `continuous` the limit of a discrete one."""
-        with checks.mistakes_in("continuous"):
+        with mistakes_in("continuous"):
             return self._levels.continuous() if self.config.continuous else self._levels
 
     @cached_property
@@ -101,7 +105,8 @@ class Experiment:
         c, name = self.config, str(self.config.net.get("name"))
         batch, copies = self._memory_needed()
         shape = (batch, *self.shape)
-        taken = f"images of {shape[2]} pixels with {shape[1]} channels" if len(shape) > 2 else f"{shape[1]} coordinates"
+        sides = " x ".join(map(str, dict.fromkeys(shape[2:])))
+        taken = f"images of {sides} pixels with {shape[1]} channels" if sides else f"{shape[1]} coordinates"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(c.seed)
             try:
@@ -122,12 +127,10 @@ class Experiment:
 
         On the device `meta` it has shapes and takes no memory.
         """
-        c, levels = self.config, self._levels.levels
-        size, channels = c.images.size, c.images.channels
-        given: dict[str, object] = {"dim": c.points} if c.points else {"image_size": size, "image_channels": channels}
-        _ = self.shape  # refuses sizes that make no sense
+        c, levels, channels = self.config, self._levels.levels, self.shape[0]
+        given: dict[str, object] = {"dim": channels} if c.points else shapes.of_network(c.images)
         given |= {} if levels is None else {"levels": levels}
-        pictured = None if self.condition is None else self.condition.channels(self.shape[0])
+        pictured = None if self.condition is None else self.condition.channels(channels)
         for keyword, value, key, what in [
             ("condition_channels", pictured, f"condition {c.condition.get('name')}", "a picture"),
             ("classes", c.labels.classes, "labels.classes", "labels"),
@@ -135,23 +138,29 @@ class Experiment:
         ]:
             if value is not None:
                 given[keyword] = value
-                checks.check_accepts(c.net.get("name"), keyword, f"{key}: net {c.net.get('name')} cannot take {what}")
+                reason = f"{key}: net {c.net.get('name')} cannot take {what}"
+                checks.check_accepts(c.net.get("name"), keyword, reason, self.tables["net"])
         with torch.device(device):
-            net: nn.Module = build_part(self.resolved, "net", given)
+            net: nn.Module = build_part(self.resolved, "net", given, self.tables)
         return net
 
     @cached_property
     def condition(self) -> Condition | None:
         """The pictures that images are conditioned on; None without."""
-        return pictures.build_condition(self.resolved, self.shape)
+        return pictures.build_condition(self.resolved, self.shape, self.tables)
 
     @cached_property
     def objective(self) -> Objective:
         """The loss."""
         checks.check_variances(self.config, "objective")
-        given = {"low": self.pixels.low, "high": self.pixels.high, "levels": self.schedule.levels}
-        objective: Objective = build_part(self.resolved, "objective", given)
-        with checks.mistakes_in("objective"):
+        given = {
+            "low": self.pixels.low,
+            "high": self.pixels.high,
+            "gray_levels": self.pixels.levels,
+            "levels": self.schedule.levels,
+        }
+        objective: Objective = build_part(self.resolved, "objective", given, self.tables)
+        with mistakes_in("objective"):
             objective.check(self.schedule, math.prod(self.shape))
         return objective
 
@@ -196,16 +205,9 @@ class Experiment:
             for weight in (c.labels.guidance, getattr(self.condition, "guidance", 0.0), c.guidance)
         )
         return Generator(
-            sampler,
-            self.shape,
-            self.pixels,
-            size,
-            number,
-            by_labels,
-            picture_guidance=by_pictures,
-            guide=self.guide,
-            autoguidance=by_guide,
-        )
+            sampler, self.shape, self.pixels, size, number, by_labels,
+            picture_guidance=by_pictures, guide=self.guide, autoguidance=by_guide,
+        )  # fmt: skip
 
     def conditions(self, images: ImageSet) -> Conditions | None:
         """What is observed of images, for a model that is conditioned on pictures."""
@@ -222,18 +224,21 @@ class Experiment:
 
     def _build_sampler(self, section: str) -> Sampler:
         checks.check_variances(self.config, section)
-        sampler: Sampler = build_part(self.resolved, section, {"pixels": (self.pixels.low, self.pixels.high)})
+        given = {"pixels": (self.pixels.low, self.pixels.high)}
+        sampler: Sampler = build_part(self.resolved, section, given, self.tables)
         checks.check_evaluations(section, sampler, self.schedule)
         return sampler
 
     @cached_property
     def listed(self) -> Split:
         """Training and validation images as they are stored, pictures not yet decoded."""
-        given: dict[str, object] = {"shape": checks.picture_shape(self.config.images)}
+        given: dict[str, object] = {}
+        if not self.config.points:
+            given["shape"] = shapes.picture_shape(self.config.images)
         paired = self.condition if self.config.data.get("name") == "pairs" else None
         if paired is not None:
             given["condition_channels"] = paired.shown_channels(self.shape[0])
-        split: Split = self._split or build_part(self.resolved, "data", given)
+        split: Split = self._split or build_part(self.resolved, "data", given, self.tables)
         checks.check_data(self.config, self.shape, split, self.training)
         if paired is not None:
             pictures.check_pictures(self.config, paired, split, self.shape)

@@ -1,4 +1,4 @@
-"""The experiments that come with the project, as rows of a table."""
+"""The experiments that come with the project, and those of the working directory, as rows of a table."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from score_lightning import config
+from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.shapes import data_shape
 
 HEAD = ("experiment", "data", "parameters", "method", "published")
 
@@ -16,7 +18,7 @@ class Row:
     """One experiment.
 
     Args:
-        name: of the file in experiments/.
+        name: of the file in experiments/; of a user's own behind ./experiments/.
         data: what it trains on.
         parameters: of its network, frozen ones included.
         method: what its file's first comment says.
@@ -35,10 +37,11 @@ def describe(name: str) -> Row:
     resolved = config.load([], name)
     c = resolved.config
     parameters = sum(p.numel() for p in Experiment(resolved).build_net("meta").parameters())
-    source = str(c.data.get("category", c.data.get("set", c.data["name"])))
-    data = f"{source}, {c.points}-D" if c.points else f"{source} {c.images.size} x {c.images.size}"
-    method, published = read_comment(config.find_experiment(name))
-    return Row(name, data, parameters, method, published)
+    source, shape = str(c.data.get("category", c.data.get("set", c.data.get("name", "no data")))), data_shape(c)
+    data = f"{source}, {c.points}-D" if c.points else f"{source} {shape[1]} x {shape[2]}"
+    path = config.find_experiment(name)
+    own = config.show(path).removesuffix(".yaml") if name in config.own_experiments() else name
+    return Row(own, data, parameters, *read_comment(path))
 
 
 def read_comment(path: Path) -> tuple[str, str]:
@@ -54,10 +57,20 @@ def read_comment(path: Path) -> tuple[str, str]:
 
 
 def table(names: Sequence[str]) -> str:
-    """The rows of some experiments below a head, in aligned columns."""
-    rows = [describe(name) for name in names]
+    """The rows of some experiments below a head, in aligned columns; a user's own come first.
+
+    Below them is said what is wrong with those of the user's own that cannot be built.
+    """
+    own, rows, broken = set(config.own_experiments()), [], []
+    for name in sorted(names, key=lambda name: (name not in own, name)):
+        try:
+            rows.append(describe(name))
+        except UserError as error:
+            if name not in own:
+                raise
+            broken.append(f"{config.show(config.find_experiment(name))} cannot be built: {error}")
     cells = [HEAD, *((row.name, row.data, f"{row.parameters:,}", row.method, row.published) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     aligns = [str.rjust if name == "parameters" else str.ljust for name in HEAD]
     lines = ([align(cell, width) for align, cell, width in zip(aligns, row, widths, strict=True)] for row in cells)
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    return "\n".join([*("  ".join(line).rstrip() for line in lines), *broken])

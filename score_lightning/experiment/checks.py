@@ -1,21 +1,18 @@
 """Checks of settings that only make sense together, with the remedy in the message."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import cast, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from PIL import ImageColor
 
 from score_lightning.conditional import Strength
 from score_lightning.config import Config, suggest
-from score_lightning.config.registry import TABLES, keyword_types, part_of
-from score_lightning.config.schema import Images
-from score_lightning.data.pictures import Resize, Shape
+from score_lightning.config.registry import keyword_types, part_of
 from score_lightning.data.sources import Split
 from score_lightning.data.summary import summarize
-from score_lightning.errors import UserError
+from score_lightning.errors import UserError, mistakes_in
+from score_lightning.experiment.shapes import data_shape, image_depth
 from score_lightning.samplers import Sampler
 from score_lightning.schedules import Schedule
 
@@ -89,14 +86,14 @@ def check_variances(config: Config, section: str) -> None:
         )
 
 
-def check_accepts(net: object, keyword: str, reason: str) -> None:
-    """Refuses a network without a keyword, for a reason.
+def check_accepts(net: object, keyword: str, reason: str, networks: Mapping[str, Callable[..., Any]]) -> None:
+    """Refuses a network without a keyword, for a reason, among networks by name.
 
     Raises:
         UserError: naming the networks that have it.
     """
-    accepting = [name for name, constructor in TABLES["net"].items() if keyword in keyword_types(constructor)]
-    if net in TABLES["net"] and net not in accepting:
+    accepting = [name for name, constructor in networks.items() if keyword in keyword_types(constructor)]
+    if net in networks and net not in accepting:
         raise UserError(f"{reason}; {' and '.join(accepting)} can")
 
 
@@ -109,46 +106,15 @@ def check_attention(config: Config) -> None:
     asked, multipliers = config.net.get("attention"), config.net.get("multipliers")
     if not isinstance(asked, list) or not isinstance(multipliers, list):
         return
-    levels = [config.images.size // 2**i for i in range(len(multipliers))]
+    shortest = min(data_shape(config)[1:])
+    levels = [shortest // 2**i for i in range(len(multipliers))]
     unmet = [resolution for resolution in asked if resolution not in levels]
     if unmet:
         near = [min(levels, key=lambda level: abs(level - resolution)) for resolution in asked]
         raise UserError(
             f"net.attention={asked}: there are no levels of {', '.join(map(str, unmet))} pixels, of images of "
-            f"{config.images.size} pixels there are {levels}; set net.attention={sorted(set(near))}, or [] for none"
+            f"{shortest} pixels there are {levels}; set net.attention={sorted(set(near))}, or [] for none"
         )
-
-
-@contextmanager
-def mistakes_in(section: str, *more: type[Exception]) -> Iterator[None]:
-    """Turns what an object says of its arguments into a message that names their section.
-
-    Raises:
-        UserError: for a ValueError, or one of the other types.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, (ValueError, *more)):
-            raise
-        raise UserError(f"{section}: {error}") from error
-
-
-def data_shape(config: Config) -> tuple[int, ...]:
-    """(C, H, W) of an image, or (D,) of a data point.
-
-    Raises:
-        UserError: when these are no sizes.
-    """
-    images, points = config.images, config.points
-    if points > 0:
-        return (points,)
-    if points < 0 or images.size < 1 or images.channels not in (1, 3):
-        raise UserError(
-            f"images.size must be positive and images.channels 1 or 3, got {images.size}, {images.channels}; or "
-            f"set points, the dimensions of data other than images, got {points}"
-        )
-    return (images.channels, images.size, images.size)
 
 
 def check_evaluations(section: str, sampler: Sampler, schedule: Schedule) -> None:
@@ -173,6 +139,11 @@ def check_data(config: Config, shape: tuple[int, ...], split: Split, training: b
         raise UserError(
             f"data {config.data.get('name')} has data of shape {split[0].shape}, the model takes {shape}: set "
             + ("points" if config.points else "images.size and images.channels")
+        )
+    if not config.points and any(images.depth != image_depth(config.images) for images in split):
+        raise UserError(
+            f"data {config.data.get('name')} has pixels of {split[0].depth}, the model takes those of "
+            f"{image_depth(config.images)}: set images.depth and images.input_range"
         )
     _check_classes(config.labels.classes, split, training)
 
@@ -208,20 +179,3 @@ def check_labeled(classes: int | None, split: Split) -> None:
             f"labels.classes={classes} needs images with labels, such as class folders; these have none"
             + "".join(f": {note}" for note in why)
         )
-
-
-def picture_shape(images: Images) -> Shape:
-    """What pictures are brought to.
-
-    Raises:
-        UserError: for another way to resize, or no color.
-    """
-    try:
-        ImageColor.getrgb(images.background)
-    except ValueError as error:
-        raise UserError(
-            f"images.background must be a color, such as white or #ffcc00, got {images.background!r}"
-        ) from error
-    if images.resize not in get_args(Resize):
-        raise UserError(f"images.resize must be one of {', '.join(get_args(Resize))}, got {images.resize!r}")
-    return Shape(images.size, images.channels, cast(Resize, images.resize), images.background)

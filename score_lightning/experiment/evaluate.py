@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from score_lightning import config
+from score_lightning.config import Parts
 from score_lightning.data.summary import announce
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluator import Evaluator, batches_of
@@ -16,7 +17,6 @@ from score_lightning.evaluation.fidelity import Fidelity, spread
 from score_lightning.evaluation.model_losses import Likelihood, level_losses, mean_bits
 from score_lightning.evaluation.outputs import FILES, Entry, Outputs, describe_run
 from score_lightning.experiment.build import Experiment
-from score_lightning.experiment.checks import picture_shape
 from score_lightning.experiment.evaluation import Evaluation, read_images
 from score_lightning.experiment.loading import (
     Opened,
@@ -25,6 +25,7 @@ from score_lightning.experiment.loading import (
     image_key,
     open_checkpoint,
 )
+from score_lightning.experiment.shapes import depth_overrides, picture_shape
 from score_lightning.experiment.unused import say_unused
 from score_lightning.formats.native import run_folder_of
 from score_lightning.generation.pictures import class_captions
@@ -38,14 +39,18 @@ SHOWN = 100  # images in samples.png
 
 
 def evaluate_checkpoint(
-    options: dict[str, Any], overrides: Sequence[str], sweep: Sequence[Sequence[str]], seeds: list[int]
+    options: dict[str, Any],
+    overrides: Sequence[str],
+    sweep: Sequence[Sequence[str]],
+    seeds: list[int],
+    parts: Parts | None = None,
 ) -> None:
-    """Evaluates a checkpoint with each sampler of a sweep; see the command's usage for its options.
+    """Evaluates a checkpoint with each sampler of a sweep, with parts of the user's own; see the command's usage.
 
     Raises:
         UserError: for a mistake in the options or overrides.
     """
-    opened = open_checkpoint(options["ckpt"], overrides, options.get("weights", "ema"))
+    opened = open_checkpoint(options["ckpt"], overrides, options.get("weights", "ema"), parts)
     experiment, c = opened.experiment, opened.experiment.config
     if c.points:
         raise UserError("this model draws points, which have no metrics of images: look at them with sample ckpt=PATH")
@@ -189,8 +194,8 @@ class _Point:
         return Entry(results, speed, sampler, evaluations, self.generator.pilot_evaluations, across)
 
 
-def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Evaluates pictures that are there already.
+def evaluate_images(options: dict[str, Any], overrides: Sequence[str], parts: Parts | None = None) -> None:
+    """Evaluates pictures that are there already, with parts of the user's own.
 
     Raises:
         UserError: for a mistake in the options or overrides.
@@ -198,15 +203,14 @@ def evaluate_images(options: dict[str, Any], overrides: Sequence[str]) -> None:
     path = options["images"]
     plain: dict[str, Any] = {"exp": "images", "trainer": {"max_steps": 1}}
     given = config.change(plain, "images=" + path, overrides)
-    images = read_images(path, background=picture_shape(given.config.images).background)
+    shape = picture_shape(replace(given.config.images, size=1))  # whatever is not known yet
+    images = read_images(path, None, shape.background, shape.depth if "images.depth" in given.origins else None)
     n = options.get("n", len(images))
     if not 1 <= n <= len(images):
         raise UserError(f"{path} holds {len(images)} images; n must lie between 1 and that, got {n}")
     channels, height, width = images.shape
-    if height != width:
-        raise UserError(f"{path} holds images of {width} x {height} pixels; expected squares")
-    measured = [f"images.size={height}", f"images.channels={channels}"]
-    experiment = Experiment(config.change(plain, "images=" + path, [*overrides, *measured]))
+    measured = [f"images.size=[{height},{width}]", f"images.channels={channels}", *depth_overrides(images.depth)]
+    experiment = Experiment(config.change(plain, "images=" + path, [*overrides, *measured]), parts=parts)
     say_unused(given, "images")
     device = find_device(options.get("device", "auto"))
     evaluation = Evaluation(experiment, options["reference"], n)

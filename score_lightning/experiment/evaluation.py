@@ -5,11 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from zipfile import is_zipfile
 
-from score_lightning.config.registry import TABLES, build_part
+from score_lightning.config.registry import build_part
 from score_lightning.data import sources
-from score_lightning.data.arrays import ARRAYS, read_arrays
+from score_lightning.data.arrays import ARRAYS, depth_of, read_arrays
 from score_lightning.data.images import ImageSet
 from score_lightning.data.pictures import Shape
+from score_lightning.data.pixels import EIGHT_BITS, Depth
 from score_lightning.data.sources import Split
 from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluator import Evaluator
@@ -19,7 +20,7 @@ from score_lightning.evaluation.metrics import MetricSettings
 from score_lightning.evaluation.model_losses import ValidationLoss
 from score_lightning.evaluation.reference import Reference, holds_statistics, read_statistics
 from score_lightning.experiment.build import Experiment
-from score_lightning.experiment.checks import picture_shape
+from score_lightning.experiment.shapes import picture_shape
 from score_lightning.generation.conditions import Conditions
 from score_lightning.perturbation import Variance
 
@@ -48,6 +49,11 @@ class Evaluation:
         self._experiment, self._given, self._n = experiment, given, n
 
     @cached_property
+    def _shape(self) -> Shape:
+        """Of the images that are evaluated."""
+        return picture_shape(self._experiment.config.images)
+
+    @cached_property
     def reference(self) -> Reference:
         """What images are compared with; where pictures are observed of images, those that are held out."""
         reference = self._compared
@@ -57,22 +63,24 @@ class Evaluation:
 
     @cached_property
     def _compared(self) -> Reference:
-        given, resolved = self._given, self._experiment.resolved
+        given, resolved, tables = self._given, self._experiment.resolved, self._experiment.tables
         c = resolved.config
         if given is None or given == c.data.get("name"):
             return _reference(str(c.data["name"]), self._experiment.split)
-        if given in TABLES["data"]:
+        if given in tables["data"]:
             # the path in a checkpoint is that of the data it was trained on
             overridden = resolved.origins.get("data.path") == "command line"
             data = {**({"path": c.data["path"]} if overridden else {}), "name": given}
-            other = Experiment(replace(resolved, config=replace(c, data=data)))
+            other = Experiment(replace(resolved, config=replace(c, data=data)), parts=self._experiment.parts)
             return _reference(given, other.split)
         path = Path(given).expanduser()
         if path.suffix in ARRAYS and path.is_file() and holds_statistics(path):
             return Reference(given, statistics=read_statistics(path), sha256=file_sha256(path))
-        shape = picture_shape(c.images)
+        shape = self._shape
         # pictures are brought to a model's shape as its training images are; those to evaluate are taken as they are
-        compared = read_images(given, shape if c.data.get("name") else None, shape.background)
+        compared = read_images(given, shape if c.data.get("name") else None, shape.background, shape.depth)
+        if compared.depth != shape.depth:
+            raise UserError(f"{given} has pixels of {compared.depth}, the images to evaluate of {shape.depth}")
         if compared.shape != shape.dimensions:
             remedy = (
                 "resize one of them" if compared.shape[1:] != shape.dimensions[1:] else "bring both to gray or to color"
@@ -106,7 +114,8 @@ class Evaluation:
     def features(self) -> Features:
         """The feature network; one that is fitted to labels uses those of the model's data, else of the reference."""
         try:
-            features: Features = build_part(self._experiment.resolved, "features", {"split": self._labeled})
+            given = {"split": self._labeled, "channels": self._shape.channels, "depth": self._shape.depth}
+            features: Features = build_part(self._experiment.resolved, "features", given, self._experiment.tables)
         except UserError as error:
             raise NoFeaturesError(str(error)) from error
         return features
@@ -117,9 +126,8 @@ class Evaluation:
         c = self._experiment.config
         e = c.evaluation
         settings = MetricSettings(tuple(e.metrics), e.splits, e.kid_subsets, e.kid_subset_size)
-        shape = (c.images.channels, c.images.size, c.images.size)
         reference, features = self.reference, self.features  # what was given is checked before weights are loaded
-        evaluator = Evaluator(features, reference, shape, settings)
+        evaluator = Evaluator(features, reference, self._shape.dimensions, settings, depth=self._shape.depth)
         evaluator.check(self._n)
         return evaluator
 
@@ -159,23 +167,27 @@ def _reference(name: str, split: Split) -> Reference:
     return Reference(name, images, None if validation is images else validation)
 
 
-def read_images(path: str, shape: Shape | None = None, background: str = "white") -> ImageSet:
+def read_images(
+    path: str, shape: Shape | None = None, background: str = "white", depth: Depth | None = None
+) -> ImageSet:
     """All images of a folder, a zip or a file of arrays; those of the first two are decoded when they are needed.
 
     Args:
         path: of the folder or the file.
         shape: that pictures are brought to; without it they must all be of the first one's.
         background: color that transparent ones are then composited on.
+        depth: how pixels are stored; that of the arrays, and 8 bits of pictures, when None.
 
     Raises:
-        UserError: when they cannot be read, or are of several sizes.
+        UserError: when they cannot be read, or are of several sizes or another depth.
     """
     place = Path(path).expanduser()
     if place.suffix in ARRAYS and not place.is_dir():
-        return ImageSet(*read_arrays(place))
+        images, labels = read_arrays(place, None if shape is None else shape.dimensions)
+        return ImageSet(images, labels, depth=depth_of(place, images, depth))
     if place.is_file() and place.suffix != ".zip" and not is_zipfile(place):
         raise UserError(
             f"{place} cannot be read: expected a folder or a .zip file of pictures, or images in a .npz, .npy or .pt "
             "file; a reference may also be a .npz or .pt file of statistics (mu, sigma)"
         )
-    return sources.read_pictures(place, shape, background)
+    return sources.read_pictures(place, shape, background, depth or EIGHT_BITS)

@@ -6,21 +6,23 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from score_lightning.config import Parts
 from score_lightning.errors import UserError
 from score_lightning.experiment.loading import open_checkpoint
-from score_lightning.formats import diffusers, names, scheduler
+from score_lightning.formats import diffusers, names, scheduler, unet2d
 from score_lightning.formats.native import write_exported
 from score_lightning.networks import UNet
 from score_lightning.runtime.files import atomic_path, output_folder
 
 
-def export(path: str, name: str, out: Path) -> None:
+def export(path: str, name: str, out: Path, parts: Parts | None = None) -> None:
     """Writes a checkpoint's averaged weights to a folder, whole or not at all.
 
     Args:
         path: of the checkpoint.
         name: of the format, safetensors or diffusers.
         out: the folder, which must be new or empty.
+        parts: of the user's own.
 
     Raises:
         UserError: when the checkpoint cannot be read or written in that format, or the folder cannot be written.
@@ -28,24 +30,24 @@ def export(path: str, name: str, out: Path) -> None:
     try:
         with output_folder(out.parent), atomic_path(out) as partial:  # an empty folder gives way, too
             if name == "safetensors":
-                opened = open_checkpoint(path, [])
+                opened = open_checkpoint(path, [], parts=parts)
                 experiment = opened.experiment
                 write_exported(
                     partial, experiment.model.state_dict(), experiment.resolved.plain(), opened.step, opened.data
                 )
             else:
-                _write_pipeline(partial, path)
+                _write_pipeline(partial, path, parts)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{out} cannot be written: {error}") from error
 
 
-def _write_pipeline(folder: Path, path: str) -> None:
+def _write_pipeline(folder: Path, path: str, parts: Parts | None) -> None:
     """The folder of a DDPMPipeline.
 
     Raises:
         UserError: when diffusers has no such network, noise levels, prediction or range of pixels.
     """
-    experiment = open_checkpoint(path, []).experiment
+    experiment = open_checkpoint(path, [], parts=parts).experiment
     model, c = experiment.model, experiment.config
     if not isinstance(model.net, UNet) or list(c.images.range) != [-1, 1] or c.conditioning != "time":
         raise UserError(
@@ -65,7 +67,7 @@ def _write_pipeline(folder: Path, path: str) -> None:
             "scheduler": ["diffusers", "DDPMScheduler"],
             "unet": ["diffusers", "UNet2DModel"],
         },
-        "unet/config.json": diffusers.unet_config(model.net),
+        "unet/config.json": unet2d.unet_config(model.net),
         "scheduler/scheduler_config.json": scheduler.scheduler_config(
             model, variance, bool(ancestral.get("clip", True)), path
         ),

@@ -10,7 +10,8 @@ from score_lightning import config, formats
 from score_lightning.config import Resolved
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
-from score_lightning.formats import Published, Sources, diffusers, native, scheduler
+from score_lightning.experiment.unused import say_replaced
+from score_lightning.formats import Published, Sources, diffusers, native, scheduler, unet2d
 from score_lightning.runtime.files import output_folder, sha256_of_file, sha256_of_folder
 from score_lightning.schedules import Schedule
 
@@ -48,6 +49,7 @@ def import_weights(resolved: Resolved, path: Path, out: Path, name: str | None =
         raise UserError(f"out={out} is the published file itself")
     if not out.name or out.is_dir():
         raise UserError(f"out={out} must be a file to write")
+    say_replaced(resolved)
     with output_folder(out.parent, [out.name]):
         _translate(_open(resolved, path, name), path, out)
 
@@ -63,7 +65,7 @@ def _translate(given: Given, path: Path, out: Path) -> None:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     check_sigmas(published.weights.get("sigmas"), model.schedule, path)
-    if given.name in ("diffusers", "improved-diffusion") and resolved.config.labels.classes:
+    if given.name in ("diffusers", "improved-diffusion", "guided-diffusion") and resolved.config.labels.classes:
         resolved = config.change(resolved.plain(), str(path), ["labels.drop=0"])  # trained with labels only
     prefixed = {kind: {f"net.{key}": value for key, value in state.items()} for kind, state in entries.items()}
     sha256 = sha256_of_folder(path) if path.is_dir() else sha256_of_file(path)  # an index names its shards only
@@ -113,7 +115,7 @@ def _sources(given: Given, net: nn.Module, path: Path) -> Sources:
 def _open_diffusers(resolved: Resolved, path: Path) -> Given:
     """The weights of a folder, or of a file in one, and the recipe with that folder's network."""
     folder = diffusers.open_folder(path)
-    settings = diffusers.net_settings(folder.unet, path)
+    settings = unet2d.net_settings(folder.unet, path)
     plain = resolved.plain()
     _check_recipe(resolved, plain["net"].get("name"), path)
     changes = {

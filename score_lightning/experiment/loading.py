@@ -3,13 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from score_lightning.config import change
+import score_lightning
+from score_lightning.config import Parts, change
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
 from score_lightning.formats.native import WEIGHTS, load_weights, read
@@ -32,13 +32,17 @@ IMAGE_PARTS = (
 )
 
 
-def load(path: str | Path) -> ScoreModel:
+def load(path: str | Path, parts: Parts | None = None) -> ScoreModel:
     """The model of a checkpoint with its averaged weights, in evaluation mode; `.config` is its configuration.
 
+    Args:
+        path: of the checkpoint.
+        parts: of the user's own that it was trained with. It holds their names only, and nothing is imported by name.
+
     Raises:
-        UserError: as `read`, and when the weights do not fit the configuration.
+        UserError: as `read`, when one of them is missing, and when the weights do not fit the configuration.
     """
-    return open_checkpoint(path, []).experiment.model
+    return open_checkpoint(path, [], parts=parts).experiment.model
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,16 @@ class Opened:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def open_checkpoint(path: str | Path, overrides: Sequence[str], weights: str = "ema") -> Opened:
+def open_checkpoint(
+    path: str | Path, overrides: Sequence[str], weights: str = "ema", parts: Parts | None = None
+) -> Opened:
     """A checkpoint's experiment, its configuration changed by key=value overrides, and its model with weights.
 
     Args:
         path: of the checkpoint.
         overrides: that change its configuration.
         weights: `ema`, the averaged weights, or `raw`, those of the last step.
+        parts: of the user's own.
 
     Raises:
         UserError: as `load`, and when an override is wrong.
@@ -71,7 +78,8 @@ def open_checkpoint(path: str | Path, overrides: Sequence[str], weights: str = "
         raise UserError(f"weights must be one of {', '.join(WEIGHTS)}, got {weights!r}")
     contents = read(path)
     known = contents.get("data") or {}
-    experiment = Experiment(change(contents["config"], str(path), overrides), classes=known.get("classes"))
+    resolved = change(contents["config"], str(path), overrides)
+    experiment = Experiment(resolved, classes=known.get("classes"), parts=parts)
     load_weights(experiment.model, contents, path, weights)
     experiment.model.config = experiment.resolved.plain()
     experiment.guide = _open_guide(experiment, known)
@@ -93,7 +101,7 @@ def _open_guide(experiment: Experiment, data: dict[str, Any]) -> ScoreModel | No
         raise UserError(f"{given} needs {missing}{labels}")
     if c.guide is None:
         return None
-    opened = open_checkpoint(c.guide, [])
+    opened = open_checkpoint(c.guide, [], parts=experiment.parts)
     guide, plain = opened.experiment, experiment.resolved.plain()
     if guide.shape != experiment.shape:
         raise UserError(f"guide={c.guide} draws data of shape {guide.shape}, the model {experiment.shape}")
@@ -144,7 +152,7 @@ def image_key(experiment: Experiment, generator: Generator, seed: int, device: t
     """All that generated images are a function of to the bit, as text; but for the program itself."""
     plain = experiment.resolved.plain()
     parts = {name: plain[name] for name in IMAGE_PARTS}
-    machine = f"{device_name(device)} {torch.get_num_threads()} {torch.__version__} {version('score_lightning')}"
+    machine = f"{device_name(device)} {torch.get_num_threads()} {torch.__version__} {score_lightning.__version__}"
     known = hashlib.sha256(b"" if generator.conditions is None else generator.conditions.key.encode())
     for part in generator.measurement.fingerprint(generator.shape) if generator.measurement is not None else ():
         known.update(part)

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from score_lightning.conditional import Condition
-from score_lightning.config import Config, Resolved
+from score_lightning.config import Config, Parts, Resolved
 from score_lightning.config.registry import build_part
 from score_lightning.data.sources import Split
-from score_lightning.errors import UserError
-from score_lightning.experiment.checks import mistakes_in
+from score_lightning.errors import UserError, mistakes_in
 
 
-def build_condition(resolved: Resolved, shape: tuple[int, ...]) -> Condition | None:
+def build_condition(resolved: Resolved, shape: tuple[int, ...], tables: Parts) -> Condition | None:
     """The condition of a configuration, for images of a shape (C, H, W); None without.
 
     Raises:
@@ -23,7 +22,7 @@ def build_condition(resolved: Resolved, shape: tuple[int, ...]) -> Condition | N
         return None
     if c.points:
         raise UserError("condition is of images; the data are points")
-    condition: Condition = build_part(resolved, "condition", {})
+    condition: Condition = build_part(resolved, "condition", {}, tables)
     with mistakes_in(f"condition {c.condition['name']}"):
         condition.check(shape)
     return condition

@@ -1,6 +1,7 @@
 """Where a training starts: from scratch, from averaged weights, or from the newest checkpoint of its experiment."""
 
 import json
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import signature
@@ -8,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from score_lightning import config
-from score_lightning.config import Resolved, to_yaml
-from score_lightning.config.registry import TABLES
+from score_lightning.config import to_yaml
 from score_lightning.data.summary import summarize
 from score_lightning.errors import UserError
 from score_lightning.experiment.training_experiment import TrainingExperiment
 from score_lightning.formats import native
 from score_lightning.runtime.nested import flatten
 from score_lightning.runtime.startup import is_first
-from score_lightning.training.module import ScoreModule
 from score_lightning.training.stopping import wait_for_others
 
 SHOWN = 30  # differing weights that are listed
@@ -28,8 +27,8 @@ SAME_RUN = (
 
 And the images, by the names and sizes of their files.
 """
-ANY_RUN = ("data.path", "data.conditions", "labels.guidance", "condition.guidance", "net.map_scale")
-"""Where the data are stored, how samples are guided, and how weights were before the first step."""
+ANY_RUN = ("data.path", "data.conditions", "labels.guidance", "condition.guidance", "net.map_scale", "net.heads_first")
+"""Where data are stored, how samples are guided, how weights were before the first step or lie in published files."""
 
 
 @dataclass(frozen=True)
@@ -131,17 +130,17 @@ def _other_data(contents: dict[str, Any], experiment: TrainingExperiment) -> lis
         return [] if theirs == ours else [f"data.path {paths[0]}, not {paths[1]}"]
     if before["content"] == now.content:
         return []
-    return [f"other images than {experiment.config.data.get('path')}"]
+    return [f"other images than {experiment.config.data.get('path') or 'those given'}"]
 
 
-def initialize(module: ScoreModule, resolved: Resolved) -> None:
-    """Gives a module the averaged weights of the checkpoint `init`, as its weights and as their average.
+def initialize(experiment: TrainingExperiment) -> None:
+    """Gives a training the averaged weights of the checkpoint `init`, as its weights and as their average.
 
     Raises:
         UserError: listing the weights that differ in name or shape, or else the settings that would make another
             function of the same weights.
     """
-    path = str(resolved.config.init)
+    module, path = experiment.module, str(experiment.config.init)
     contents, prefix = native.read(path), native.WEIGHTS["ema"]
     state = contents["state_dict"]
     have = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -152,7 +151,8 @@ def initialize(module: ScoreModule, resolved: Resolved) -> None:
             f"init={path} holds another network, {len(differing)} of its weights differ:\n  "
             + "\n  ".join(differing[:SHOWN] + more)
         )
-    theirs, ours = (_function(plain) for plain in (contents["config"], resolved.plain()))
+    networks = experiment.tables["net"]
+    theirs, ours = (_function(plain, networks) for plain in (contents["config"], experiment.resolved.plain()))
     remedy = [f"{key}={json.dumps(value)}" for key, value in theirs.items() if value != ours.get(key)]
     if remedy:
         raise UserError(f"init={path}: its weights were trained as another function of them: add {' '.join(remedy)}")
@@ -160,17 +160,17 @@ def initialize(module: ScoreModule, resolved: Resolved) -> None:
         model.load_state_dict(have)
 
 
-def _function(plain: dict[str, Any]) -> dict[str, Any]:
+def _function(plain: dict[str, Any], networks: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
     """The settings that say which function weights are, by dotted name, with the defaults of the network."""
     settings = {"prediction": plain.get("prediction"), "conditioning": plain.get("conditioning")}
     settings |= {"images.range": plain.get("images", {}).get("range")} if not plain.get("points") else {}
     if settings["prediction"] == "edm":
         settings["sigma_data"] = plain.get("sigma_data")
     net = dict(plain.get("net", {}))
-    parameters = signature(TABLES["net"][net["name"]]).parameters if net.get("name") in TABLES["net"] else {}
+    parameters = signature(networks[net["name"]]).parameters if net.get("name") in networks else {}
     net = {name: p.default for name, p in parameters.items()} | net
-    given: tuple[str, ...] = ("name", "dropout", "image_size", "image_channels", "levels", "dim", "map_scale")
-    given += ("classes", "augmentation", "condition_channels")
+    given = {"name", "dropout", "image_size", "image_channels", "levels", "dim", "classes", "augmentation"}
+    given |= {"condition_channels", "map_scale", "heads_first"}  # the latter two of ANY_RUN
     return settings | {
         f"net.{key}": list(value) if isinstance(value, tuple) else value
         for key, value in net.items()

@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from score_lightning.config import Parts
 from score_lightning.data.pictures import Shape
+from score_lightning.data.pixels import EIGHT_BITS, Depth
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
-from score_lightning.experiment.checks import guidance_strength, picture_shape
+from score_lightning.experiment.checks import guidance_strength
 from score_lightning.experiment.loading import image_key, open_checkpoint
 from score_lightning.experiment.pictures import check_sample
+from score_lightning.experiment.shapes import picture_shape
 from score_lightning.experiment.unused import say_unused
 from score_lightning.formats.native import run_folder_of
 from score_lightning.generation.conditions import Conditions
@@ -32,14 +35,14 @@ FILES = ("samples.png", "samples.npz")
 SHOWN = 100  # images in samples.png
 
 
-def sample(options: dict[str, Any], overrides: Sequence[str], n: int) -> None:
-    """Draws n images and writes them; see the command's usage for its options.
+def sample(options: dict[str, Any], overrides: Sequence[str], n: int, parts: Parts | None = None) -> None:
+    """Draws n images and writes them, with parts of the user's own; see the command's usage for its options.
 
     Raises:
         UserError: for a mistake in the options or overrides.
     """
     ckpt, batch_size, task = options["ckpt"], options.get("batch_size", 256), options.get("task")
-    experiment = open_checkpoint(ckpt, overrides, options.get("weights", "ema")).experiment
+    experiment = open_checkpoint(ckpt, overrides, options.get("weights", "ema"), parts).experiment
     check_sample(experiment.config, experiment.condition, options)
     say_unused(experiment.resolved, "sample" if task is None and "image" not in options else "task")
     generator = experiment.generator(batch_size, options.get("label"), n)
@@ -66,12 +69,13 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int) -> None:
         rank, device = launch(device, options.get("devices", 1))
         experiment.model.to(device)
         if pair is not None:
-            _write(interpolation(experiment.model, pair, n, generator.pixels, batch_size), None, folder)
+            path = interpolation(experiment.model, pair, n, generator.pixels, batch_size)
+            _write(path, None, folder, depth=generator.pixels.depth)
             return
         images, store = _generate(experiment, generator, n, options.get("seed", 0), rank, folder)
         if rank.number == 0:
             shown = class_captions(experiment.classes, min(n, SHOWN), generator.label)
-            _write(images, known, folder, shown)
+            _write(images, known, folder, shown, generator.pixels.depth)
             store.clear()
 
 
@@ -105,7 +109,7 @@ def _image_shape(experiment: Experiment, task: str) -> Shape:
 def _generate(
     experiment: Experiment, generator: Generator, n: int, seed: int, rank: Rank, folder: Path
 ) -> tuple[Tensor, BatchStore]:
-    """uint8 (n, C, H, W) of all ranks, at rank 0, and where they are kept until they are written."""
+    """(n, C, H, W) of all ranks, at rank 0, and where they are kept until they are written."""
     model = experiment.model
     store = BatchStore(folder, image_key(experiment, generator, seed, next(model.parameters()).device))
     mine, broken = [], []
@@ -124,7 +128,13 @@ def _generate(
     return images[indices.argsort()], store
 
 
-def _write(images: Tensor, known: Tensor | None, folder: Path, captions: Sequence[str] | None = None) -> None:
+def _write(
+    images: Tensor,
+    known: Tensor | None,
+    folder: Path,
+    captions: Sequence[str] | None = None,
+    depth: Depth = EIGHT_BITS,
+) -> None:
     """Writes samples.npz and samples.png, which shows what was known (N, C, H, W), and the class of each image.
 
     One known picture comes first, of several each stands above its samples.
@@ -139,14 +149,14 @@ def _write(images: Tensor, known: Tensor | None, folder: Path, captions: Sequenc
         if points:
             save_samples(images, picture)
         elif known is None:
-            save_grid(first, picture, captions=captions)
+            save_grid(first, picture, captions=captions, depth=depth)
         elif len(known) == 1:
             both = [known, first] if known.shape[1] == first.shape[1] else [in_color(known), in_color(first)]
-            save_grid(torch.cat(both), picture, captions=captions and ["known", *captions])
+            save_grid(torch.cat(both), picture, captions=captions and ["known", *captions], depth=depth)
             content = f"what is known, and {content}"
         else:
             shown = max(1, SHOWN * len(known) // len(images))
-            save_aligned([row[:shown] for row in (known, *images.split(len(known)))], picture)
+            save_aligned([row[:shown] for row in (known, *images.split(len(known)))], picture, depth)
             content = f"samples below what is known, of {min(shown, len(known))}"
     if points:
         print(f"Drew {len(images)} points: {picture} and {npz}")

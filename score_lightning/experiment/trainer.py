@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
 from score_lightning import config
 from score_lightning.config.registry import part_of
-from score_lightning.errors import UserError
+from score_lightning.errors import UserError, missing_package
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.evaluation import Evaluation, NoFeaturesError
 from score_lightning.experiment.loading import condition_settings
@@ -225,7 +225,7 @@ def _loggers(experiment: Experiment, folder: Path) -> list[Logger]:
         try:
             loggers.append(TensorBoardLogger(folder.parent.parent, folder.parent.name, folder.name))
         except ModuleNotFoundError as error:
-            raise UserError("logger.tensorboard needs one more package: pip install tensorboard") from error
+            raise missing_package("logger.tensorboard", "tensorboard", "tensorboard") from error
     return loggers
 
 

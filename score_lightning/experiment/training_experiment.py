@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from score_lightning.data.module import ImageData
-from score_lightning.errors import UserError
+from score_lightning.errors import UserError, mistakes_in
 from score_lightning.experiment import checks
 from score_lightning.experiment.build import Experiment
 from score_lightning.networks.layers import Block
@@ -61,7 +61,7 @@ class TrainingExperiment(Experiment):
             raise UserError(f"validation.n must be at least {c.validation.levels}, got {c.validation.n}")
         if c.evaluation.n == 1:
             raise UserError("evaluation.n must be 0 (none) or at least 2, got 1")
-        with checks.mistakes_in("optimizer"):
+        with mistakes_in("optimizer"):
             decay_steps = c.trainer.max_steps if o.decay else None
             adam = AdamSettings(o.lr, tuple(o.betas), o.eps, o.weight_decay, o.warmup, decay_steps, o.muon)
         if o.muon is not None and not hasattr(self.model.net, "hidden_weights"):

@@ -1,10 +1,10 @@
-"""Settings that a user gives and that nothing uses: said before the work, rather than ignored in silence."""
+"""What is said before the work, rather than happening in silence: settings without effect, files that replace ours."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from score_lightning.config import Config, Resolved
+from score_lightning.config import Config, Resolved, replaced
 from score_lightning.runtime.startup import is_first
 
 Work = Literal["train", "sample", "task", "eval", "images"]
@@ -91,6 +91,12 @@ def say_unused(resolved: Resolved, work: Work) -> None:
     parts = list(unused(resolved.config, given, work))
     if parts and is_first():
         print(f"without effect: {', '.join(parts)}")
+
+
+def say_replaced(resolved: Resolved) -> None:
+    """Prints, on the first process, which files of the working directory take the place of one of the project."""
+    for source in replaced(resolved.origins.values()) if is_first() else ():
+        print(f"{source} is taken in place of the one that comes with score_lightning")
 
 
 def unused(config: Config, given: Sequence[str], work: Work) -> Iterator[str]:

@@ -41,9 +41,10 @@ FORMATS = {
     "ncsnv2": Format((RefineNet,), names.refinenet, r"^normalizer\.alpha"),
     "ddim": Format((UNet,), names.ddim, r"^temb\.dense\."),
     "score_sde": Format((NCSNpp, UNet), numbered.score_sde, r"^all_modules\."),
-    "improved-diffusion": Format((UNet,), numbered.improved_diffusion, r"^input_blocks\."),
+    "improved-diffusion": Format((UNet,), numbered.improved_diffusion, r"^input_blocks\.\d+\.0\.op\."),
+    "guided-diffusion": Format((UNet,), numbered.improved_diffusion, r"^output_blocks\.\d+\.[12]\.in_layers\."),
     "diffusers": Format((UNet,), names.diffusers, r"^down_blocks\."),
-    "edm": Format((NCSNpp,), numbered.edm, r"^(model\.)?map_layer0\.", r"\.resample_filter$"),
+    "edm": Format((NCSNpp, UNet), numbered.edm, r"^(model\.)?map_layer0\.", r"\.resample_filter$"),
 }
 
 FOREIGN = {
@@ -54,6 +55,10 @@ FOREIGN = {
     r"(^|\.)downs\.\d+\.\d+\.block1\.": (
         "was written by denoising-diffusion-pytorch, whose network, with linear attention and standardized weights, no "
         f"format here holds ({', '.join(FORMATS)}): sample from it there, or train one of the recipes"
+    ),
+    r"^out\.\d+\.(qkv|c)_proj\.": (
+        "holds a classifier of guided-diffusion for classifier guidance, which is not done here: labels.guidance=… "
+        "guides by labels, guide=CKPT by a worse model"
     ),
     r"^(first_stage_model|cond_stage_model)\.": (
         "holds a latent diffusion model, whose network makes latents for an autoencoder; the formats here "
@@ -175,6 +180,7 @@ def _take(net: nn.Module, state: Mapping[str, Tensor], sources: Sources, name: s
 
 def _hint(state: Mapping[str, Tensor], name: str) -> str:
     """A sentence on the layout that a file has, or is closest to, if that is not `name`."""
+    state = {key.removeprefix("model."): value for key, value in state.items()}  # of `_with_prefix`
     detected = detect(state)
     if detected is not None:
         return "" if detected == name else f" The file looks like format={detected}."
@@ -196,6 +202,7 @@ def closest(state: Mapping[str, Tensor]) -> str | None:
     examples: dict[str, nn.Module] = {"ncsn": RefineNet(channels=4), "ncsnv2": RefineNet(channels=4, conditional=False)}
     with torch.device("meta"):
         small = UNet(image_size=8, channels=32, multipliers=(1, 1), blocks=1, attention=(4,))
+        examples["guided-diffusion"] = UNet(8, 3, 32, (1, 1), 1, (4,), by_blocks=True)
         large = NCSNpp(image_size=8, channels=32, multipliers=(1, 1), blocks=1, attention=(4,))
     shared = {}
     for name, layout in FORMATS.items():

@@ -105,14 +105,14 @@ def ddim(net: UNet) -> Sources:
 
 def diffusers(net: UNet, cosines_first: bool = False, former: bool = False) -> Sources:
     """diffusers' UNet2DModel; the `former` names of the attention are those of files from before version 0.18."""
-    top = len(net.down) - 1
+    top, conv = len(net.down) - 1, "" if net.by_blocks else ".conv"
     query, key, value, out = ("query", "key", "value", "proj_attn") if former else ("to_q", "to_k", "to_v", "to_out.0")
     renames = [
         (r"^time_(\d)", r"time_embedding.linear_\1"),
         (r"^label\.", "class_embedding."),
         (r"^norm_out", "conv_norm_out"),
-        (r"^shrink\.(\d)", r"down_blocks.\1.downsamplers.0.conv"),
-        *((rf"^grow\.{i}\.", f"up_blocks.{top - 1 - i}.upsamplers.0.conv.") for i in range(top)),
+        (r"^shrink\.(\d)", rf"down_blocks.\1.downsamplers.0{conv}"),
+        *((rf"^grow\.{i}\.", f"up_blocks.{top - 1 - i}.upsamplers.0{conv}.") for i in range(top)),
         (r"^middle\.0\.attention", "mid_block.attentions.0"),
         (r"^middle\.(\d)", r"mid_block.resnets.\1"),
         (r"^down\.(\d)\.(\d+)\.attention", r"down_blocks.\1.attentions.\2"),

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import score_lightning
 from score_lightning import formats
 from score_lightning.errors import UserError
 from score_lightning.formats import files
@@ -86,7 +86,7 @@ def write_exported(
     """Writes a model's weights as safetensors, with config.json; `read` reads the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in weights.items()}, folder / EXPORTED[0])
-    described = {"config": config, "data": data, "global_step": step, "score_lightning": version("score_lightning")}
+    described = {"config": config, "data": data, "global_step": step, "score_lightning": score_lightning.__version__}
     (folder / EXPORTED[1]).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 

@@ -10,10 +10,14 @@ from torch import Tensor
 from score_lightning.formats.names import Change, Source, Sources, same, swap_halves, to_conv, with_none
 from score_lightning.networks import NCSNpp, UNet
 from score_lightning.networks.ushape import UShape
+from score_lightning.networks.ushape import sides as sides_of
 
 
 def improved_diffusion(net: UNet) -> Sources:
-    """openai/improved-diffusion: blocks numbered along the way down and up, query, key and value joined per head."""
+    """openai/improved-diffusion and guided-diffusion: blocks numbered along the way down and up.
+
+    Query, key and value are joined, per head or (`heads_first` is false) as a whole.
+    """
     places: dict[str, str] = {"time_1": "time_embed.0", "time_2": "time_embed.2", "label": "label_emb"}
     places |= {"conv_in": "input_blocks.0.0", "norm_out": "out.0", "conv_out": "out.2"}
     n = 0
@@ -23,7 +27,7 @@ def improved_diffusion(net: UNet) -> Sources:
             places |= {f"down.{i}.{j}.attention": f"input_blocks.{n}.1", f"down.{i}.{j}": f"input_blocks.{n}.0"}
         if i < len(net.shrink):
             n += 1
-            places[f"shrink.{i}"] = f"input_blocks.{n}.0.op"
+            places[f"shrink.{i}"] = f"input_blocks.{n}.0" + ("" if net.by_blocks else ".op")
     places |= {"middle.0.attention": "middle_block.1", "middle.0": "middle_block.0", "middle.1": "middle_block.2"}
     n = -1
     for i in reversed(range(len(net.up))):
@@ -31,14 +35,15 @@ def improved_diffusion(net: UNet) -> Sources:
             n += 1
             places |= {f"up.{i}.{j}.attention": f"output_blocks.{n}.1", f"up.{i}.{j}": f"output_blocks.{n}.0"}
         if i > 0:
-            places[f"grow.{i - 1}"] = f"output_blocks.{n}.{1 + net.attend[i]}.conv"
+            places[f"grow.{i - 1}"] = f"output_blocks.{n}.{1 + net.attend[i]}" + ("" if net.by_blocks else ".conv")
     parts = {"norm_1": "in_layers.0", "conv_1": "in_layers.2", "time": "emb_layers.1", "skip": "skip_connection"}
     parts |= {"norm_2": "out_layers.0", "conv_2": "out_layers.3", "norm": "norm", "out": "proj_out"}
     sources = {}
     for name, entry in net.state_dict().items():
         module, part, kind = _split(name, places)
         if part in ("query", "key", "value"):
-            which, heads = ("query", "key", "value").index(part), net.style.head_count(len(entry))
+            which = ("query", "key", "value").index(part)
+            heads = net.style.head_count(len(entry)) if net.heads_first else 1
             sources[name] = Source(f"{places[module]}.qkv.{kind}", _part_of_heads(which, heads, entry.ndim))
         else:
             there = f"{places[module]}.{parts[part]}.{kind}" if part else f"{places[module]}.{kind}"
@@ -100,12 +105,18 @@ def _in_order(net: UShape) -> Iterator[str]:
     yield from ("norm_out", "conv_out")
 
 
-def edm(net: NCSNpp) -> Sources:
-    """NVlabs/edm's SongUNet inside its preconditioning: modules named by their resolution."""
-    sides = [net.image_size // 2**i for i in range(len(net.down))]
+def edm(net: NCSNpp | UNet) -> Sources:
+    """NVlabs/edm's SongUNet (NCSN++, DDPM++) or DhariwalUNet (ADM) inside its preconditioning.
+
+    Modules are named by their resolution.
+    """
+    sides = [sides_of(net.image_size)[0] // 2**i for i in range(len(net.down))]
     places = {"time_1": "map_layer0", "time_2": "map_layer1", "label": "map_label", "augment": "map_augment"}
     places |= {"fourier": "map_noise", "conv_in": f"enc.{sides[0]}x{sides[0]}_conv"}
-    places |= {"norm_out": f"dec.{sides[0]}x{sides[0]}_aux_norm", "conv_out": f"dec.{sides[0]}x{sides[0]}_aux_conv"}
+    if isinstance(net, UNet):
+        places |= {"norm_out": "out_norm", "conv_out": "out_conv"}
+    else:
+        places |= {f"{part}_out": f"dec.{sides[0]}x{sides[0]}_aux_{part}" for part in ("norm", "conv")}
     for i, side in enumerate(sides):
         s = f"{side}x{side}"
         places |= {f"down.{i}.{j}": f"enc.{s}_block{j}" for j in range(net.blocks)}
@@ -128,6 +139,10 @@ def edm(net: NCSNpp) -> Sources:
             sources[name] = Source(f"{places[module]}.qkv.{kind}", _every_third(("query", "key", "value").index(part)))
         else:
             sources[name] = Source(".".join(filter(None, (places[module], parts.get(part, ""), kind))))
+    if isinstance(net, UNet):  # there the embedding has its cosines first, and labels are columns
+        sources["time_1.weight"] = Source("map_layer0.weight", swap_halves)
+        if net.classes is not None:
+            sources["label.weight"] = Source("map_label.weight", lambda value: with_none(value.T))
     return {name: Source(f"model.{source.name}", source.take) for name, source in sources.items()}
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import Tensor
 
 from score_lightning.conditional import Condition
-from score_lightning.data.arrays import ARRAYS, read_arrays
+from score_lightning.data.arrays import ARRAYS, depth_of, read_arrays
 from score_lightning.data.files import ImageFiles
 from score_lightning.data.listing import list_pictures
 from score_lightning.data.pictures import Shape
-from score_lightning.data.pixels import Range
+from score_lightning.data.pixels import EIGHT_BITS, Range
 from score_lightning.errors import UserError
 from score_lightning.generation.conditions import Conditions, of_observed
 from score_lightning.runtime.startup import is_first
@@ -51,7 +51,8 @@ def read_conditions(
     if not condition.partial and mask is not None:
         raise UserError("mask=… goes with a model that paints a part of a picture (condition=inpaint)")
     pictures = _read(image, _of_shape(shape, condition.given_shape(shape.dimensions)), condition.of_one_size)
-    known = None if mask is None else _read_known(mask, _of_shape(shape, (1, *size)), pictures, pixels)
+    of_mask = replace(_of_shape(shape, (1, *size)), depth=EIGHT_BITS)
+    known = None if mask is None else _read_known(mask, of_mask, pictures)
     y = condition.read(pixels.encode(pictures.levels), known)
     try:
         if exact:
@@ -61,7 +62,7 @@ def read_conditions(
     return of_observed(condition, y, exact)
 
 
-def _read_known(text: str, shape: Shape, pictures: _Pictures, pixels: Range) -> Tensor:
+def _read_known(text: str, shape: Shape, pictures: _Pictures) -> Tensor:
     """bool (N or 1, 1, H, W): the pixels of pictures that masks leave."""
     masks = _read(text, shape, False)
     if len(masks.names) not in (1, len(pictures.names)):
@@ -75,12 +76,12 @@ def _read_known(text: str, shape: Shape, pictures: _Pictures, pixels: Range) -> 
             raise UserError(
                 f"the mask {masks.names[its]} has {sizes[0]} pixels, {name} {sizes[1]}: they must have the same size"
             )
-    return pixels.encode(masks.levels) < (pixels.low + pixels.high) / 2
+    return masks.levels < 128
 
 
 def _of_shape(shape: Shape, dimensions: tuple[int, ...]) -> Shape:
     """Pictures of these dimensions (C, H, W), otherwise fitted as to a shape."""
-    return replace(shape, channels=dimensions[0], size=dimensions[1])
+    return replace(shape, channels=dimensions[0], size=(dimensions[1], dimensions[2]))
 
 
 def _read(text: str, shape: Shape, of_one_size: bool) -> _Pictures:
@@ -88,7 +89,8 @@ def _read(text: str, shape: Shape, of_one_size: bool) -> _Pictures:
     if not path.exists():
         raise UserError(f"there is no picture {path}")
     if path.suffix in ARRAYS and path.is_file():
-        levels, _ = read_arrays(path)
+        levels, _ = read_arrays(path, shape.dimensions)
+        depth_of(path, levels, shape.depth)
         if tuple(levels.shape[1:]) != shape.dimensions:
             raise UserError(
                 f"{path} holds pictures of shape {tuple(levels.shape[1:])}, this model takes {shape.dimensions}"

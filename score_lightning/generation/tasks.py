@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from score_lightning.conditional import (
@@ -27,8 +26,8 @@ from score_lightning.conditional import (
     inpainting,
     upsampling,
 )
-from score_lightning.data.pictures import Shape, flatten, open_picture
-from score_lightning.data.pixels import PixelRange, Range
+from score_lightning.data.pictures import Picture, Shape, flatten, open_picture, open_raster
+from score_lightning.data.pixels import EIGHT_BITS, PixelRange, Range
 from score_lightning.errors import UserError
 from score_lightning.likelihood import check_times, decode, encode, interpolate
 from score_lightning.models import ScoreModel
@@ -45,7 +44,7 @@ class Known:
 
     Args:
         measurement: in the model's range.
-        picture: uint8 (C, H, W), which shows it.
+        picture: (C, H, W) as it is stored, which shows it.
     """
 
     measurement: Evidence
@@ -67,9 +66,10 @@ def read_known(options: Options, shape: Shape, pixels: Range) -> Known:
 
     Args:
         options: of the command: task, image; mask, a picture of the same size, white where to paint; blur or motion;
-            noise, in gray levels, and method: projection where there is no noise and the task allows it, else mmps.
+            noise, in units of stored pixels, and method: projection where there is no noise and the task allows it,
+            else mmps.
         shape: of the model's images, to which pictures are cropped and resized. For upsample the picture is a small
-            square, whose side divides that of the model's images.
+            one, whose sides divide those of the model's images.
         pixels: range of pixels in the model.
 
     Raises:
@@ -92,12 +92,17 @@ def read_known(options: Options, shape: Shape, pixels: Range) -> Known:
     if method == "projection":
         assert seen.part is not None
         return Known(seen.part, seen.picture)
-    std = math.hypot(noise, ROUNDING) / 255 * (pixels.high - pixels.low)
+    std = math.hypot(noise, ROUNDING if pixels.levels else 0) / _span(pixels) * (pixels.high - pixels.low)
     return Known(Posterior(Observation(seen.operator, seen.y[None], std), method), seen.picture)
 
 
+def _span(pixels: Range) -> float:
+    """From black to white, in units of stored pixels."""
+    return pixels.depth.white - pixels.depth.black
+
+
 def read_pair(text: str | None, shape: Shape) -> Tensor:
-    """uint8 (2, C, H, W): the two pictures of image=[FILE,FILE].
+    """(2, C, H, W): the two pictures of image=[FILE,FILE], as they are stored.
 
     Raises:
         UserError: when there are not two of them, or one cannot be read.
@@ -109,17 +114,17 @@ def read_pair(text: str | None, shape: Shape) -> Tensor:
 
 
 def interpolation(model: ScoreModel, ends: Tensor, n: int, pixels: Range, batch_size: int = 256) -> Tensor:
-    """uint8 (n, C, H, W) between two pictures uint8 (2, C, H, W), on the great circle between their latents.
+    """(n, C, H, W) between two pictures (2, C, H, W), on the great circle between their latents.
 
-    Both pictures are dequantized first, since the flow is that of a density.
+    Both pictures are dequantized first, where they have gray levels, since the flow is that of a density.
 
     Raises:
         UserError: when the network takes discrete levels only, or pictures on the path are not finite.
     """
     device = next(model.parameters()).device
     noise = torch.special.ndtr(ImageNoise(0, [0, 1])(ends.float()))
-    pixels = replace(pixels, dequantized=True) if isinstance(pixels, PixelRange) else pixels
-    x = pixels.encode(ends, noise).to(device)
+    pixels = replace(pixels, dequantized=True) if isinstance(pixels, PixelRange) and pixels.levels else pixels
+    x = pixels.encode(ends, noise if pixels.dequantized else None).to(device)
     try:
         check_times(model, x)
     except ValueError as error:
@@ -131,60 +136,68 @@ def interpolation(model: ScoreModel, ends: Tensor, n: int, pixels: Range, batch_
     return pixels.decode(path).cpu()
 
 
-def _open(name: str, shape: Shape) -> Image.Image:
-    """A picture in color, after a line on what is read."""
+def _open(name: str, shape: Shape) -> Picture:
+    """A picture, one of 8 bits in color, after a line on what is read."""
     path = Path(name).expanduser()
+    picture: Picture
     if not path.is_file():
         raise UserError(f"there is no picture {path}")
-    with open_picture(path) as image:
-        picture = flatten(image, shape.background).convert("RGB")
-        remarks = [shape.say(kind) for kind in shape.remarks(image) if kind != "small"]
+    if shape.of_rasters:
+        with open_raster(path, channels=shape.channels) as raster:
+            picture, kinds = raster, shape.remarks(raster)
+    else:
+        with open_picture(path) as image:
+            picture, kinds = flatten(image, shape.background).convert("RGB"), shape.remarks(image)
     if is_first():
-        print(", ".join([f"{path}: {picture.width} x {picture.height} pixels", *remarks]))
+        remarks = [shape.say(kind) for kind in kinds if kind != "small"]
+        print(", ".join([f"{path}: {picture.size[0]} x {picture.size[1]} pixels", *remarks]))
     return picture
 
 
-def _fit(image: Image.Image, shape: Shape) -> Tensor:
+def _fit(image: Picture, shape: Shape) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(shape.fit(image)))
 
 
-def _inpaint(image: Image.Image, options: Options, shape: Shape, pixels: Range) -> _Seen:
-    mask = _open(options["mask"], shape)
+def _inpaint(image: Picture, options: Options, shape: Shape, pixels: Range) -> _Seen:
+    of_mask = replace(shape, channels=1, depth=EIGHT_BITS)
+    mask = _open(options["mask"], of_mask)
     if image.size != mask.size:
         sizes = [f"{width} x {height}" for width, height in (mask.size, image.size)]
         raise UserError(
             f"the mask {options['mask']} has {sizes[0]} pixels, {options['image']} {sizes[1]}: "
             "they must have the same size"
         )
-    known = _fit(mask, replace(shape, channels=1))[0] < 128
-    picture = _fit(image, shape)
-    part = inpainting(pixels.encode(picture), known)
-    shown = torch.where(known, picture, torch.tensor(128, dtype=torch.uint8))
-    return _Seen(Mask(known), part.y, shown, part)
+    known = _fit(mask, of_mask)[0] < 128
+    part = inpainting(pixels.encode(_fit(image, shape)), known)
+    gray = torch.tensor((pixels.low + pixels.high) / 2)
+    return _Seen(Mask(known), part.y, pixels.decode(torch.where(known, part.y, gray)), part)
 
 
-def _colorize(image: Image.Image, options: Options, shape: Shape, pixels: Range) -> _Seen:  # noqa: ARG001
+def _colorize(image: Picture, options: Options, shape: Shape, pixels: Range) -> _Seen:  # noqa: ARG001
     if shape.channels != 3:
         raise UserError("task=colorize needs a model of images in color; this one draws them in gray")
     part = colorization(pixels.encode(_fit(image, shape)))
     return _Seen(Gray(), part.y, pixels.decode(part.y.expand(3, -1, -1)), part)
 
 
-def _upsample(image: Image.Image, options: Options, shape: Shape, pixels: Range) -> _Seen:
+def _upsample(image: Picture, options: Options, shape: Shape, pixels: Range) -> _Seen:
     width, height = image.size
-    if width != height or width >= shape.size or shape.size % width:
+    factor = shape.height // height
+    if factor < 2 or (width * factor, height * factor) != (shape.width, shape.height):
+        what = "square whose side divides" if shape.width == shape.height else "picture whose sides divide"
+        sides = " x ".join(map(str, dict.fromkeys((shape.width, shape.height))))
         raise UserError(
-            f"task=upsample needs a small square whose side divides {shape.size}, such as "
-            f"{shape.size // 2} x {shape.size // 2} pixels; {options['image']} has {width} x {height}"
+            f"task=upsample needs a small {what} {sides}, such as {shape.width // 2} x {shape.height // 2} pixels; "
+            f"{options['image']} has {width} x {height}"
         )
-    small, factor = pixels.encode(_fit(image, replace(shape, size=width))), shape.size // width
+    small = pixels.encode(_fit(image, replace(shape, size=(height, width))))
     part = upsampling(small, factor)
     return _Seen(Downsample(factor), small, pixels.decode(part.y), part)
 
 
-def _deblur(image: Image.Image, options: Options, shape: Shape, pixels: Range) -> _Seen:
+def _deblur(image: Picture, options: Options, shape: Shape, pixels: Range) -> _Seen:
     picture = _fit(image, shape)
-    return _Seen(_blur(options, shape.size), pixels.encode(picture), picture)
+    return _Seen(_blur(options, min(shape.width, shape.height)), pixels.encode(picture), picture)
 
 
 def _blur(options: Options, size: int) -> Operator:
@@ -202,6 +215,6 @@ def _blur(options: Options, size: int) -> Operator:
     return MotionBlur(length, angle) if "motion" in options else GaussianBlur(options["blur"])
 
 
-READERS: dict[str, Callable[[Image.Image, Options, Shape, Range], _Seen]] = {
+READERS: dict[str, Callable[[Picture, Options, Shape, Range], _Seen]] = {
     "inpaint": _inpaint, "colorize": _colorize, "upsample": _upsample, "deblur": _deblur,
 }  # fmt: skip

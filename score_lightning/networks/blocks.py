@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from score_lightning.networks.layers import Block, Dropout, GroupNorm
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+COPIED = 2**25  # bytes of weights that are joined, at most
 
 
 def init(layer: Layer, scale: float = 1.0) -> Layer:
@@ -110,6 +111,7 @@ class Style:
             else it is added before that norm.
         rescale: whether sums with a skip are divided by the square root of 2 (Song et al. 2021a, App. H.1).
         fir: whether resolution changes by the filter (1, 3, 3, 1) rather than by repeating and averaging.
+        project: whether blocks that change the resolution have a 1 x 1 convolution in the skip; not in ADM.
         heads, head_channels: of the attention, their number or the channels that it follows from.
         attention_scale, skip_scale: variance of initial weights before the attention and in skips, relative to others.
 
@@ -125,6 +127,7 @@ class Style:
     adaptive: bool = False
     rescale: bool = False
     fir: bool = False
+    project: bool = True
     heads: int = 1
     head_channels: int | None = None
     attention_scale: float = 1.0
@@ -197,7 +200,7 @@ class ResidualBlock(Block):
         self.norm_2 = style.norm(outputs)
         self.dropout = Dropout(style.dropout)
         self.conv_2 = conv(outputs, outputs, scale=0)
-        changes = inputs != outputs or resample is not None
+        changes = inputs != outputs or (resample is not None and style.project)
         self.skip = conv(inputs, outputs, 1, style.skip_scale) if changes else nn.Identity()
         self.attention = Attention(outputs, style) if attend else nn.Identity()
 
@@ -218,8 +221,12 @@ class ResidualBlock(Block):
 def project(embedding: Tensor, blocks: Sequence[ResidualBlock]) -> dict[nn.Module, Tensor]:
     """What each block adds of the activated embedding (B, style.embedding): (B, its `time.out_features`).
 
-    One product for all: a small one costs more around it than in it. The layers `time` are not called.
+    One product for all: a small one costs more around it than in it, but a copy of large weights costs more than both.
+    The layers `time` are not called.
     """
-    weight, bias = torch.cat([b.time.weight for b in blocks]), torch.cat([b.time.bias for b in blocks])
-    parts = F.linear(embedding, weight, bias).split([b.time.out_features for b in blocks], dim=1)
+    layers = [block.time for block in blocks]
+    if sum(layer.weight.nbytes for layer in layers) > COPIED:
+        return {b: F.linear(embedding, layer.weight, layer.bias) for b, layer in zip(blocks, layers, strict=True)}
+    weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+    parts = F.linear(embedding, weight, bias).split([layer.out_features for layer in layers], dim=1)
     return dict(zip(blocks, parts, strict=True))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from score_lightning.networks.blocks import conv, init
 from score_lightning.networks.embedding import look_up, sinusoidal
 from score_lightning.networks.layers import Block, Dropout
-from score_lightning.networks.ushape import check_classes, check_images, check_levels
+from score_lightning.networks.ushape import Size, check_classes, check_images, check_levels, sides
 
 
 class LightUNet(nn.Module):
@@ -23,7 +23,7 @@ class LightUNet(nn.Module):
     AVX-512, 32 channels take the time of 24, and 64 hardly more than 48: take multiples of 32.
 
     Args:
-        image_size: height and width of the images in pixels.
+        image_size: height and width of the images in pixels, one number of squares.
         image_channels: channels of the images.
         widths: channels of each level; each next one has half the resolution.
         blocks: residual blocks per level, on the way down and on the way up.
@@ -41,7 +41,7 @@ class LightUNet(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 8,
+        image_size: Size = 8,
         image_channels: int = 1,
         widths: Sequence[int] = (32, 32, 32),
         blocks: int = 1,
@@ -54,9 +54,10 @@ class LightUNet(nn.Module):
     ) -> None:
         super().__init__()
         check_classes(classes)
-        if patch < 1 or image_size % patch:
+        height, width = sides(image_size)
+        if patch < 1 or height % patch or width % patch:
             raise ValueError(f"patch must divide the image size of {image_size}, got {patch}")
-        check_levels(image_size // patch, 1, widths, blocks)
+        check_levels((height // patch, width // patch), 1, widths, blocks)
         self.image_size, self.patch, self.scale, self.classes = image_size, patch, scale, classes
         self.features, self.condition_channels = 2 * widths[0], condition_channels
         pixels, pairs = image_channels * patch**2, list(pairwise(widths))

@@ -15,14 +15,14 @@ from torch.nn import functional as F
 
 from score_lightning.networks.blocks import Style, init
 from score_lightning.networks.embedding import Fourier, sinusoidal
-from score_lightning.networks.ushape import PyramidIn, PyramidOut, UShape, check_classes
+from score_lightning.networks.ushape import PyramidIn, PyramidOut, Size, UShape, check_classes
 
 
 class NCSNpp(UShape):
     """NCSN++. The defaults are its continuous CIFAR-10 configuration (62,758,915 parameters, 128 of them frozen).
 
     Args:
-        image_size: height and width of the images in pixels.
+        image_size: height and width of the images in pixels, one number of squares.
         image_channels: channels of the images.
         channels: width of the first level.
         multipliers: width of each level, in units of `channels`; each next level has half the resolution.
@@ -46,7 +46,7 @@ class NCSNpp(UShape):
 
     def __init__(
         self,
-        image_size: int = 32,
+        image_size: Size = 32,
         image_channels: int = 3,
         channels: int = 128,
         multipliers: Sequence[int] = (1, 2, 2, 2),

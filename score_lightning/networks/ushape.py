@@ -27,12 +27,15 @@ PyramidIn = Literal["none", "residual", "skip"]
 PyramidOut = Literal["none", "skip"]
 Times = dict[nn.Module, Tensor]  # what each residual block adds of the embedding
 
+Size = int | tuple[int, int]
+"""Of squares, or (height, width), in pixels."""
+
 
 class UShape(nn.Module):
     """Residual blocks in the shape of a U, from images and an embedding to `outputs` channels.
 
     Args:
-        image_size: height and width of the images in pixels.
+        image_size: height and width of the images in pixels, one number of squares.
         image_channels: channels of the images.
         outputs: channels of the result.
         channels: width of the first level.
@@ -55,7 +58,7 @@ class UShape(nn.Module):
 
     def __init__(
         self,
-        image_size: int,
+        image_size: Size,
         image_channels: int,
         outputs: int,
         channels: int,
@@ -74,11 +77,13 @@ class UShape(nn.Module):
         super().__init__()
         check_levels(image_size, channels, multipliers, blocks)
         self.image_size, self.channels, self.multipliers, self.blocks = image_size, channels, multipliers, blocks
-        self.style, self.attend_last, self.symmetric, self.unit_range = style, attend_last, symmetric, unit_range
+        self.style, self.attend_last, self.by_blocks = style, attend_last, by_blocks
+        self.symmetric, self.unit_range = symmetric, unit_range
         self.pyramid_kinds = (pyramid_in, pyramid_out)
         widths = [channels * m for m in multipliers]
         before, after = [channels, *widths[:-1]], [*widths[1:], widths[-1]]
-        self.attend = attend = [image_size // 2**i in attention for i in range(len(widths))]
+        shortest = min(sides(image_size))
+        self.attend = attend = [shortest // 2**i in attention for i in range(len(widths))]
 
         self.time_1 = init(nn.Linear(features, style.embedding))
         self.time_2 = init(nn.Linear(style.embedding, style.embedding))
@@ -181,17 +186,22 @@ def _resize(module: nn.Module, h: Tensor, times: Times) -> Tensor:
     return module(h, times[module]) if isinstance(module, ResidualBlock) else module(h)
 
 
-def check_images(x: Tensor, image_size: int) -> None:
+def sides(image_size: Size) -> tuple[int, int]:
+    """(height, width) of images."""
+    return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
+def check_images(x: Tensor, image_size: Size) -> None:
     """Refuses images x (B, C, H, W) of another size.
 
     Raises:
         ValueError: unless H and W are image_size.
     """
-    if x.shape[2:] != (image_size, image_size):
+    if x.shape[2:] != sides(image_size):
         raise ValueError(f"this network takes images of {image_size} pixels, got {tuple(x.shape[2:])}")
 
 
-def check_levels(image_size: int, channels: int, multipliers: Sequence[int], blocks: int) -> None:
+def check_levels(image_size: Size, channels: int, multipliers: Sequence[int], blocks: int) -> None:
     """Refuses levels that make no sense.
 
     Raises:
@@ -200,10 +210,11 @@ def check_levels(image_size: int, channels: int, multipliers: Sequence[int], blo
     if not multipliers or min(channels, blocks, *multipliers) < 1:
         raise ValueError("channels, multipliers and blocks must be positive")
     halvings = len(multipliers) - 1
-    if image_size % 2**halvings:
+    if any(side % 2**halvings for side in sides(image_size)):
+        size = " x ".join(map(str, dict.fromkeys(sides(image_size))))
         raise ValueError(
-            f"{len(multipliers)} levels halve the image {halvings} times, so its size must be a multiple of "
-            f"{2**halvings}; got {image_size}. Use fewer multipliers or another image size"
+            f"{len(multipliers)} levels halve the image {halvings} times, so its sides must each be a multiple of "
+            f"{2**halvings}; got {size}. Use fewer multipliers or another image size"
         )
 
 

@@ -1,6 +1,6 @@
 """Training objectives: (model, x_0, t) -> loss per example, a mean over dimensions."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from score_lightning.objectives.presets import PRESETS
 from score_lightning.schedules import RandnLike, Schedule
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What training asks of an objective.
 

@@ -25,23 +25,26 @@ class VariationalBound:
     Args:
         variance: of p(x_{t-1} | x_t): `small`, the posterior's beta~, `large`, beta, or `learned` between them. The
             first step has no beta~ and takes beta~_2, of which `large` is the same there.
-        low, high: range of pixels in the model, of 256 gray levels: the decoder's bins (Eq. 13).
+        low, high: range of pixels in the model.
+        gray_levels: from low to high: the decoder's bins (Eq. 13).
 
     Raises:
-        ValueError: for another variance, or an empty range.
+        ValueError: for another variance, or a range without gray levels.
     """
 
     stratified = False
 
-    def __init__(self, variance: Variance = "small", low: float = -1.0, high: float = 1.0) -> None:
-        if math.isinf(high - low):
-            raise ValueError("the variational bound is of images of 256 gray levels: of points take denoising")
+    def __init__(
+        self, variance: Variance = "small", low: float = -1.0, high: float = 1.0, gray_levels: int | None = 256
+    ) -> None:
+        if math.isinf(high - low) or gray_levels is None:
+            raise ValueError("the variational bound is of images of gray levels: of points or floats take denoising")
         if variance not in get_args(Variance) or not low < high:
             raise ValueError(
                 f"variance must be one of {', '.join(get_args(Variance))}, and low < high; got {variance!r}, {low} "
                 f"and {high}"
             )
-        self._variance, self._range = variance, (low, high)
+        self._variance, self._range, self._half_bin = variance, (low, high), (high - low) / (2 * (gray_levels - 1))
 
     def check(self, schedule: Schedule, dim: int) -> None:  # noqa: ARG002
         """Refuses a schedule without levels.
@@ -101,7 +104,7 @@ class VariationalBound:
     def _decode(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         """-ln of the probability of each gray level's bin under N(mean, variance), the outer ones open."""
         low, high = self._range
-        half, std = (high - low) / 510, variance.sqrt()
+        half, std = self._half_bin, variance.sqrt()
         upper = torch.where(x > high - half, torch.inf, (x + half - mean) / std)
         lower = torch.where(x < low + half, -torch.inf, (x - half - mean) / std)
         # of the two tails the one that does not cancel
@@ -116,13 +119,15 @@ class Hybrid:
 
     Args:
         weight: of L_vlb, in bits per dimension.
-        low, high: as of `VariationalBound`.
+        low, high, gray_levels: as of `VariationalBound`.
     """
 
     stratified = False
 
-    def __init__(self, weight: float = 0.001, low: float = -1.0, high: float = 1.0) -> None:
-        self._bound, self._weight = VariationalBound("learned", low, high), weight
+    def __init__(
+        self, weight: float = 0.001, low: float = -1.0, high: float = 1.0, gray_levels: int | None = 256
+    ) -> None:
+        self._bound, self._weight = VariationalBound("learned", low, high, gray_levels), weight
         self.check, self.draw_t = self._bound.check, self._bound.draw_t
 
     def __call__(self, model: Model, x_0: Tensor, t: Tensor, randn_like: RandnLike = torch.randn_like) -> Tensor:
@@ -139,6 +144,7 @@ def bound_bits_per_dim(
     variance: Variance = "small",
     randn_like: RandnLike = torch.randn_like,
     pixels: tuple[float, float] = (-1.0, 1.0),
+    gray_levels: int | None = 256,
 ) -> tuple[Tensor, Tensor]:
     """(bits per dimension (B,), terms (T + 1, B)) of the whole bound, with one noise for each term; L_T is the last.
 
@@ -147,15 +153,17 @@ def bound_bits_per_dim(
 
     Args:
         model: of a discrete schedule.
-        x_0: (B, ...) images of 256 gray levels.
+        x_0: (B, ...) images of gray levels.
         variance: see `VariationalBound`.
         randn_like: draws every normal number.
         pixels: range of x_0.
+        gray_levels: in that range.
 
     Raises:
-        ValueError: when the schedule is not discrete, or learned variances are asked of a network without any.
+        ValueError: when the schedule is not discrete, there are no gray levels, or learned variances are asked of a
+            network without any.
     """
-    objective = VariationalBound(variance, *pixels)
+    objective = VariationalBound(variance, *pixels, gray_levels)
     objective.check(model.schedule, x_0.shape[1:].numel())
     schedule, clipped = model.schedule, Clipped(model, *pixels)
     assert schedule.levels is not None

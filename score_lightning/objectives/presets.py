@@ -32,17 +32,23 @@ def variational_bound(
     importance: bool = False,
     low: float = -1.0,
     high: float = 1.0,
+    gray_levels: int | None = 256,
     levels: int | None = None,
 ) -> VariationalBound | Hybrid | ImportanceSampled:
-    """L_vlb, at uniform or importance-sampled times; low and high are the range of pixels."""
-    return _at_times(VariationalBound(variance, low, high), importance, levels)
+    """L_vlb, at uniform or importance-sampled times; low and high are the range of pixels, of so many gray levels."""
+    return _at_times(VariationalBound(variance, low, high, gray_levels), importance, levels)
 
 
 def hybrid(
-    weight: float = 0.001, importance: bool = False, low: float = -1.0, high: float = 1.0, levels: int | None = None
+    weight: float = 0.001,
+    importance: bool = False,
+    low: float = -1.0,
+    high: float = 1.0,
+    gray_levels: int | None = 256,
+    levels: int | None = None,
 ) -> VariationalBound | Hybrid | ImportanceSampled:
-    """L_hybrid, at uniform or importance-sampled times; low and high are the range of pixels."""
-    return _at_times(Hybrid(weight, low, high), importance, levels)
+    """L_hybrid, at uniform or importance-sampled times; as `variational_bound`."""
+    return _at_times(Hybrid(weight, low, high, gray_levels), importance, levels)
 
 
 def _at_times(

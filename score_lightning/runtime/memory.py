@@ -1,6 +1,7 @@
 """What fits into this machine's memory."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,9 @@ STATE = Path("/proc")
 
 
 def host_bytes() -> int:
-    """Size of this machine's memory in bytes, GPUs excluded."""
+    """Size of this machine's memory in bytes, GPUs excluded; without end where the system does not say, on Windows."""
+    if not hasattr(os, "sysconf"):
+        return sys.maxsize
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

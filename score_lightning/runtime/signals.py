@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from typing import Any
 from score_lightning.errors import INTERRUPTED, RESUMABLE, StopRequested
 from score_lightning.runtime.startup import is_first
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""Those that this system has: on Windows there is no SIGUSR1."""
 
 
 @contextmanager
@@ -37,28 +39,28 @@ def end_at_signals() -> Iterator[None]:
     """Ends the process at a signal while its main thread waits for other processes.
 
     Python calls a handler when the main thread returns from the C++ that waits, after half an hour or more. The number
-    of a signal that has a handler is written to a pipe at once, which another thread reads.
+    of a signal that has a handler is written to a socket at once, which another thread reads.
     """
     if current_thread() is not main_thread():
         yield
         return
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
+    reader, writer = socket.socketpair()  # Windows takes no pipe
+    writer.setblocking(False)
     watcher = Thread(target=_end_at, args=[reader], daemon=True)
     watcher.start()
-    before = signal.set_wakeup_fd(writer)
+    before = signal.set_wakeup_fd(writer.fileno())
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.close(writer)
+        writer.close()
         watcher.join()
-        os.close(reader)
+        reader.close()
 
 
-def _end_at(reader: int) -> None:
-    """Ends the process for the first signal from a pipe that asks for it; returns when the pipe is closed."""
-    while number := os.read(reader, 1):
+def _end_at(reader: socket.socket) -> None:
+    """Ends the process for the first signal from a socket that asks for it; returns when its other end is closed."""
+    while number := reader.recv(1):
         if number[0] in (*SIGNALS, signal.SIGINT):
             if is_first():
                 print(f"stopped: {signal.Signals(number[0]).name} before all processes were connected", file=sys.stderr)

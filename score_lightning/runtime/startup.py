@@ -38,8 +38,8 @@ def end_with_launcher() -> None:
     """
     launcher = os.environ.get(LAUNCHER)
     os.environ[LAUNCHER] = str(os.getpid())  # for those that this one launches
-    if launcher is not None and os.environ.get("LOCAL_RANK", "0") != "0":
-        Thread(target=_end_after, args=[int(launcher)], daemon=True).start()
+    if launcher not in (None, str(os.getpid())) and os.environ.get("LOCAL_RANK", "0") != "0":
+        Thread(target=_end_after, args=[int(str(launcher))], daemon=True).start()
 
 
 def _end_after(parent: int) -> None:

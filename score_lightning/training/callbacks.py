@@ -95,14 +95,14 @@ class SampleGrid(Periodic):
 
     def _draw(self, drawn: Tensor, generator: Generator, trainer: L.Trainer, module: ScoreModule) -> None:
         grid, ways = (self.folder / "samples" / f"{name}_{trainer.global_step:07d}.png" for name in PICTURES.values())
-        conditions = generator.conditions
+        depth, conditions = generator.pixels.depth, generator.conditions
         if conditions is None:
-            show(trainer, "samples/grid", save_samples(drawn, grid, self._captions))
+            show(trainer, "samples/grid", save_samples(drawn, grid, self._captions, depth))
         else:
-            show(trainer, "samples/grid", save_aligned(conditions.around(drawn, generator.pixels), grid))
+            show(trainer, "samples/grid", save_aligned(conditions.around(drawn, generator.pixels), grid, depth))
         if drawn.ndim == 4:
             states = trajectory(generator, module.average.model, min(self._n, WAYS), self._seed)
-            show(trainer, "samples/trajectory", save_rows(states, ways))
+            show(trainer, "samples/trajectory", save_rows(states, ways, depth=depth))
 
 
 class PeriodicEvaluation(Periodic):

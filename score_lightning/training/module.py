@@ -22,7 +22,7 @@ from score_lightning.training.optimizer import Adam, AdamSettings
 
 @dataclass(frozen=True)
 class Augmentation:
-    """From uint8 images and labels to what the model is trained on.
+    """From images as they are stored and labels to what the model is trained on.
 
     Args:
         pixels: range of pixels in the model, whether images are dequantized.
@@ -39,7 +39,8 @@ class Augmentation:
     condition: Condition | None = None
 
     def __call__(self, images: Tensor, noise: BatchNoise) -> tuple[Tensor, Tensor | None]:
-        """float32 (B, C, H, W) from uint8 images of that shape, and the geometric changes (B, K), or None."""
+        """float32 (B, C, H, W) from images of that shape, and the geometric changes (B, K), or None."""
+        images = images if images.dtype == torch.uint8 else images.float()  # GPUs cannot index uint16
         if self.flip:
             flipped = noise.rand(len(images)) < 0.5
             both = torch.cat([images, images.flip(3)])
@@ -79,7 +80,7 @@ class ScoreModule(L.LightningModule):
     Args:
         model: network, schedule and prediction.
         objective: the loss.
-        augmentation: from uint8 images to the model's range.
+        augmentation: from images to the model's range.
         adam: the optimizer.
         average: the averaged weights.
         seed: of times, noise and augmentation.

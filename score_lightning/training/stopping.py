@@ -1,9 +1,7 @@
 """When a training stops early, and who may write to its folder: signals, and the lock of a run folder."""
 
-import fcntl
 import os
 import signal
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 from torch import distributed
 
 from score_lightning.errors import UserError
+from score_lightning.runtime.locks import lock
 from score_lightning.runtime.signals import SIGNALS
 
 PATIENCE = 10.0
@@ -44,7 +43,7 @@ class StopSignals:
 
 
 class RunFolderLock:
-    """Keeps other trainings out of a run folder until it is released, where the file system supports locks."""
+    """Keeps other trainings out of a run folder until it is released, where the system supports locks."""
 
     def __init__(self) -> None:
         self._descriptor: int | None = None
@@ -71,16 +70,7 @@ def wait_for_others(folder: Path) -> None:
 
 
 def _lock(folder: Path) -> int:
-    descriptor, start = os.open(folder, os.O_RDONLY), time.monotonic()
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() - start > PATIENCE:
-                os.close(descriptor)
-                raise UserError(f"another training is writing to {folder}: wait for its end, or stop it") from error
-            time.sleep(0.2)
-            continue
-        except OSError:
-            pass
-        return descriptor
+    try:
+        return lock(folder, PATIENCE)
+    except BlockingIOError as error:
+        raise UserError(f"another training is writing to {folder}: wait for its end, or stop it") from error

@@ -6,6 +6,7 @@ from support import fails
 from score_lightning import checkpoint, config, experiments, train
 from score_lightning.experiment import catalog
 
+NO_LABEL = {channels: 4 * channels for channels in (192, 256)}  # the row of no label, which only ours has
 PUBLISHED = {
     "ncsn_cifar": 30_117_635,
     "ncsnv2_cifar": 29_694_083,
@@ -21,6 +22,11 @@ PUBLISHED = {
     "ddpmpp_subvp_cifar_deep": 106_632_579,
     "edm_cifar": 55_733_891,
     "edm_ncsnpp_cifar": 56_397_827,
+    "edm_ffhq": 61_805_571,
+    "edm_ncsnpp_ffhq": 62_761_091,
+    "edm_imagenet64": 295_899_267 + NO_LABEL[192],
+    "adm_imagenet64": 295_904_454 + NO_LABEL[192],
+    "adm_imagenet128": 421_529_606 + NO_LABEL[256],
     "sr3_ffhq": 551_939_971,  # 550M in the paper
 }
 
@@ -111,6 +117,13 @@ SAMPLING = {
     "ddpmpp_vp_cifar_continuous": ({"name": "vp", "beta_max": 20.0}, {"name": "euler_maruyama", "steps": 1000}),
     "sr3_ffhq": ({"beta_max": 0.01, "levels": 2000}, {"name": "ancestral", "variance": "large", "steps": 100}),
     "edm_cifar": ({"name": "edm", "sigma_min": 0.002, "rho": 7.0}, {"name": "heun", "steps": 18, "spacing": "uniform"}),
+    "edm_ffhq": ({"name": "edm"}, {"name": "heun", "steps": 40, "churn": 0.0}),
+    "edm_imagenet64": (
+        {"name": "edm"},
+        {"steps": 256, "churn": 40.0, "churn_min": 0.05, "churn_max": 50.0, "churn_noise": 1.003},
+    ),
+    "adm_imagenet64": ({"name": "cosine", "levels": 1000}, {"name": "ancestral", "variance": "learned", "steps": 250}),
+    "adm_imagenet128": ({"name": "linear_beta", "levels": 1000}, {"variance": "learned", "steps": 250}),
 }
 
 

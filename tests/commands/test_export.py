@@ -24,6 +24,11 @@ OTHER = {  # diffusers' own defaults, with labels and learned variances
     "up_block_types": (V, U), "out_channels": 6, "num_class_embeds": 5, "resnet_time_scale_shift": "scale_shift",
     "attn_norm_num_groups": 32,
 }  # fmt: skip
+ADM = {  # with resolution changed in residual blocks, of which one level has no attention
+    **OTHER, "block_out_channels": (32, 32, 64), "attention_head_dim": 16, "downsample_type": "resnet",
+    "down_block_types": ("ResnetDownsampleBlock2D", A, A), "up_block_types": (V, V, "ResnetUpsampleBlock2D"),
+    "upsample_type": "resnet",
+}  # fmt: skip
 
 
 def pipeline(settings, folder):
@@ -43,19 +48,21 @@ def imported(folder, out, *words):
 
 
 @pytest.mark.parametrize(
-    "settings", [pytest.param(CIFAR, marks=pytest.mark.slow), OTHER], ids=["google/ddpm-cifar10-32", "own defaults"]
+    "settings",
+    [pytest.param(CIFAR, marks=pytest.mark.slow), OTHER, ADM],
+    ids=["google/ddpm-cifar10-32", "own defaults", "ADM"],
 )
 def test_a_network_of_diffusers_gives_the_same_output_here(settings, tmp_path, capsys):
     unet = pipeline(settings, tmp_path / "pipeline")
     model = imported(tmp_path / "pipeline", tmp_path / "a.ckpt")
-    assert ("net.channels: 32 by config.json, 128 in the recipe" in capsys.readouterr().out) == (settings is OTHER)
-    assert model.config["sampler"]["variance"] == ("learned" if settings is OTHER else "large")
+    assert ("net.channels: 32 by config.json, 128 in the recipe" in capsys.readouterr().out) == (settings is not CIFAR)
+    assert model.config["sampler"]["variance"] == ("learned" if settings is not CIFAR else "large")
     x, t = torch.randn(2, 3, settings["sample_size"], settings["sample_size"]), torch.tensor([3, 777])
     labels = torch.tensor([4, 0]) if "num_class_embeds" in settings else None
     with torch.no_grad():
         theirs, ours = unet(x, t, labels).sample, model(x, t, labels)
     torch.testing.assert_close(ours.eps, theirs[:, :3], rtol=1e-4, atol=1e-5)
-    if settings is OTHER:
+    if settings is not CIFAR:
         torch.testing.assert_close(ours.fraction, (theirs[:, 3:] + 1) / 2, rtol=1e-4, atol=1e-5)
 
 
@@ -143,7 +150,7 @@ def test_fifty_steps_are_those_of_diffusers_schedulers(kind, tmp_path):
         assert (a - b).norm() / b.norm() < 1e-4, i
 
 
-@pytest.mark.parametrize("settings", [NARROW, OTHER], ids=["ddpm", "own defaults"])
+@pytest.mark.parametrize("settings", [NARROW, OTHER, ADM], ids=["ddpm", "own defaults", "ADM"])
 def test_the_way_back_gives_diffusers_its_network_again(settings, tmp_path):
     unet = pipeline(settings, tmp_path / "pipeline")
     imported(tmp_path / "pipeline", tmp_path / "a.ckpt")
@@ -226,9 +233,11 @@ def test_a_folder_with_files_is_not_written_over(ckpt, tmp_path, capsys, monkeyp
     [
         ({"_class_name": "UNet2DConditionModel"}, "_class_name is 'UNet2DConditionModel'"),
         ({"down_block_types": ["SkipDownBlock2D", A, D, D]}, "blocks SkipDownBlock2D are not among"),
+        ({"downsample_type": "resnet"}, "upsample_type must be downsample_type, resnet"),
+        ({"downsample_type": "resnet", "upsample_type": "resnet"}, "blocks DownBlock2D, UpBlock2D are not among"),
         ({"up_block_types": [U, U, U, U]}, "must have attention where the way down has"),
         ({"block_out_channels": [32, 48, 64, 64]}, "multiples of the first"),
-        ({"sample_size": None}, "one sample_size"),
+        ({"sample_size": None}, "a sample_size"),
         ({"block_out_channels": [0, 1]}, "makes no sense"),
         ({"down_block_types": None}, "makes no sense"),
         ({"in_channels": None, "out_channels": None}, "makes no sense"),

@@ -3,23 +3,28 @@
 import os
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torchvision.datasets import FakeData
 
 from score_lightning import cli, config, export, import_weights, sample, suggest_noise, train
 from score_lightning import eval as evaluate
+from score_lightning.__main__ import COMMANDS as COMMANDS_OF_ONE
 from score_lightning.experiment import catalog, sweeping
+from score_lightning.experiment import train as training
 from score_lightning.experiment.build import Experiment
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 RECIPES = (ROOT / "docs/recipes.md").read_text()
 LONG = (ROOT / "docs/long_runs.md").read_text()
+OWN = (ROOT / "docs/your_own.md").read_text()
 SHELL = [
     line
-    for block in re.findall(r"```sh\n(.*?)```", README + RECIPES + LONG, re.S)
+    for block in re.findall(r"```sh\n(.*?)```", README + RECIPES + LONG + OWN, re.S)
     for line in block.replace("\\\n", "").splitlines()
 ]
 COMMANDS = [shlex.split(line, comments=True) for line in SHELL]
@@ -31,18 +36,52 @@ ENTRIES = {
 THEORY = (ROOT / "docs/theory.md").read_text()
 
 
-def run(text):
-    """The names of a page's one block of Python, after it ran."""
-    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    names = {}
+def run(text, number=0):
+    """The names of a page's block of Python, after it ran as a script."""
+    block, names = re.findall(r"```python\n(.*?)```", text, re.S)[number], {"__name__": "__main__"}
     exec(block, names)
     return names
 
 
 def test_python_runs():
-    names = run(README)
+    names = run(README, 1)
     assert names["x"].shape == (4, 1, 8, 8)
     assert torch.isfinite(names["loss"])
+
+
+def test_the_script_that_trains_on_a_data_set_runs(tmp_path, monkeypatch):
+    quick = ["trainer.max_steps=1", "trainer.batch_size=4", "validation.n=10", "validation.every=1", "samples.n=0"]
+    quick += ["evaluation.n=0", "trainer.progress=false", f"out={tmp_path}"]
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST", lambda root, download: FakeData(20, (1, 28, 28)))
+    monkeypatch.setattr(
+        training,
+        "train_on",
+        partial(
+            lambda fit, images, overrides, **given: fit(images, overrides=[*overrides, *quick], **given),
+            training.train_on,
+        ),
+    )
+    assert (run(README)["folder"] / "checkpoints/last.ckpt").exists()
+
+
+@pytest.mark.slow
+def test_the_project_and_the_scripts_of_ones_own_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text in re.findall(r"```yaml\n(.*?)```", OWN, re.S):
+        path = tmp_path / re.match(r"# ([\w/]+\.yaml)", text)[1]
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    row = catalog.describe("mine")
+    assert (row.name, row.method) == ("./experiments/mine", "experiments/mine.yaml: DDPM with a narrow network")
+    train.main(["exp=mine", "trainer.max_steps=2", "evaluation.n=0", "samples.n=0", "validation.n=20", "logger=off"])
+    script, objects = re.findall(r"```python\n(.*?)```", OWN, re.S)
+    names = {}
+    exec(script, names)
+    assert names["model"].config["net"] == {"name": "mine", "width": 64}
+    assert (tmp_path / "runs/ddpm_digits/0/samples.npz").is_file()
+    exec(objects, names)
+    assert names["x"].shape == (4, 1, 8, 8)
+    assert type(names["experiment"].model.net) is names["Mine"]
 
 
 def test_python_of_the_evaluation_runs(capsys):
@@ -53,6 +92,14 @@ def test_python_of_the_evaluation_runs(capsys):
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_commands_are_understood(words):
     program, *rest = words
+    if program == "pip":
+        assert rest[0] == "install"
+        return
+    if program == "score-lightning":
+        assert rest[0] in (*COMMANDS_OF_ONE, "--help")
+        if rest[0] == "train":
+            assert rest[1] == "exp=mine" or config.load(cli.split_arguments(rest[1:], train.OPTIONS)[1], rest[1][4:])
+        return
     if program in ("sbatch", "NODES=2"):  # scripts that hand their words to train
         script = next(word for word in rest if word.endswith(".sh"))
         assert os.access(ROOT / script, os.X_OK)

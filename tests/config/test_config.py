@@ -180,7 +180,7 @@ def test_mistakes_in_experiments_name_the_file(tmp_path, text, message):
 
 def test_unknown_experiments_are_answered_with_the_known_ones():
     with pytest.raises(
-        UserError, match=r"unknown experiment 'ddpm_digit': did you mean ddpm_digits\?; there are ddpm_bedroom"
+        UserError, match=r"unknown experiment 'ddpm_digit': did you mean ddpm_digits\?; there are adm_imagenet128"
     ):
         load(exp="ddpm_digit")
 

@@ -1,6 +1,7 @@
-"""LSUN, FFHQ and ImageNet at 64 pixels, from small files in the layouts that users have."""
+"""LSUN, FFHQ and ImageNet, from small files in the layouts that users have."""
 
 import io
+import json
 import zipfile
 
 import lmdb
@@ -11,7 +12,7 @@ from PIL import Image
 from support import decoded
 from torch.utils.data import DataLoader
 
-from score_lightning.data.archives import ffhq, imagenet64, lsun
+from score_lightning.data.archives import ffhq, imagenet, imagenet64, lsun
 from score_lightning.data.images import LazyImageSet
 from score_lightning.data.module import Batches
 from score_lightning.data.pictures import Shape
@@ -40,6 +41,27 @@ def write_lsun(root, part, n):
 
 def same(images, expected):
     torch.testing.assert_close(images[:], torch.from_numpy(np.stack(expected)).permute(0, 3, 1, 2))
+
+
+def write_edm(path, labels):
+    """What dataset_tool.py of EDM writes: a zip of uncompressed PNGs, and their labels; or such a folder."""
+    expected, members = [], {}
+    for i in range(len(labels or range(6))):
+        pixels, file = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8), io.BytesIO()
+        Image.fromarray(pixels).save(file, format="png", compress_level=0, optimize=False)
+        members[f"{i // 3:05d}/img{i:08d}.png"] = file.getvalue()
+        expected.append(pixels)
+    listed = labels and [[name, value] for name, value in zip(members, labels, strict=True)]
+    members["dataset.json"] = json.dumps({"labels": listed}).encode()
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", compression=zipfile.ZIP_STORED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    else:
+        for name, content in members.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
+    return expected
 
 
 def test_lsun_is_read_from_its_lmdb_folders(tmp_path):
@@ -104,6 +126,15 @@ def test_ffhq_in_a_zip_of_the_first_faces_holds_some_out(tmp_path):
     assert (len(train), len(held)) == (9, 1)
 
 
+def test_ffhq_of_edms_dataset_tool_has_no_labels(tmp_path):
+    expected = write_edm(tmp_path / "ffhq-64x64.zip", None)
+    train, held = ffhq(Shape(8, 3), str(tmp_path / "ffhq-64x64.zip"), "none")
+    assert held is train
+    same(train, expected)
+    assert train.labels is None
+    assert train.source.notes == ()
+
+
 def test_imagenet_is_read_from_its_npz_batches(tmp_path):
     arrays = {}
     for name, n in (("train_data_batch_1", 3), ("train_data_batch_2", 2), ("val_data", 2)):
@@ -137,6 +168,50 @@ def test_imagenet_is_read_from_folders_with_and_without_classes(tmp_path):
     assert (len(train), len(held), train.labels) == (2, 2, None)
     train, _ = imagenet64(Shape(64, 3), str(tmp_path / "full"))
     assert train.labels.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["imagenet-64x64.zip", "imagenet-64x64"])
+def test_imagenet_of_edms_dataset_tool_has_its_labels(name, tmp_path):
+    labels = [3, 0, 0, 1, 2, 3]  # which its folders do not say
+    expected = write_edm(tmp_path / name, labels)
+    train, held = imagenet(Shape(8, 3), str(tmp_path / name))
+    same(train, expected)
+    assert train.labels.tolist() == labels
+    assert held is train
+    assert train.source.notes == ()
+    train, held = imagenet(Shape(8, 3), str(tmp_path / name), validation=0.3)
+    assert (len(train), len(held), len(train.labels)) == (4, 2, 4)
+
+
+def test_imagenet_of_another_size_is_read_from_class_folders(tmp_path):
+    for folder in ("train/n01", "train/n02", "val/n01", "val/n02"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.png").write_bytes(picture((16, 12))[0])
+    train, held = imagenet(Shape(8, 3), str(tmp_path))
+    assert (train.labels.tolist(), held.labels.tolist(), train.source.classes) == ([0, 1], [0, 1], ("n01", "n02"))
+    assert train[:].shape == (2, 3, 8, 8)
+    alone, _ = imagenet(Shape(8, 3), str(tmp_path / "train"))
+    assert (alone.labels.tolist(), alone.source.classes) == ([0, 1], ("n01", "n02"))
+    for name in ("n01", "n02"):  # as the challenge distributes it
+        (tmp_path / f"val/{name}/a.png").rename(tmp_path / f"val/ILSVRC2012_{name}.png")
+    train, held = imagenet(Shape(8, 3), str(tmp_path))
+    assert train.labels is held.labels is None
+    assert (
+        f"no class folders as {tmp_path}/train has: data=imagenet data.path={tmp_path}/train" in train.source.notes[0]
+    )
+
+
+def test_two_zips_of_edms_dataset_tool_are_train_and_val(tmp_path):
+    train_pixels, held_pixels = write_edm(tmp_path / "train.zip", [1, 0, 2]), write_edm(tmp_path / "val.zip", [2, 2])
+    train, held = imagenet(Shape(8, 3), str(tmp_path))
+    same(train, train_pixels)
+    same(held, held_pixels)
+    assert (train.labels.tolist(), held.labels.tolist()) == ([1, 0, 2], [2, 2])
+    (tmp_path / "val.zip").unlink()
+    with zipfile.ZipFile(tmp_path / "val.zip", "w") as archive:
+        archive.writestr("n01/a.png", picture()[0])
+    with pytest.raises(UserError, match=r"train\.zip has labels in dataset\.json, .*val\.zip has none"):
+        imagenet(Shape(8, 3), str(tmp_path))
 
 
 def test_imagenet_that_is_not_there_or_pickled_is_named(tmp_path):

@@ -28,7 +28,7 @@ def test_16_bits_are_scaled_by_257(name, dtype, tmp_path):
     Image.fromarray((LEVELS * 257.0).astype(dtype)).save(tmp_path / name)
     pixels, notes = read(tmp_path / name)
     assert np.array_equal(pixels[0], LEVELS)
-    assert notes == ("1 picture of more than 8 bits, reduced to 8",)
+    assert notes == ("1 picture of more than 8 bits, reduced to 8 (images.depth=16 keeps them)",)
     color, _ = read(tmp_path / name, Shape(8, 3))
     assert np.array_equal(color, np.stack([LEVELS] * 3))
 
@@ -157,7 +157,7 @@ def test_colors_of_16_bits_are_said_to_be_reduced(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     color, notes = read(tmp_path / "a.png", Shape(8, 3))
     assert np.array_equal(color, np.stack([LEVELS] * 3))
-    assert notes == ("1 picture of more than 8 bits, reduced to 8",)
+    assert notes == ("1 picture of more than 8 bits, reduced to 8 (images.depth=16 keeps them)",)
 
 
 @pytest.mark.parametrize("mode", ["LA", "P", "I;16"])

@@ -1,10 +1,12 @@
 """The two conversions between gray levels and the model's range."""
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
-from score_lightning.data.pixels import PixelRange
+from score_lightning.data.pixels import Depth, PixelRange
 
 GRAY = torch.arange(256, dtype=torch.uint8)
 
@@ -38,3 +40,40 @@ def test_every_level_survives_dequantization(bounds, u):
 def test_an_empty_range_is_refused():
     with pytest.raises(ValueError, match="low < high"):
         PixelRange(1.0, 1.0)
+
+
+DEPTHS = [Depth(torch.uint16, 0, 65535), Depth(torch.uint16, 100, 4195), Depth(torch.uint8, 0, 1)]
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("bounds", [(-1.0, 1.0), (0.0, 1.0)])
+def test_levels_of_any_depth_survive_with_noise_and_without(depth, bounds):
+    levels = torch.arange(int(depth.black), int(depth.white) + 1).to(depth.dtype)
+    x = PixelRange(*bounds, depth=depth).encode(levels)
+    assert (x[0], x[-1]) == bounds
+    assert torch.equal(PixelRange(*bounds, depth=depth).decode(x), levels)
+    pixels = PixelRange(*bounds, dequantized=True, depth=depth)
+    for u in (torch.rand(len(levels)), torch.zeros(len(levels)), torch.full((len(levels),), 1 - 2**-24)):
+        assert torch.equal(pixels.decode(pixels.encode(levels, u)), levels)
+    assert pixels.levels == len(levels)
+
+
+def test_floats_survive_within_their_range_and_are_clamped_outside_of_it():
+    pixels = PixelRange(depth=Depth(torch.float32, -20.0, 60.0))
+    stored = torch.linspace(-20, 60, 101)
+    assert_close(pixels.decode(pixels.encode(stored)), stored, atol=1e-5, rtol=0)
+    assert pixels.decode(torch.tensor([-3.0, 3.0, math.nan])).tolist() == [-20, 60, -20]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Depth(torch.uint16, 5, 5), "black < white"),
+        (lambda: Depth(torch.uint8, 0, 256), "whole numbers from 0 to 255"),
+        (lambda: Depth(torch.uint16, 0.5, 7), "whole numbers"),
+        (lambda: PixelRange(dequantized=True, depth=Depth(torch.float32, 0, 1)), "floats have no gray levels"),
+    ],
+)
+def test_depths_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

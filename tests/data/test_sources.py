@@ -201,7 +201,7 @@ def test_nothing_is_held_out_where_that_is_asked_for(kind, pictures, tmp_path):
         getattr(sources, kind)(Shape(8, 3), str(path), -0.1)
 
 
-@pytest.mark.parametrize("resize", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("resize", ["bicubic", "bilinear", "lanczos"])
 def test_pictures_are_resized_as_asked_for(resize, tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
     noise.save(tmp_path / "a.png")

@@ -84,7 +84,7 @@ def test_unknown_sets_and_dimensions_that_do_not_fit_are_refused():
         _ = Experiment(config.load(["data.set=spiral"], "toy_rings")).split
     with pytest.raises(UserError, match=r"data of shape \(2,\), the model takes \(1,\): set points"):
         _ = Experiment(config.load(["points=1"], "toy_rings")).split
-    with pytest.raises(UserError, match=r"images\.size must be positive"):
+    with pytest.raises(UserError, match=r"images\.size must be N or \[H,W\] pixels"):
         _ = Experiment(config.load(["points=0"], "toy_rings")).model
 
 

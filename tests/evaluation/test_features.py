@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from score_lightning.data.images import ImageSet
 from score_lightning.errors import UserError
-from score_lightning.evaluation.features import extractors, weights
+from score_lightning.evaluation.features import auto, extractors, weights
 from score_lightning.evaluation.features.base import Features
 from score_lightning.evaluation.features.dinov2 import DINOv2
 
@@ -56,7 +56,7 @@ class Returns(nn.Module):
         (lambda x: x.flatten(1).long(), "floating-point"),
         (lambda x: (x.flatten(1), x), r"must return class logits \(B, K\)"),
         (lambda x: x.flatten(1) / 0, "are not finite for a gray image"),
-        (lambda x: x @ torch.zeros(7, 7), r"cannot take uint8 images of shape \(3, 4, 4\)"),
+        (lambda x: x @ torch.zeros(7, 7), r"cannot take images of shape \(3, 4, 4\) with pixels of 8 bits"),
     ],
 )
 def test_networks_that_make_no_features_are_refused(make, message):
@@ -251,8 +251,8 @@ def test_auto_takes_inception_then_the_classifier_and_says_so(digits, monkeypatc
     with pytest.raises(UserError, match="needs labels"):
         extractors.classifier(lambda: (bare, bare))
     with pytest.raises(UserError, match="no weights"):
-        extractors.auto(lambda: (bare, bare))
-    assert extractors.auto(lambda: digits).name == "classifier"
+        auto.auto(lambda: (bare, bare))
+    assert auto.auto(lambda: digits).name == "classifier"
     assert "a classifier of the data's own labels: no weights" in capsys.readouterr().out
     monkeypatch.setattr(extractors, "inception", lambda: "inception")
-    assert extractors.auto(None) == "inception"
+    assert auto.auto(None) == "inception"

@@ -7,7 +7,7 @@ import torch
 
 from score_lightning.conditional import Downsample, Grayscale, LowResolution, Masked, Paired
 from score_lightning.data.images import ImageSet
-from score_lightning.data.pixels import PixelRange
+from score_lightning.data.pixels import Depth, PixelRange
 from score_lightning.errors import UserError
 from score_lightning.evaluation.fidelity import Fidelity, psnr, spread, ssim
 from score_lightning.generation.conditions import of_images
@@ -81,8 +81,8 @@ def test_small_images_have_no_structural_similarity():
 
 
 def test_truths_of_another_range_are_refused():
-    truths = ImageSet(TRUTHS.to(torch.uint16))
-    with pytest.raises(UserError, match=r"the truths are of torch.uint16, the model's images of torch.uint8"):
+    truths = ImageSet(TRUTHS.to(torch.uint16), depth=Depth(torch.uint16, 0, 65535))
+    with pytest.raises(UserError, match=r"the truths have pixels of 16 bits, the model's images of 8 bits"):
         Fidelity(of_images(Paired(), truths, PixelRange()), PixelRange(), Rank())
 
 

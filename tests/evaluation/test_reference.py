@@ -212,7 +212,7 @@ class Harmful:
         ("a.pt", pickle.dumps({"mu": Harmful()}), "is not a .pt file of numbers alone, or damaged"),
         ("a.h5", b"hello", "expected a folder or a .zip file of pictures, or images in a .npz, .npy or .pt file"),
         ("a.npz", {"x": COLORS}, "expected an array `images` or arr_0, got x"),
-        ("a.npz", {"images": COLORS / 255}, "save (255 * x).round().astype('uint8')"),
+        ("a.npz", {"images": COLORS / 255}, "got float64 (6, 8, 8, 3): save them as float32"),
         ("a.npz", None, "expected a .npz, .npy or .pt file of images or statistics"),
     ],
 )

@@ -16,9 +16,9 @@ PARAMETERS = {"ddpm_cifar": 35_746_307, "ncsn_cifar": 30_117_635, "ncsn_celeba":
 
 
 REPRESENTATIVE = {  # of every network, kind of schedule and kind of data
-    "ddpm_cifar", "ddpm_digits", "ddpm_digits_labels", "ddpmpp_subvp_cifar_continuous", "edm_cifar_labels",
-    "iddpm_cifar_vlb", "ncsn_cifar", "ncsn_digits", "ncsnpp_ve_cifar", "ncsnv2_cifar", "ncsn_celeba",
-    "sr_digits", "palette_digits", "sr3_ffhq",
+    "adm_imagenet64", "ddpm_cifar", "ddpm_digits", "ddpm_digits_labels", "ddpmpp_subvp_cifar_continuous",
+    "edm_cifar_labels", "iddpm_cifar_vlb", "ncsn_celeba", "ncsn_cifar", "ncsn_digits", "ncsnpp_ve_cifar",
+    "ncsnv2_cifar", "sr_digits", "palette_digits", "sr3_ffhq",
     *(name for name in config.experiments() if name.startswith("toy_")),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import pytest
 from score_lightning import config
 
 COLUMNS = "lr eps clip per warmup batch steps ema range flip dropout"
-HALF, SUM, MEAN = "half the sum", "sum", "mean"
+HALF, SUM, MEAN, SCALED = "half the sum", "sum", "mean", "a hundred sums"
 SIGNED, UNIT = [-1, 1], [0, 1]
 
 NCSN = (1e-3, 1e-8, None, HALF, 0, 128, 200_000, 0.0, UNIT, True, None)
@@ -23,6 +23,8 @@ VP = (2e-4, 1e-8, 1.0, MEAN, 5000, 128, 1_300_000, 0.9999, SIGNED, True, 0.1)
 VE = (2e-4, 1e-8, 1.0, HALF, 5000, 128, 1_300_000, 0.999, UNIT, True, 0.1)
 VE_256 = (2e-4, 1e-8, 1.0, HALF, 5000, 64, 2_400_000, 0.999, UNIT, True, 0.0)
 EDM = (1e-3, 1e-8, None, SUM, 10_000_000 // 512, 512, 200_000_000 // 512, 0.5 ** (512 / 500_000), SIGNED, False, 0.13)
+EDM_64 = (2e-4, 1e-8, None, SUM, 10_000_000 // 256, 256, 781_250, 0.5 ** (256 / 500_000), SIGNED, False, 0.05)
+ADM = (1e-4, 1e-8, None, MEAN, 0, 256, 4_360_000, 0.9999, SIGNED, True, 0.0)
 
 
 def but(recipe, **changed):
@@ -47,8 +49,17 @@ PUBLISHED = {
     "ncsnpp_ve_cifar_deep": but(VE, steps=950_000),
     **{f"ncsnpp_ve_{data}": VE_256 for data in ("celebahq", "ffhq", "church", "bedroom")},
     **{f"edm{net}_cifar{labels}": EDM for net in ("", "_ncsnpp") for labels in ("", "_labels")},
+    **{f"edm{net}_ffhq": EDM_64 for net in ("", "_ncsnpp")},
+    **{f"edm{net}_afhq": but(EDM_64, dropout=0.25) for net in ("", "_ncsnpp")},
+    "edm_imagenet64": (
+        1e-4, 1e-8, None, SCALED, 10_000_000 // 4096, 4096, -(-2_500_000_000 // 4096), 0.5 ** (4096 / 50_000_000),
+        SIGNED, False, 0.1,
+    ),
+    "adm_imagenet128": ADM, "adm_imagenet64": but(ADM, lr=3e-4, batch=2048, steps=540_000, dropout=0.1),
     "sr3_ffhq": (1e-4, 1e-8, None, MEAN, 10_000, 256, 1_000_000, 0.9999, SIGNED, False, 0.2),
 }  # fmt: skip
+
+AUGMENTED = {"cifar": 0.12, "ffhq": 0.15, "afhq": 0.15}  # by EDM
 
 RESIZED = {"ncsn_celeba", "ncsnv2_celeba", "ncsnv2_church", "ncsnv2_bedroom", "ncsnv2_tower", "ddpm_celeba"}
 
@@ -66,7 +77,7 @@ def test_every_published_recipe_is_in_the_table():
 def test_recipes_train_as_published(name):
     c, published = config.load([], name).config, dict(zip(COLUMNS.split(), PUBLISHED[name], strict=True))
     dim = c.images.channels * c.images.size**2
-    divisor = {HALF: dim / 2, SUM: dim, MEAN: 1}[published["per"]]
+    divisor = {HALF: dim / 2, SUM: dim, MEAN: 1, SCALED: 100 * dim}[published["per"]]
     o = c.optimizer
     assert (o.lr, o.betas, o.weight_decay, o.warmup) == (published["lr"], [0.9, 0.999], 0, published["warmup"])
     assert o.decay is False
@@ -80,8 +91,10 @@ def test_recipes_train_as_published(name):
     assert (c.images.range, c.images.flip) == (published["range"], published["flip"])
     assert c.net.get("dropout") == published["dropout"]
     assert c.images.dequantize == name.startswith("ncsn_")
-    assert c.images.augment == (0.12 if name.startswith("edm") else 0)
+    data = name.removesuffix("_labels").split("_")[-1]
+    assert c.images.augment == (AUGMENTED.get(data, 0) if name.startswith("edm") else 0)
     assert (c.images.resize == "bilinear") == (name in RESIZED or name.startswith("ncsnv2"))
+    assert (c.images.resize == "lanczos") == (name.startswith("edm") and "cifar" not in name)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +105,7 @@ def test_recipes_train_as_published(name):
         ("ncsnpp", {"weight": "sigma2", "times": "uniform"}),
         ("ddpmpp", {"weight": "sigma2", "times": "uniform"}),
         ("edm", {"weight": "edm", "times": "log_normal"}),
+        ("adm", {"name": "hybrid", "weight": 0.001, "importance": False}),
         ("iddpm_cifar_vlb", {"variance": "learned", "importance": True}),
     ],
 )
@@ -118,12 +132,33 @@ def test_flow_matching_trains_as_its_example():
     assert c.net["adaptive"]
 
 
+NETWORKS = {  # channels, multipliers, blocks, attention, heads, channels of a head
+    "adm_imagenet64": (192, [1, 2, 3, 4], 3, [32, 16, 8], None, 64),
+    "edm_imagenet64": (192, [1, 2, 3, 4], 3, [32, 16, 8], None, 64),
+    "adm_imagenet128": (256, [1, 1, 2, 3, 4], 2, [32, 16, 8], 4, None),
+    "edm_ffhq": (128, [1, 2, 2, 2], 4, [16], None, None),
+    "edm_ncsnpp_afhq": (128, [1, 2, 2, 2], 4, [16], None, None),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_recipes_have_the_published_network(name):
+    net = config.load([], name).config.net
+    keys = ("channels", "multipliers", "blocks", "attention", "heads", "head_channels")
+    assert tuple(net.get(key) for key in keys) == NETWORKS[name]
+    assert net.get("learned_variance", False) == name.startswith("adm")
+    assert net.get("adaptive", False) == net.get("by_blocks", False) == name.endswith(("imagenet64", "imagenet128"))
+
+
 def test_what_single_recipes_say_of_their_data_and_times():
     load = lambda name: config.load([], name).config  # noqa: E731
     assert load("ddpm_celeba").objective["times"] == "antithetic"
     assert load("ncsnv2_ffhq").data["split"] == "ncsnv2"
     assert load("ddpm_celebahq").data["validation"] == load("ncsnpp_ve_celebahq").data["validation"] == 0
-    assert load("edm_cifar").ema.ramp == 0.05
+    assert load("edm_cifar").ema.ramp == load("edm_imagenet64").ema.ramp == load("edm_ffhq").ema.ramp == 0.05
+    assert load("edm_ffhq").data["split"] == "none"
+    assert load("edm_afhq").data["validation"] == load("edm_imagenet64").data["validation"] == 0
+    assert (load("adm_imagenet64").conditioning, load("adm_imagenet128").conditioning) == ("time", "time")
     sr3 = load("sr3_ffhq")
     assert (sr3.condition["factor"], sr3.condition["shrink"], sr3.condition["drop"]) == (8, "bicubic", 0)
     assert (sr3.net["channels"], sr3.net["multipliers"], sr3.net["blocks"]) == (128, [1, 2, 4, 8, 8], 3)

@@ -16,6 +16,8 @@ PLAIN = {"embedding": "positional", "fir": False, "pyramid_in": "none"}
 SKIPS = {"pyramid_in": "skip", "pyramid_out": "skip"}
 WIDE = {**LEVELS, "channels": 32}
 IDDPM = {**WIDE, "learned_variance": True, "symmetric": True, "endpoint": False, "norm_eps": 1e-5}
+ADM = {"by_blocks": True, "adaptive": True, "endpoint": False, "norm_eps": 1e-5}
+ADM_64 = {**ADM, "image_size": 32, "channels": 32, "multipliers": (1, 2, 3, 4), "blocks": 3, "attention": (16, 8, 4)}
 DEEPER = {"multipliers": (1, 2, 2, 4, 4), "dilations": (1, 1, 1, 2, 4)}
 DEEPEST = {"multipliers": (1, 2, 2, 2, 4, 4), "dilations": (1, 1, 1, 1, 2, 4)}
 
@@ -28,6 +30,20 @@ CASES = {
         partial(UNet, **{**IDDPM, "multipliers": (1, 2, 3), "attention": (8, 4)}, classes=7, heads=4, adaptive=True),
     ),
     "iddpm_added": ("improved-diffusion", partial(UNet, **{**IDDPM, "multipliers": (1, 1, 2)})),
+    "adm_64": (
+        "guided-diffusion",
+        partial(UNet, **ADM_64, head_channels=32, heads_first=False, classes=7, learned_variance=True),
+    ),
+    "adm_128": (
+        "guided-diffusion",
+        partial(
+            UNet,
+            **ADM,
+            **{**WIDE, "multipliers": (1, 1, 2), "blocks": 2, "attention": (8, 4)},
+            heads=4,
+            learned_variance=True,
+        ),
+    ),
     "sde_ddpm": ("score_sde", partial(UNet, **WIDE, attend_last=True)),
     "sde_ddpmpp": ("score_sde", partial(NCSNpp, **LEVELS, **PLAIN)),
     "sde_ncsnpp_discrete": ("score_sde", partial(NCSNpp, **VE, embedding="positional")),
@@ -35,6 +51,10 @@ CASES = {
     "sde_ncsnpp_narrow": ("score_sde", partial(NCSNpp, **{**VE, "multipliers": (1, 2, 4, 8)}, **SKIPS)),
     "edm_ddpmpp": ("edm", partial(NCSNpp, **EDM, **PLAIN, classes=10, augmentation=9)),
     "edm_ncsnpp": ("edm", partial(NCSNpp, **EDM)),
+    "edm_adm": (
+        "edm",
+        partial(UNet, 16, 3, 128, (1, 2), 1, (8,), head_channels=64, classes=7, **ADM),
+    ),
     "edm_skip": ("edm", partial(NCSNpp, **EDM, **SKIPS)),
 }
 

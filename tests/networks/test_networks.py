@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from score_lightning.networks import MLP, LightUNet, NCSNpp, RefineNet, UNet
+from score_lightning.networks import MLP, LightUNet, NCSNpp, RefineNet, UNet, blocks
 from score_lightning.networks.blocks import Style, conv, double, halve
 from score_lightning.networks.layers import Dropout
 
@@ -22,12 +22,16 @@ def test_defaults_have_the_published_number_of_parameters(net, parameters):
         (UNet(image_size=8, image_channels=1, channels=16, multipliers=(1, 2), attention=(4,), groups=4), 8),
         (RefineNet(image_channels=1, channels=8, levels=3), 28),
         (UNet(8, 1, 16, (1, 2), attention=(4,), groups=4, learned_variance=True, heads=2, adaptive=True), 8),
+        (
+            UNet(8, 1, 16, (1, 2), attention=(4,), groups=4, head_channels=8, adaptive=True, by_blocks=True, classes=3),
+            8,
+        ),
         (LightUNet(8, 1, (16, 8, 32), blocks=2), 8),
         (LightUNet(28, 1, (32, 16), patch=2, classes=3), 28),
         (NCSNpp(8, 1, 16, (1, 2), 1, (4,), embedding="positional"), 8),
         (NCSNpp(8, 1, 16, (1, 2), 1, (4,), pyramid_in="skip", pyramid_out="skip"), 8),
     ],
-    ids=["unet28", "unet8", "refinenet28", "iddpm", "light8", "light28", "ncsnpp", "pyramids"],
+    ids=["unet28", "unet8", "refinenet28", "iddpm", "adm", "light8", "light28", "ncsnpp", "pyramids"],
 )
 def test_small_configurations_depend_on_every_parameter_and_on_the_conditioning(net, size):
     with torch.no_grad():
@@ -109,6 +113,17 @@ def test_labels_reach_ncsnpp_as_scaled_rows():
     net(x, c)
     rows = torch.stack([net.label.weight[:, 0], net.label.weight[:, 2], torch.zeros(32)]) * 3**0.5
     torch.testing.assert_close(seen[0] - seen[1], rows.double(), rtol=0, atol=1e-9)
+
+
+def test_embeddings_are_the_same_whether_or_not_their_weights_are_joined(monkeypatch):
+    net, x, t = UNet(8, 1, 16, (1, 2), attention=(4,), groups=4, adaptive=True), torch.randn(2, 1, 8, 8), torch.ones(2)
+    nn.init.normal_(net.conv_out.weight)
+    for block in net._blocks:
+        nn.init.normal_(block.conv_2.weight)
+    joined = net(x, t)
+    monkeypatch.setattr(blocks, "COPIED", 0)
+    torch.testing.assert_close(net(x, t), joined)
+    assert joined.std() > 0.1
 
 
 def test_networks_refuse_sizes_that_do_not_fit():

@@ -95,7 +95,7 @@ def ddpm(betas, variance="large", reverse=False):
     return x
 
 
-def thinned(betas, steps):
+def spaced(betas, steps):
     """Those of a chain that visits fewer levels, at equal distances (Saharia et al. 2022a, Sec. 2.4, Algorithm 2)."""
     levels = np.linspace(0, len(betas) - 1, steps)
     alpha2 = np.exp(np.interp(levels, np.arange(len(betas)), np.log(np.cumprod(1 - betas))))
@@ -107,11 +107,21 @@ def cosine(levels):
     return np.minimum(1 - f[1:] / f[:-1], 0.999)
 
 
-def edm(steps=18, low=0.002, high=80.0, rho=7):
-    """Karras et al. 2022, Algorithm 1."""
+def thinned(betas, steps):
+    """Nichol & Dhariwal 2021, Sec. 4: those of fewer levels with the same noise."""
+    alpha2 = np.cumprod(1 - betas)[np.linspace(0, len(betas) - 1, steps).round().astype(int)]
+    return 1 - alpha2 / np.array([1, *alpha2[:-1]])
+
+
+def edm(steps=18, low=0.002, high=80.0, rho=7, churn=0.0, churned=(0, math.inf), noise=1.0):
+    """Karras et al. 2022, Algorithm 2, which without churn is Algorithm 1."""
     times = [*(np.linspace(high ** (1 / rho), low ** (1 / rho), steps) ** rho), 0.0]
     x = Chain(0, high**2)
     for t, s in pairwise(times):
+        if churned[0] <= t <= churned[1]:
+            t_hat = t + min(churn / steps, math.sqrt(2) - 1) * t
+            x.move(1, 0, noise**2 * (t_hat**2 - t**2))
+            t = t_hat
         rate_t, rate_s = t / (VARIANCES + t**2), s / (VARIANCES + s**2)  # d x / d t = rate (x - MEAN)
         euler = 1 + (s - t) * rate_t
         factor = 1 + (s - t) * (rate_t + rate_s * euler) / 2 if s else euler
@@ -131,7 +141,7 @@ PUBLISHED = {
     "ddpm_cifar": lambda: ddpm(LINEAR),
     "ddpm_bedroom": lambda: ddpm(LINEAR, "small"),
     "iddpm_cifar": lambda: ddpm(cosine(4000), "learned"),
-    "sr3_ffhq": lambda: ddpm(thinned(np.linspace(1e-6, 1e-2, 2000), 100)),
+    "sr3_ffhq": lambda: ddpm(spaced(np.linspace(1e-6, 1e-2, 2000), 100)),
     "ncsnpp_vp_cifar": lambda: ddpm(LINEAR, reverse=True),
     "ddpm_vp_cifar_continuous": vp,
     "ddpm_subvp_cifar_continuous": lambda: vp(sub=True),
@@ -141,6 +151,10 @@ PUBLISHED = {
     "ncsnpp_ve_bedroom": lambda: ve(0.01, 378, THINNED, 0.075),
     "ncsnpp_ve_church": lambda: ve(0.01, 380, THINNED, 0.075),
     "edm_cifar": edm,
+    "edm_ffhq": lambda: edm(40),
+    "edm_imagenet64": lambda: edm(256, churn=40, churned=(0.05, 50), noise=1.003),
+    "adm_imagenet64": lambda: ddpm(thinned(cosine(1000), 250), "learned"),
+    "adm_imagenet128": lambda: ddpm(thinned(LINEAR, 250), "learned"),
 }
 """One recipe for each sampler -> what it does, from the paper."""
 
@@ -180,7 +194,7 @@ def test_recipes_sample_as_their_papers_do(name):
     experiment = Experiment(config.load([f"sampler.steps={THINNED}"] if thinned else [], name))
     sampler, schedule = replace(experiment.sampler, clip=None), experiment.schedule
     model = GaussianModel(torch.full((DIM,), MEAN).double(), torch.from_numpy(VARIANCES), schedule)
-    model = WithFraction(model) if name.startswith("iddpm") else model
+    model = WithFraction(model) if name.startswith(("iddpm", "adm")) else model
     x = schedule.prior((n, DIM), dtype=torch.float64)
     x[-1] = x[0] + 1  # with the same noise: what is left of the difference is the slope
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from score_lightning.data.images import ImageSet
+from score_lightning.data.pixels import EIGHT_BITS, Depth
 from score_lightning.errors import UserError
 from score_lightning.runtime.files import atomic_file
 from score_lightning.runtime.randomness import derive_seed, generator
@@ -26,9 +27,9 @@ class Classifier(nn.Module):
 
     dim = 128
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, channels: int, classes: int, depth: Depth = EIGHT_BITS) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes, self.depth = classes, depth
         self.convs = nn.Sequential(
             nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(),
             nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),
@@ -39,8 +40,10 @@ class Classifier(nn.Module):
         self.head = nn.Linear(self.dim, classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(features (B, 128), logits (B, classes)) of uint8 images (B, C, H, W)."""
-        x = images.contiguous(memory_format=torch.channels_last).float() / 127.5 - 1
+        """(features (B, 128), logits (B, classes)) of images (B, C, H, W) of its depth."""
+        half = (self.depth.white - self.depth.black) / 2
+        x = images.contiguous(memory_format=torch.channels_last).float()
+        x = (x if self.depth.black == 0 else x - self.depth.black) / half - 1
         x = F.adaptive_avg_pool2d(x, 32) if min(x.shape[2:]) > 32 else x
         features = F.relu(self.hidden(self.convs(x)))
         return features, self.head(features)
@@ -52,7 +55,7 @@ def fit_classifier(train: ImageSet, validation: ImageSet, cache: Path) -> tuple[
     The fit is a function of images and labels alone, so that every rank has the same.
     """
     assert train.labels is not None
-    network = _initial(train[:1].shape[1], int(train.labels.max()) + 1)
+    network = _initial(train.shape[0], int(train.labels.max()) + 1, train.depth)
     path = cache / f"classifier-{_content_key(train)}.pt"
     accuracy = _read(network, path)
     if accuracy is None:
@@ -62,10 +65,10 @@ def fit_classifier(train: ImageSet, validation: ImageSet, cache: Path) -> tuple[
     return network.eval().requires_grad_(False), accuracy
 
 
-def _initial(channels: int, classes: int) -> Classifier:
+def _initial(channels: int, classes: int, depth: Depth) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("classifier"))
-        return Classifier(channels, classes).to(memory_format=torch.channels_last)
+        return Classifier(channels, classes, depth).to(memory_format=torch.channels_last)
 
 
 @torch.enable_grad()

@@ -2,11 +2,11 @@
 
 `inception` is TensorFlow's network, with which published numbers are computed; it and CLIP, DINOv2 and VGG are
 torch-fidelity's, with its resizing. `classifier` is fitted to the labels of the data set itself, to compare runs on
-data unlike Inception's. `random` is an untrained Inception. Each is a function from its settings to `Features`.
+data unlike Inception's. `pixels` are the images. `random` is an untrained Inception. Each is a function from its
+settings to `Features`.
 """
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ INCEPTION_LAYERS = ["2048", "logits_unbiased"]
 
 
 class ColorInput(nn.Module):
-    """Lets one of torch-fidelity's extractors, which take color images only, take gray ones as well."""
+    """Lets one of torch-fidelity's extractors, which take color images of 8 bits only, take gray ones as well."""
 
     def __init__(self, extractor: nn.Module) -> None:
         super().__init__()
@@ -44,6 +44,11 @@ class ColorInput(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...] | Tensor:
         """The extractor's outputs for uint8 images (B, 1 or 3, H, W); the output itself where there is only one."""
+        if images.shape[1] not in (1, 3) or images.dtype != torch.uint8:
+            raise ValueError(
+                "it is of images of 8 bits, in gray or in color; take features=classifier for images with labels, "
+                "features=pixels, or a network of your own"
+            )
         outputs = self.extractor(images.expand(-1, 3, -1, -1))
         return outputs if len(outputs) > 1 else outputs[0]
 
@@ -161,24 +166,6 @@ def classifier(split: Split) -> Features:
     return Features(
         "classifier", network, sha256_of_state(network.state_dict()), resize=resize, classifier_accuracy=accuracy
     )
-
-
-def auto(split: Split) -> Features:
-    """Inception if its weights can be had, else, with a message, the classifier if the data have labels.
-
-    Raises:
-        UserError: when neither is possible.
-    """
-    try:
-        return inception()
-    except UserError as error:
-        try:
-            features = classifier(split)
-        except UserError:
-            raise error from None
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"Evaluation uses the features of a classifier of the data's own labels: {error}")
-        return features
 
 
 def _extractor(kind: Any, name: str, feature: str, network: nn.Module, **attributes: Any) -> nn.Module:
