@@ -43,7 +43,7 @@ class Fidelity:
 
     def __init__(self, conditions: Conditions, pixels: Range, rank: Rank) -> None:
         self.conditions, self._pixels, self._device = conditions, pixels, rank.device
-        truths, self._span = _truths(conditions), data_range(pixels.depth)
+        truths, self._span = _truths(conditions), pixels.depth.white - pixels.depth.black
         if truths.depth != pixels.depth:
             raise UserError(
                 f"PSNR compares images of one range: the truths have pixels of {truths.depth}, the model's images of "
@@ -72,7 +72,7 @@ class Fidelity:
             numbers = self.conditions.numbers(batch.indices)
             images = batch.images.to(self._device)
             truth = _truths(self.conditions)[numbers].to(self._device)
-            self._means["psnr"].update(psnr(images.float(), truth.float(), self._span))
+            self._means["psnr"].update(psnr(images.float(), truth.float(), self._pixels.depth))
             if not self._small:
                 self._means["ssim"].update(ssim(images.float(), truth.float(), self._span))
             if operator is not None:
@@ -104,24 +104,26 @@ def spread(seeds: Sequence[Iterable[Batch]], conditions: Conditions, rank: Rank)
     for batches in zip(*seeds, strict=True):
         images = torch.stack([batch.images for batch in batches]).to(rank.device)
         truth = _truths(conditions)[conditions.numbers(batches[0].indices)].to(rank.device)
-        x, y, span = images.float(), truth.float(), data_range(_truths(conditions).depth)
+        x, y = images.float(), truth.float()
         m = x.mean(0)
         v = (x - m).square().sum(0).flatten(1).mean(1) / (len(x) - 1)
         means["v"].update(v)
         means["e"].update((m - y).square().flatten(1).mean(1) - v / len(x))
-        means["psnr"].update(psnr(m, y, span))
+        means["psnr"].update(psnr(m, y, _truths(conditions).depth))
     variance, error, of_mean = (mean.compute().item() for mean in means.values())
     calibration = {"calibration": variance / error} if error > 0 else {}
     return {"psnr_of_mean": of_mean, "diversity": math.sqrt(variance), **calibration}
 
 
-def psnr(images: Tensor, truth: Tensor, span: float) -> Tensor:
-    """10 log10(span^2 / MSE) in decibels of images (B, C, H, W) one by one, (B,).
+def psnr(images: Tensor, truth: Tensor, depth: Depth) -> Tensor:
+    """10 log10(range^2 / MSE) in decibels of images (B, C, H, W) as they are stored, one by one, (B,).
 
-    An MSE below that of rounding to whole gray levels, 1/12, counts as that.
+    An MSE below that of rounding to whole gray levels, 1/12, or of floats to their last digit, counts as that.
     """
+    span = depth.white - depth.black
+    level = span * torch.finfo(depth.dtype).eps if depth.levels is None else 1.0
     ratio = peak_signal_noise_ratio(images, truth, data_range=float(span), reduction="none", dim=(1, 2, 3))
-    return ratio.clamp(max=10 * math.log10(12 * span**2))
+    return ratio.clamp(max=10 * math.log10(12 * (span / level) ** 2))
 
 
 def ssim(images: Tensor, truth: Tensor, span: float) -> Tensor:
@@ -132,11 +134,6 @@ def ssim(images: Tensor, truth: Tensor, span: float) -> Tensor:
     similarity = structural_similarity_index_measure(images, truth, data_range=float(span), reduction="none")
     assert isinstance(similarity, Tensor)
     return similarity.view(-1)
-
-
-def data_range(depth: Depth) -> float:
-    """What lies between black and white in stored images."""
-    return depth.white - depth.black
 
 
 def _mean(device: torch.device | str) -> MeanMetric:

@@ -36,10 +36,23 @@ def test_psnr_is_the_mean_over_images_of_its_definition():
 
 
 def test_an_image_that_is_exact_has_the_psnr_of_rounding():
-    exact = psnr(TRUTHS.float(), TRUTHS.float(), 255)
+    exact = psnr(TRUTHS.float(), TRUTHS.float(), Depth())
     assert exact.tolist() == pytest.approx([10 * math.log10(12 * 255**2)] * 6)
     rounded = TRUTHS.float() + torch.rand(TRUTHS.shape) - 0.5
-    assert psnr(rounded, TRUTHS.float(), 255).tolist() == pytest.approx(exact.tolist(), abs=0.3)
+    assert psnr(rounded, TRUTHS.float(), Depth()).tolist() == pytest.approx(exact.tolist(), abs=0.3)
+
+
+def test_psnr_does_not_depend_on_how_pixels_are_stored():
+    shares = TRUTHS.float() / 255
+    other = (shares + 0.01 * torch.randn(shares.shape)).clamp(0, 1)
+    expected = psnr(255 * other, 255 * shares, Depth())
+    for depth in (Depth(torch.uint16, 0, 65535), Depth(torch.float32, -2.0, 6.0), Depth(torch.float32, 0.0, 1.0)):
+        span = depth.white - depth.black
+        stored = (depth.black + span * images for images in (other, shares))
+        torch.testing.assert_close(psnr(*stored, depth), expected, rtol=1e-4, atol=1e-3)
+    exact = psnr(shares, shares, Depth(torch.float32, 0.0, 1.0))
+    assert exact.isfinite().all()
+    assert exact.min() > 120
 
 
 def test_ssim_is_that_of_wang_et_al():

@@ -257,6 +257,44 @@ def test_known_pixels_have_no_density_but_a_bound(models, tmp_path):
     assert metrics(tmp_path)["unavailable"]["bits_per_dim_flow"] == "pixels that are known have no density"
 
 
+DEPTHS = {"16": (np.uint16, 65535, []), "float": (np.float32, 1.0, ["images.input_range=[0,1]"])}
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("name", ["upsample", "inpaint", "pairs"])
+def test_images_may_be_of_any_size_channels_and_depth(depth, name, tmp_path):
+    """Four channels of 8 x 12 pixels, and pictures of two."""
+    dtype, white, more = DEPTHS[depth]
+    rng = np.random.default_rng(0)
+    images, shown = ((rng.random((20, 8, 12, k)) * white).astype(dtype) for k in (4, 2))
+    np.savez(tmp_path / "x.npz", images=images, **({"conditions": shown} if name == "pairs" else {}))
+    words = [f"data={'pairs' if name == 'pairs' else 'npz'}", f"data.path={tmp_path / 'x.npz'}", "data.validation=0.5"]
+    words += ["images.size=[8,12]", "images.channels=4", f"images.depth={depth}", *more, "features=pixels"]
+    words += [
+        f"condition={name}",
+        *{"upsample": ["condition.factor=2"], "pairs": ["condition.picture_channels=2"]}.get(name, []),
+    ]
+    words += ["samples.n=3", "evaluation.n=6", "evaluation.metrics=[fid]", "images.flip=true"]
+    folder = run(tmp_path / "runs", *words, exp="edm_digits")
+    found = metrics(folder)
+    assert found["psnr"] > 0
+    assert (folder / "samples/step_0000004.png").is_file()
+    given = {"upsample": images[:2, ::2, ::2], "inpaint": images[:2], "pairs": shown[:2]}[name]
+    np.savez(tmp_path / "given.npz", images=given)
+    np.savez(tmp_path / "mask.npz", images=np.tile(np.uint8([255] * 6 + [0] * 6), (1, 8, 1)))
+    mask = [f"mask={tmp_path / 'mask.npz'}"] if name == "inpaint" else []
+    words = [f"ckpt={folder / 'checkpoints/last.ckpt'}", f"image={tmp_path / 'given.npz'}", *mask, "sampler.steps=3"]
+    sample.main([*words, f"out={tmp_path / 'out'}", "n=2"])
+    drawn = np.load(tmp_path / "out/samples.npz")["images"]
+    assert (drawn.shape, drawn.dtype) == ((4, 8, 12, 4), dtype)
+    if name == "inpaint":
+        np.testing.assert_allclose(drawn[:2, :, 6:], images[:2, :, 6:], rtol=1e-6, atol=1e-6 * white)
+    if name == "upsample":
+        sample.main([*words, f"out={tmp_path / 'exact'}", "task=upsample"])
+        exact = np.load(tmp_path / "exact/samples.npz")["images"].astype(float).reshape(2, 4, 2, 6, 2, 4)
+        np.testing.assert_allclose(exact.mean((2, 4)), given, rtol=0, atol=2e-3 * white)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("forked")
 def test_two_processes_evaluate_and_draw_the_same(models, small, tmp_path):
