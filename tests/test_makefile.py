@@ -20,7 +20,7 @@ def make(*words, **environment):
     """What make prints."""
     if shutil.which("make") is None:
         pytest.skip("needs make")
-    program = ["make", *words, f"PYTHON={sys.executable}"]
+    program = ["make", "--no-print-directory", *words, f"PYTHON={sys.executable}"]
     environment = {**os.environ, **environment}
     done = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -232,7 +232,7 @@ def test_two_nodes_equal_one_process(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "exp=NAME is missing; experiments: ddpm_bedroom"),
+        ([], "exp=NAME is missing; experiments: adm_imagenet128"),
         (["exp=ddpm"], "unknown experiment 'ddpm'"),
         (["exp=ddpm_digits", "trainer.max_steps=0"], "trainer.max_steps must be at least 1, got 0"),
         (["exp=ddpm_digits", "net.blook=3"], "did you mean blocks?"),

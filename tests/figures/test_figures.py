@@ -87,7 +87,7 @@ def test_figures_are_of_points(tmp_path, capsys, monkeypatch):
         ),
         (["exp=toy_rings", "figure=objectives", "data.set=mixture"], "compares 3 models; got 1 in variants"),
         (["exp=toy_rings", "trainer.devices=2"], "needs trainer.devices=1"),
-        (["exp=toy_rings", "objective=variational_bound"], "of points take denoising"),
+        (["exp=toy_rings", "objective=variational_bound"], "of points or floats take denoising"),
         (["exp=toy_rings", "objective=hybrid"], "hybrid needs learned variances"),
     ]:
         assert message in fails(train, [*words, f"out={tmp_path}/runs"], capsys, monkeypatch)
