@@ -31,7 +31,13 @@ class ConditionalInstanceNormPlus(nn.Module):
         nn.init.zeros_(self.embedding.weight[:, 2 * channels :])
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        """(B, C, H, W) from x (B, C, H, W) and level (B,)."""
+        """(B, C, H, W) from x (B, C, H, W) and level (B,).
+
+        Raises:
+            TypeError: when the levels are no whole numbers.
+        """
+        if level.is_floating_point():  # which torch before 2.13 does not notice on the device meta
+            raise TypeError("its norms have a row for each noise level: take conditioning=level")
         return instance_norm_plus(x, *self.embedding(level).chunk(3, 1))
 
 

@@ -47,9 +47,9 @@ class ResilientWandbLogger(WandbLogger):
     """
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        settings = wandb.Settings(x_transaction_log_flush_interval=FLUSH)
-        if "finish_timeout" in wandb.Settings.model_fields:  # not in older versions
-            settings.finish_timeout = UPLOAD
+        wanted = {"x_transaction_log_flush_interval": FLUSH, "finish_timeout": UPLOAD}
+        known = wandb.Settings.model_fields  # not all in older versions, which write to the record at once
+        settings = wandb.Settings(**{key: value for key, value in wanted.items() if key in known})
         self._id_file, self._staging = folder / IDENTITY, folder / "wandb"
         identity = self._id_file.read_text(encoding="utf-8").strip() if self._id_file.is_file() else uuid4().hex[:8]
         super().__init__(save_dir=folder, id=identity, settings=settings, **options)
