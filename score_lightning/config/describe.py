@@ -44,7 +44,7 @@ def _describe_parts(kind: str) -> list[str]:
             lines.append(f"      {name:24} {str(error).splitlines()[0]}")
             continue
         keys = [f"{k} {'null' if value is None else value}" for k, value in values.items() if k != "name"]
-        first = path.read_text(encoding="utf-8").splitlines()[0]
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
         word = [f" {first}"] if first.startswith("#") else []
         lines.append(f"      {name:24} {' '.join([', '.join(keys), *word]).strip()}")
     return lines

@@ -102,6 +102,8 @@ def test_a_broken_part_is_named_and_leaves_the_help_whole(place):
         config.load([], "mine")
     (place / "configs/net/narrow.yaml").write_text("name: [\n")
     assert "      narrow                   ./configs/net/narrow.yaml cannot be read as YAML" in config.describe()
+    (place / "configs/net/narrow.yaml").write_text("")
+    assert "\n      narrow " in config.describe()
 
 
 def test_the_projects_own_folders_are_not_taken_for_a_users(monkeypatch):
