@@ -46,9 +46,9 @@ def do(*words, cwd, **environment):
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """A wheel that is built from a source distribution of this checkout, without network."""
-    found = {dist.name: dist.version for dist in distributions() if dist.name in ("pip", "setuptools")}
-    if "pip" not in found or int(found.get("setuptools", "0").split(".")[0]) < 77:
-        pytest.skip(f"needs pip, and setuptools 77 or later; there are {found}")
+    versions = {dist.name: dist.version for dist in distributions() if dist.name in ("pip", "setuptools")}
+    if "pip" not in versions or int(versions.get("setuptools", "0").split(".")[0]) < 77:
+        pytest.skip(f"needs pip, and setuptools 77 or later; there are {versions}")
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "checkout"
     source.mkdir()

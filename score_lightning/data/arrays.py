@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from score_lightning.data.pixels import Depth
+from score_lightning.data.pixels import Depth, whole_depth
 from score_lightning.errors import UserError
 from score_lightning.formats.files import NUMBERS
 from score_lightning.runtime.memory import check_bytes
@@ -144,13 +144,17 @@ def depth_of(path: Path, images: Tensor, depth: Depth | None = None) -> Depth:
         UserError: when they are of another type, or not within its range.
     """
     if depth is None and not images.dtype.is_floating_point:
-        return Depth(images.dtype, 0, 2 ** (8 * images.dtype.itemsize) - 1)
-    array = images.numpy()
-    ends = f"{array.min():g} to {array.max():g}" if array.size else "nothing"
-    name = "float" if images.dtype.is_floating_point else str(8 * images.dtype.itemsize)
-    if depth is None or images.dtype != depth.dtype:
-        more = " and images.input_range=[black,white]" if name == "float" else ""
-        raise UserError(f"{path} holds pixels of type {array.dtype}, from {ends}: set images.depth={name}{more}")
-    if not depth.whole and not (array.min() >= depth.black and array.max() <= depth.white):  # nor where they are NaN
-        raise UserError(f"{path} holds pixels from {ends}, images.input_range has {depth}: set it to hold them all")
+        return whole_depth(images.dtype)
+    same_type = depth is not None and images.dtype == depth.dtype
+    if depth is not None and same_type and (depth.whole or not len(images)):
+        return depth
+    low, high = (float(end) for end in (images.numpy().min(), images.numpy().max())) if len(images) else (0.0, 0.0)
+    ends = f"from {low:g} to {high:g}"
+    if depth is None or not same_type:
+        floats = images.dtype.is_floating_point
+        more = " and images.input_range=[black,white]" if floats else ""
+        name = "float" if floats else 8 * images.dtype.itemsize
+        raise UserError(f"{path} holds pixels of type {images.numpy().dtype}, {ends}: set images.depth={name}{more}")
+    if not (low >= depth.black and high <= depth.white):  # nor where they are NaN
+        raise UserError(f"{path} holds pixels {ends}, images.input_range has {depth}: set it to hold them all")
     return depth

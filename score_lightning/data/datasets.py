@@ -149,7 +149,7 @@ def _class_names(dataset: Any, classes: Sequence[str] | None) -> tuple[str, ...]
     """
     if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise UserError(
-            f"a training takes images by their numbers, in an order of its own, which {type(dataset).__name__} cannot "
+            f"a training takes images by their numbers, in its own order, which {type(dataset).__name__} cannot "
             "give: expected a data set with __len__ and __getitem__, got an iterable one. Make a list of its items"
         )
     if not len(dataset):

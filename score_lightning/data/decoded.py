@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from score_lightning.data.files import ImageFiles
 from score_lightning.data.images import ImageSet, LazyImageSet, PairedImages
+from score_lightning.data.pixels import array_dtype
 from score_lightning.errors import explain
 from score_lightning.runtime.files import atomic_file, cache_folder, write_text
 from score_lightning.runtime.locks import lock
@@ -162,7 +163,7 @@ def _mapped(path: Path, shape: tuple[int, ...], parts: Callable[[], Iterator[Ten
     Raises:
         OSError: when it is not there and cannot be written.
     """
-    kind = torch.empty(0, dtype=dtype).numpy().dtype
+    kind = array_dtype(dtype)
     stored = _read(path, shape, kind)
     if stored is None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,9 @@ class ImageSet(Dataset[Tensor]):
         order: int64 (N,), which of those stored, in which order; all when None.
         depth: how pixels are stored.
 
+    Raises:
+        ValueError: when images are of another type than the depth.
+
     Attributes:
         conditions: the pictures that they are paired with, one for each; None without.
     """
@@ -60,6 +63,8 @@ class ImageSet(Dataset[Tensor]):
     ) -> None:
         self._stored, self.labels, self.source, self._order = stored, labels, source or Source(), order
         self.depth = depth
+        if stored.ndim == 4 and stored.dtype != depth.dtype:
+            raise ValueError(f"images of type {stored.dtype} need a depth of that type, got {depth}")
 
     def __len__(self) -> int:
         return len(self._stored if self._order is None else self._order)

@@ -1,8 +1,8 @@
 """Batches whose images are functions of (seed, step), for any number of processes.
 
-A batch is a dict of `images` (B, C, H, W) uint8, `labels` (B,) and `conditions` (B, K, H, W) uint8 if there are any,
-`numbers` (B,) of the images, and `step`, its place in the run. Flips and scaling happen later, on whole batches on the
-model's device.
+A batch is a dict of `images` (B, C, H, W) as they are stored, `labels` (B,) and `conditions` (B, K, H, W) if there are
+any, `numbers` (B,) of the images, and `step`, its place in the run. Flips and scaling happen later, on whole batches on
+the model's device.
 """
 
 from typing import Any

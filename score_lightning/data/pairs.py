@@ -11,12 +11,11 @@ from score_lightning.data.files import ImageFiles
 from score_lightning.data.images import ImageSet, LazyImageSet, PairedImages, Source
 from score_lightning.data.listing import below_common, find_classes, list_pictures
 from score_lightning.data.pictures import Picture, Shape
-from score_lightning.data.rasters import Raster
+from score_lightning.data.rasters import ON_ITS_SIDE, ORIENTATION, Raster
 from score_lightning.data.sources import Split, hold_out, npz
 from score_lightning.errors import UserError
 
 SHOWN = 3  # names of pictures without a partner
-ORIENTATION, TURNED = 274, (5, 6, 7, 8)  # EXIF 2.32, 4.6.4: values of pictures that lie on their side
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def _size(image: Picture) -> tuple[int, int]:
     if isinstance(image, Raster):  # which is turned already
         return image.size
     width, height = image.size
-    return (height, width) if image.getexif().get(ORIENTATION) in TURNED else (width, height)
+    return (height, width) if image.getexif().get(ORIENTATION) in ON_ITS_SIDE else (width, height)
 
 
 def pairs(
@@ -102,7 +101,7 @@ def _matched(root: Path, other: Path, names: list[str], others: list[str]) -> tu
         keys = [str(PurePosixPath(name).with_suffix("")) for name in below_common(listed)]
         if len(set(keys)) < len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise UserError(f"{place} has several pictures named {twice}: pairs are told by names without endings")
+            raise UserError(f"{place} has several pictures named {twice}: partners have the same name, endings aside")
         keyed.append(dict(zip(keys, listed, strict=True)))
     alone = [sorted(set(a) - set(b)) for a, b in (keyed, keyed[::-1])]
     said = [

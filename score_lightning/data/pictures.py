@@ -14,7 +14,7 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
-from score_lightning.data.pixels import EIGHT_BITS, Depth
+from score_lightning.data.pixels import EIGHT_BITS, Depth, array_dtype
 from score_lightning.data.rasters import Raster, convert, read_raster, resized
 from score_lightning.errors import UserError
 
@@ -95,7 +95,7 @@ class Shape:
             fitted = resized(pixels, (self.width, self.height), self.resize, self._box(image.size, crop))
             fitted = fitted.clip(self.depth.black, self.depth.white)
             whole = fitted if self.depth.levels is None else fitted.round()
-            return np.ascontiguousarray(whole.transpose(2, 0, 1).astype(self.depth.array_dtype))
+            return np.ascontiguousarray(whole.transpose(2, 0, 1).astype(array_dtype(self.depth.dtype)))
         image = flatten(image, self.background).convert("L" if self.channels == 1 else "RGB")
         box = self._box(image.size, crop)
         if box != (0, 0, self.width, self.height) or image.size != (self.width, self.height):

@@ -52,19 +52,24 @@ class Depth:
         """Whether the range is that of all integers of these bits, as picture files have it."""
         return not self.dtype.is_floating_point and (self.black, self.white) == (0, _LARGEST[self.dtype])
 
-    @property
-    def array_dtype(self) -> Any:
-        """NumPy's dtype."""
-        return np.dtype(str(self.dtype).removeprefix("torch."))
-
     def __str__(self) -> str:
         kind = "floats" if self.dtype.is_floating_point else f"{self.bits} bits"
         return kind if self.whole else f"{kind} from {self.black:g} to {self.white:g}"
 
 
+def array_dtype(dtype: torch.dtype) -> "np.dtype[Any]":
+    """NumPy's name for a type."""
+    return np.dtype(str(dtype).removeprefix("torch."))
+
+
 _LARGEST = {torch.uint8: 255, torch.uint16: 65535}
 EIGHT_BITS = Depth()
 """That of most pictures."""
+
+
+def whole_depth(dtype: torch.dtype) -> Depth:
+    """That of all integers of a type, uint8 or uint16."""
+    return Depth(dtype, 0, _LARGEST[dtype])
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from score_lightning.data.pixels import Depth
+from score_lightning.data.pixels import Depth, array_dtype
 
 LUMA = np.array([0.299, 0.587, 0.114])
 """Of red, green and blue (ITU-R BT.601), as Pillow turns colors to gray."""
-ORIENTATION = 274  # TIFF 6.0 and Exif
-ALPHA = (1, 2)  # TIFF 6.0, ExtraSamples
+ORIENTATION, ON_ITS_SIDE = 274, (5, 6, 7, 8)  # TIFF 6.0 and Exif; of pictures that are turned by a right angle
+EXTRA_SAMPLES, ALPHA = 338, (1, 2)  # TIFF 6.0; values of channels that are opacity
 UNKNOWN_WHITE = "whose white is not known: save it with 8 or 16 bits, or as floats"
 
 
@@ -101,7 +101,7 @@ def _tiff(data: bytes, channels: int | None) -> Raster:
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
             return _pillow(data)
         pixels, axes = series.asarray(), series.axes
-        tags = {code: page.tags.valueof(code) for code in (ORIENTATION, 338)}
+        tags = {code: page.tags.valueof(code) for code in (ORIENTATION, EXTRA_SAMPLES)}
         bits, inverted = int(page.bitspersample), page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
     frames = False
     for axis in axes[: -2 if axes.endswith("YX") else -3]:
@@ -114,7 +114,7 @@ def _tiff(data: bytes, channels: int | None) -> Raster:
     white = 2**bits - 1 if pixels.dtype.kind == "u" else None
     if inverted and white is not None:
         pixels = white - pixels
-    extra = tags[338] or ()
+    extra = tags[EXTRA_SAMPLES] or ()
     alpha = any(kind in ALPHA for kind in (extra if isinstance(extra, tuple) else (extra,)))
     return raster_of(_turned(pixels, tags[ORIENTATION] or 1), white, alpha, frames)
 
@@ -143,7 +143,7 @@ def raster_of(pixels: np.ndarray, white: int | None = None, alpha: bool = False,
 
 def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Pixels (H, W [, C]) as the camera says (Exif 2.3, Orientation)."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in ON_ITS_SIDE:
         pixels = pixels.swapaxes(0, 1)
     rows = -1 if orientation in (3, 4, 7, 8) else 1
     columns = -1 if orientation in (2, 3, 6, 7) else 1
@@ -181,7 +181,7 @@ def convert(raster: Raster, channels: int, depth: Depth, background: tuple[int, 
 
 def _scaled(raster: Raster, depth: Depth) -> np.ndarray:
     pixels, kind = raster.pixels.astype(np.float64), raster.pixels.dtype
-    if kind != depth.array_dtype or depth.whole:
+    if kind != array_dtype(depth.dtype) or depth.whole:
         if raster.white is None:
             raise ValueError("its pixels are floats: set images.depth=float and images.input_range=[black,white]")
         if not depth.whole and not depth.dtype.is_floating_point:

@@ -24,7 +24,7 @@ from score_lightning.formats.native import run_folder_of
 from score_lightning.generation.conditions import Conditions
 from score_lightning.generation.generator import Generator, check_finite
 from score_lightning.generation.given import read_conditions
-from score_lightning.generation.pictures import class_captions, in_color, save_aligned, save_grid, save_samples
+from score_lightning.generation.pictures import alike, class_captions, save_aligned, save_grid, save_samples
 from score_lightning.generation.store import BatchStore
 from score_lightning.generation.tasks import interpolation, read_known, read_pair
 from score_lightning.runtime.files import atomic_file, naming, output_folder
@@ -50,10 +50,8 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int, parts: Par
     if experiment.condition is not None:
         if "image" in options:
             given = _read_given(experiment, options)
-            generator, n = (
-                replace(generator, conditions=given),
-                given.count * options.get("n", 15 if given.count == 1 else 1),
-            )
+            generator = replace(generator, conditions=given)
+            n = given.count * options.get("n", 15 if given.count == 1 else 1)
             known = given.shown(given.count, generator.pixels)
     elif task == "interpolate":
         if experiment.guide is not None or experiment.config.labels.guidance:
@@ -151,8 +149,8 @@ def _write(
         elif known is None:
             save_grid(first, picture, captions=captions, depth=depth)
         elif len(known) == 1:
-            both = [known, first] if known.shape[1] == first.shape[1] else [in_color(known), in_color(first)]
-            save_grid(torch.cat(both), picture, captions=captions and ["known", *captions], depth=depth)
+            both = torch.cat(alike([known, first], depth))
+            save_grid(both, picture, captions=captions and ["known", *captions])
             content = f"what is known, and {content}"
         else:
             shown = max(1, SHOWN * len(known) // len(images))

@@ -8,7 +8,7 @@ from PIL import ImageColor
 from score_lightning.config import Config
 from score_lightning.config.schema import Images
 from score_lightning.data.pictures import Resize, Shape, Size
-from score_lightning.data.pixels import Depth
+from score_lightning.data.pixels import Depth, whole_depth
 from score_lightning.errors import UserError, mistakes_in
 
 
@@ -68,7 +68,7 @@ def image_depth(images: Images) -> Depth:
             + f"; got {ends}"
         )
     with mistakes_in("images.input_range"):
-        return Depth(dtype, *(ends or (0, 2 ** (8 * dtype.itemsize) - 1)))
+        return Depth(dtype, *ends) if ends else whole_depth(dtype)
 
 
 def depth_overrides(depth: Depth) -> list[str]:

@@ -85,9 +85,9 @@ class Generator:
         sampler = self.measured(model).sampler
         noise = ImageNoise(seed, indices)
         x = sampler(self._conditioned(model, indices), self._start(model, noise, indices), noise, progress, observe)
-        evidence = self._evidence(model, indices)
+        evidence, finite = self._evidence(model, indices), torch.isfinite(x).flatten(1).all(1).cpu()
         x = x if evidence is None else _within(self.pixels, evidence, x)
-        return Batch(torch.tensor(indices), self.pixels.decode(x), torch.isfinite(x).flatten(1).all(1).cpu())
+        return Batch(torch.tensor(indices), self.pixels.decode(x), finite)
 
     def measured(self, model: ScoreModel, progress: bool = False) -> "Generator":
         """The same with a sampler whose steps, where they follow from scores, were measured on this model.
@@ -216,7 +216,7 @@ def _within(pixels: Range, evidence: Evidence, x: Tensor) -> Tensor:
 
 
 def trajectory(generator: Generator, model: ScoreModel, n: int, seed: int, snapshots: int = 10) -> Tensor:
-    """uint8 (n, snapshots, C, H, W): images 0 .. n - 1 on their way from noise; the last snapshot is the result.
+    """(n, snapshots, C, H, W): images 0 .. n - 1 on their way from noise; the last snapshot is the result.
 
     There are fewer snapshots where the sampler visits fewer times.
     """

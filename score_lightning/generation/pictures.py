@@ -103,18 +103,23 @@ def save_rows(rows: Tensor, path: Path, smallest: int = 512, depth: Depth = EIGH
 def save_aligned(rows: Sequence[Tensor], path: Path, depth: Depth = EIGHT_BITS) -> Path:
     """Writes rows of images (N, C, H, W), each with its own C, below each other, image by image aligned.
 
-    Where N images make a row too long, it goes on below the other rows.
+    Where N images make a row too long, it continues below the other rows.
     """
     n = len(rows[0])
     columns = min(n, max(1, round((n * len(rows)) ** 0.5)))
-    cells = torch.stack([_displayed(in_color(row), depth) for row in rows])
+    cells = torch.stack(alike(rows, depth))
     cells = torch.cat([cells, torch.full_like(cells[:, :1], _white(cells)).expand(-1, -n % columns, -1, -1, -1)], 1)
     return save_grid(cells.unflatten(1, (-1, columns)).transpose(0, 1).flatten(0, 2), path, columns=columns)
 
 
-def in_color(images: Tensor) -> Tensor:
-    """(N, 3, H, W) of images (N, C, H, W): the first three channels, or the first one alone where there are fewer."""
-    return images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+def alike(rows: Sequence[Tensor], depth: Depth = EIGHT_BITS) -> list[Tensor]:
+    """RGB (N, 3, H, W'), of integers up to white, of each of rows (N, C, H, W) with its own C, as grids show them.
+
+    W' is the same for all: of as many channels side by side as one of them needs, white where others have fewer.
+    """
+    shown = [_displayed(row, depth).expand(-1, 3, -1, -1) for row in rows]
+    widest = max(row.shape[3] for row in shown)
+    return [F.pad(row, (0, widest - row.shape[3]), value=_white(row)) for row in shown]
 
 
 def save_neighbors(samples: Tensor, neighbors: Tensor, path: Path, blocks: int = 2, depth: Depth = EIGHT_BITS) -> Path:

@@ -20,7 +20,7 @@ class Batch(NamedTuple):
 
     Args:
         indices: int64 (B,).
-        images: uint8 (B, C, H, W), or float32 points (B, D).
+        images: (B, C, H, W) as they are stored, or float32 points (B, D).
         finite: bool (B,), on the CPU: whether all pixels of an image were finite numbers.
     """
 

@@ -57,10 +57,10 @@ def test_what_takes_the_place_of_the_projects_is_said(place, capsys):
     assert config.load([], "ddpm_digits").config.trainer.max_steps == 4
     train.main(["exp=ddpm_digits", "net=unet_light", "dry_run=true"])
     lines = capsys.readouterr().out.splitlines()
-    told = "is taken in place of the one that comes with score_lightning"
-    assert lines[:2] == [f"./configs/net/unet_light.yaml {told}", f"./experiments/ddpm_digits.yaml {told}"]
+    notice = "is taken in place of the one that comes with score_lightning"
+    assert lines[:2] == [f"./configs/net/unet_light.yaml {notice}", f"./experiments/ddpm_digits.yaml {notice}"]
     train.main(["exp=mine", "dry_run=true"])
-    assert told not in capsys.readouterr().out
+    assert notice not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -53,12 +53,12 @@ def test_pairs_are_told_by_their_names(folders, tmp_path, zipped):
     assert (len(train), len(held)) == (7, 3)
     assert (train.shape, train.conditions.shape) == ((3, 8, 8), (1, 8, 8))
     assert train.source.classes == ("cat", "dog")
-    found = {}
+    trained = {}
     for part in (train, held):
         for image, picture, label in zip(part[:], part.conditions[:], part.labels.tolist(), strict=True):
-            found[image.numpy().tobytes()] = (picture, label)
+            trained[image.numpy().tobytes()] = (picture, label)
     for name in NAMES:
-        picture, label = found[stored(folders[0], name, "RGB").numpy().tobytes()]
+        picture, label = trained[stored(folders[0], name, "RGB").numpy().tobytes()]
         assert torch.equal(picture, stored(folders[1], name, "L"))
         assert label == ("cat", "dog").index(name[:3])
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from score_lightning.data.images import ImageSet
 from score_lightning.data.pixels import Depth, PixelRange
 
 GRAY = torch.arange(256, dtype=torch.uint8)
@@ -77,3 +78,8 @@ def test_floats_survive_within_their_range_and_are_clamped_outside_of_it():
 def test_depths_that_make_no_sense_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_images_of_another_type_than_their_depth_are_refused():
+    with pytest.raises(ValueError, match=r"images of type torch.uint16 need a depth of that type, got 8 bits"):
+        ImageSet(torch.zeros(2, 1, 4, 4, dtype=torch.uint16))

@@ -14,7 +14,7 @@ from score_lightning.data.pictures import Shape
 from score_lightning.data.pixels import Depth
 from score_lightning.data.rasters import ORIENTATION, convert, read_raster
 from score_lightning.errors import UserError
-from score_lightning.generation.pictures import save_grid
+from score_lightning.generation.pictures import save_aligned, save_grid
 
 SIXTEEN = Depth(torch.uint16, 0, 65535)
 FLOAT = Depth(torch.float32, -2.0, 6.0)
@@ -74,6 +74,17 @@ def test_channels_stand_side_by_side_in_a_grid(tmp_path):
     with Image.open(save_grid(images, tmp_path / "a.png", smallest=1)) as picture:
         row = np.asarray(picture)[3, 1:-1, 0]
     assert row.tolist() == [40 * c for c in range(5) for _ in range(8)]
+
+
+def test_rows_with_other_channels_stay_aligned_and_show_all_of_them(tmp_path):
+    gray = torch.full((3, 1, 4, 8), 50, dtype=torch.uint8)
+    five = torch.stack([torch.full((4, 8), 40 * c, dtype=torch.uint8) for c in range(5)]).expand(3, -1, -1, -1)
+    with Image.open(save_aligned([gray, five], tmp_path / "a.png")) as picture:
+        rows = np.asarray(picture)[..., 0]
+    scale = rows.shape[1] // (1 + 2 * 41)  # two columns of 40 pixels, a white one around each
+    first, second = rows[2 * scale], rows[7 * scale]
+    assert second[scale : 41 * scale : 8 * scale].tolist() == [0, 40, 80, 120, 160]
+    assert first[scale : 41 * scale : 8 * scale].tolist() == [50, 255, 255, 255, 255]
 
 
 def test_values_of_a_range_are_shown_from_black_to_white(tmp_path):

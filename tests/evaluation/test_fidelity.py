@@ -107,17 +107,17 @@ def test_spread_is_calibrated_where_samples_and_truths_are_of_one_distribution()
     conditions = of_images(LowResolution(factor=2), ImageSet(draw(std)), PixelRange())
     for factor in (0.5, 1.0, 2.0):
         drawn = [batches(draw(factor * std), 128) for _ in range(seeds)]
-        found = spread(drawn, conditions, Rank())
-        assert found["diversity"] == pytest.approx(factor * std, rel=0.02)
-        assert found["calibration"] == pytest.approx(factor**2, rel=0.04)
+        values = spread(drawn, conditions, Rank())
+        assert values["diversity"] == pytest.approx(factor * std, rel=0.02)
+        assert values["calibration"] == pytest.approx(factor**2, rel=0.04)
         error = std**2 * (1 + factor**2 / seeds)
-        assert found["psnr_of_mean"] == pytest.approx(10 * math.log10(255**2 / error), abs=0.15)
+        assert values["psnr_of_mean"] == pytest.approx(10 * math.log10(255**2 / error), abs=0.15)
 
 
 def test_equal_samples_have_no_diversity_and_exact_ones_no_calibration():
     conditions = of_images(LowResolution(factor=2), ImageSet(TRUTHS), PixelRange())
-    found = spread([batches(TRUTHS.flip(0)), batches(TRUTHS.flip(0))], conditions, Rank())
-    assert (found["diversity"], found["calibration"]) == (0, 0)
+    values = spread([batches(TRUTHS.flip(0)), batches(TRUTHS.flip(0))], conditions, Rank())
+    assert (values["diversity"], values["calibration"]) == (0, 0)
     assert set(spread([batches(TRUTHS), batches(TRUTHS)], conditions, Rank())) == {"psnr_of_mean", "diversity"}
 
 

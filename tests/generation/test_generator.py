@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from score_lightning.conditional import Edit
 from score_lightning.data.pixels import PixelRange
 from score_lightning.errors import UserError
 from score_lightning.generation.generator import Generator, check_finite, trajectory
@@ -136,3 +137,14 @@ def test_trajectories_start_with_noise_and_end_with_the_image(sampler, expected)
     assert path.shape == (3, expected, 1, 4, 4)
     assert torch.equal(path[:, -1], generator.batch(model, range(3), 0).images)
     assert path[:, 0].float().std() > 60  # standard normal noise on [-1, 1], clamped
+
+
+def test_images_that_diverge_are_marked_also_where_they_start_from_a_picture():
+    class Infinite(Net):
+        def forward(self, x, c):
+            return torch.where(torch.arange(len(x))[:, None, None, None] == 1, torch.inf, super().forward(x, c))
+
+    picture = Edit(torch.zeros(1, 4, 4))
+    generator = Generator(Sampler(DDIM(), steps=1), (1, 4, 4), PixelRange(), measurement=picture)
+    batch = generator.batch(ScoreModel(Infinite(), linear_beta(1e-4, 0.02, 1000)), range(3), seed=0)
+    assert batch.finite.tolist() == [True, False, True]

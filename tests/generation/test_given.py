@@ -276,8 +276,8 @@ def test_images_may_be_of_any_size_channels_and_depth(depth, name, tmp_path):
     ]
     words += ["samples.n=3", "evaluation.n=6", "evaluation.metrics=[fid]", "images.flip=true"]
     folder = run(tmp_path / "runs", *words, exp="edm_digits")
-    found = metrics(folder)
-    assert found["psnr"] > 0
+    values = metrics(folder)
+    assert values["psnr"] > 0
     assert (folder / "samples/step_0000004.png").is_file()
     given = {"upsample": images[:2, ::2, ::2], "inpaint": images[:2], "pairs": shown[:2]}[name]
     np.savez(tmp_path / "given.npz", images=given)
