@@ -19,7 +19,8 @@ from score_lightning.bench.tables import Bound, Row, Table, timed
 from score_lightning.bench.timing import Timing, alternate, wait
 from score_lightning.config import Resolved, load
 from score_lightning.data.images import ImageSet
-from score_lightning.experiment.trainer import build_callbacks, build_trainer
+from score_lightning.experiment.callbacks import build_callbacks
+from score_lightning.experiment.trainer import build_trainer
 from score_lightning.experiment.training_experiment import TrainingExperiment
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from score_lightning.evaluation.evaluator import Evaluator, Result
 from score_lightning.evaluation.model_losses import Likelihood
+from score_lightning.evaluation.page import PAGE
 from score_lightning.evaluation.plots import plot_levels, plot_sweep
 from score_lightning.evaluation.provenance import commit, versions
-from score_lightning.evaluation.report import METRICS, PAGE, show, summarize, write_metrics, write_report
+from score_lightning.evaluation.report import METRICS, show, summarize, write_metrics, write_report
 from score_lightning.generation.generator import Generator, trajectory
 from score_lightning.generation.pictures import save_aligned, save_grid, save_neighbors, save_rows
 from score_lightning.models import ScoreModel

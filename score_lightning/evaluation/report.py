@@ -1,19 +1,17 @@
 """The files of an evaluation: metrics.json, and report.html, a single page that can be mailed."""
 
-import base64
-import html
 import json
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from score_lightning.evaluation.page import figure, section, table, write_part
 from score_lightning.evaluation.plots import label_of
 from score_lightning.runtime.files import write_text
 from score_lightning.runtime.nested import flatten
 
-METRICS, PAGE = "metrics.json", "report.html"
+METRICS = "metrics.json"
 
 
 def summarize(results: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -39,7 +37,7 @@ def write_metrics(folder: Path, metrics: Mapping[str, Any], settings: Mapping[st
 def write_report(
     folder: Path, title: str, metrics: Mapping[str, Any], settings: Mapping[str, Any], pictures: Mapping[str, str]
 ) -> Path:
-    """Writes report.html, one page with the pictures embedded.
+    """Writes the evaluation's part of report.html, one page with the pictures embedded.
 
     Args:
         folder: where the pictures are.
@@ -48,25 +46,24 @@ def write_report(
         settings: the settings of metrics.json.
         pictures: file name -> "heading: caption".
     """
-    body = [_metrics(metrics), *(_picture(folder / name, text) for name, text in pictures.items())]
-    body.append(_section("Settings", _table([["setting", "value"], *_setting_rows(settings)])))
-    path = folder / PAGE
-    write_text(path, _PAGE.format(title=html.escape(title), body="\n".join(body)))
-    return path
+    body = [metrics_section(metrics), *(_picture(folder / name, text) for name, text in pictures.items())]
+    body.append(section("Settings", table([["setting", "value"], *setting_rows(settings)])))
+    return write_part(folder, "evaluation", title, "\n".join(body))
 
 
-def _metrics(metrics: Mapping[str, Any]) -> str:
+def metrics_section(metrics: Mapping[str, Any]) -> str:
+    """The metrics as a table, and those that are not available."""
     entries = metrics.get("sweep", [metrics])
     rows = _sweep_rows(entries) if "sweep" in metrics else _rows(metrics)
     missing = [[name, reason] for name, reason in metrics.get("unavailable", {}).items()]
-    parts = [_section("Metrics", _table(rows))]
+    parts = [section("Metrics", table(rows))]
     bits = [[name, f"{metrics[name]:.4f}"] for name in metrics if name.startswith("bits_per_dim")]
     if bits and "sweep" in metrics:
-        parts.append(_section("Likelihood", _table([["metric", "value"], *bits])))
+        parts.append(section("Likelihood", table([["metric", "value"], *bits])))
     if any("spread" in entry for entry in entries):
         parts.append("<p>Mean ± standard deviation over the seeds.</p>")
     if missing:
-        parts.append(_section("Not available", _table([["metric", "because"], *missing])))
+        parts.append(section("Not available", table([["metric", "because"], *missing])))
     return "\n".join(parts)
 
 
@@ -97,59 +94,10 @@ def show(entry: Mapping[str, Any], name: str) -> str:
 
 def _picture(path: Path, text: str) -> str:
     heading, _, caption = text.partition(": ")
-    source = base64.b64encode(path.read_bytes()).decode()
     kind = "plot" if path.name in ("levels.png", "sweep.png") else "pixels"
-    image = f'<img class="{kind}" alt="{html.escape(heading)}" src="data:image/png;base64,{source}">'
-    return _section(heading, f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>")
+    return section(heading, figure(path.read_bytes(), heading, caption, kind))
 
 
-def _section(heading: str, content: str) -> str:
-    return f"<h2>{html.escape(heading)}</h2>\n{content}"
-
-
-def _setting_rows(settings: Mapping[str, Any]) -> list[list[str]]:
+def setting_rows(settings: Mapping[str, Any]) -> list[list[str]]:
+    """One row per setting, nested ones by their path."""
     return [[name, "–" if value is None else str(value)] for name, value in flatten(settings).items()]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = ([f"<{tag}>{_breakable(cell)}</{tag}>" for cell in row] for row, tag in _tagged(rows))
-    lines = "\n".join(f"<tr>{''.join(row)}</tr>" for row in body)
-    kind = ' class="wide"' if len(head) > 2 else ""
-    return f"<div{kind}><table><thead><tr>{''.join(head)}</tr></thead><tbody>\n{lines}\n</tbody></table></div>"
-
-
-def _breakable(cell: str) -> str:
-    """The text of a cell, with places for line breaks within the names of metrics and settings."""
-    return re.sub(r"(?<=\w)([_.])(?=\D)", r"\1<wbr>", html.escape(cell)) if " " not in cell else html.escape(cell)
-
-
-def _tagged(rows: Sequence[Sequence[str]]) -> list[tuple[Sequence[str], str]]:
-    return [(row, "td" if i else "th") for i, row in enumerate(rows)]
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }}
-h1 {{ font-size: 1.4rem; overflow-wrap: anywhere; }}
-h2 {{ font-size: 1.15rem; margin: 2rem 0 .5rem; }}
-figure {{ margin: 0; }}
-figcaption {{ opacity: .75; font-size: .9rem; }}
-img {{ max-width: 100%; height: auto; background: #fff; }}
-img.pixels {{ image-rendering: pixelated; }}
-img.plot {{ width: 40rem; }}
-.wide {{ overflow-x: auto; }}
-.wide :is(th, td):first-child {{ position: sticky; left: 0; background: Canvas; }}
-table {{ border-collapse: collapse; }}
-th, td {{ text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #8884; }}
-td {{ overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }}
-td:first-child {{ overflow-wrap: normal; }}
-.wide td {{ white-space: nowrap; }}
-@media (max-width: 30rem) {{ body {{ font-size: 14px; }} }}
-</style></head><body>
-<h1>{title}</h1>
-{body}
-</body></html>
-"""

@@ -17,18 +17,20 @@ from score_lightning.data.images import ImageSet
 from score_lightning.data.sources import Split, hold_out
 from score_lightning.data.summary import announce
 from score_lightning.errors import UserError
+from score_lightning.experiment.callbacks import build_callbacks
 from score_lightning.experiment.checks import check_attention
 from score_lightning.experiment.resume import Start, check_resumed, find_newest, initialize, resume_from
 from score_lightning.experiment.shapes import picture_shape
-from score_lightning.experiment.trainer import build_callbacks, build_trainer
+from score_lightning.experiment.trainer import build_trainer
 from score_lightning.experiment.training_experiment import TrainingExperiment
 from score_lightning.experiment.unused import say_replaced, say_unused
 from score_lightning.figures import FIGURES, Trained, check_figure
 from score_lightning.runtime.processes import bf16_units, find_device
 from score_lightning.runtime.signals import stop_at_signals
 from score_lightning.runtime.startup import end_with_launcher
-from score_lightning.tracking.csv import read_losses
+from score_lightning.tracking.csv import LOG, read_losses
 from score_lightning.training.callbacks import PeriodicEvaluation, run_folder
+from score_lightning.training.report import draw_report
 
 
 def train(options: dict[str, Any], overrides: Sequence[str], parts: Parts | None = None) -> None:
@@ -208,9 +210,10 @@ def _draw(experiment: TrainingExperiment, variants: dict[str, TrainingExperiment
             one.config.out = str(folder / "variants")
             place = fit(one, Start())
         model = one.module.average.model.cpu()
-        losses = read_losses(place / "metrics.csv")
+        losses = read_losses(place / LOG)
         trained.append(Trained(label, model, one.generator(), str(experiment.config.data["set"]), losses))
     FIGURES[str(figure.name)].draw(trained, experiment.split[0][:]).savefig(folder / "figure.png", dpi=150)
+    draw_report(folder)  # which now has a figure
     print(f"\nFigure: {folder / 'figure.png'}")
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+LOG = "metrics.csv"
+
 
 class MetricsLogger(CSVLogger):
     """Lightning's metrics.csv, with its rows in memory.
@@ -49,8 +51,17 @@ class MetricsLogger(CSVLogger):
         self.save()
 
 
+def read_log(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """Name -> [(step, value)] of everything in a run's metrics.csv."""
+    log: dict[str, list[tuple[int, float]]] = {}
+    with path.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if value and name != "step":
+                    log.setdefault(name, []).append((int(row["step"]), float(value)))
+    return log
+
+
 def read_losses(path: Path) -> list[tuple[int, float]]:
     """(step, training loss) of a run's metrics.csv."""
-    with path.open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
-    return [(int(row["step"]), float(row["train/loss"])) for row in rows]
+    return read_log(path).get("train/loss", [])

@@ -83,6 +83,7 @@ def _describe_run(trainer: L.Trainer, module: ScoreModule) -> dict[str, Any]:
         "data": config["data"]["name"],
         "training_images": len(data.train),
         "validation_images": held_out,
+        "shape": list(data.train.shape),
         "batch_size": config["trainer"]["batch_size"] * trainer.accumulate_grad_batches,
         "max_steps": trainer.max_steps,
     }

@@ -38,7 +38,7 @@ def test_a_run_records_what_was_trained_and_how_long_it_took(trained):
 
 def test_times_of_a_resumed_run_add_up(tmp_path):
     folder = run(tmp_path, *BARE, "trainer.max_steps=2")
-    first = record(folder)
+    first = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["run"]
     assert run(tmp_path, *BARE, "trainer.max_steps=5", "resume=auto") == folder
     written = record(folder)
     before, after = written["sessions"]
@@ -55,7 +55,9 @@ def test_checkpoints_hold_the_record_of_their_step(tmp_path):
     held = [torch.load(folder / f"checkpoints/step_000000{k}.ckpt", weights_only=True)["run"] for k in (2, 3)]
     assert [one["steps"] for one in held] == [2, 3]
     assert held[0]["wall_seconds"] < held[1]["wall_seconds"]
-    assert held[1] == record(folder)
+    last = record(folder)
+    assert last["steps"] == 3
+    assert held[1]["wall_seconds"] <= last["wall_seconds"]
 
 
 def test_a_run_resumes_from_a_checkpoint_without_record(tmp_path):
