@@ -1,5 +1,6 @@
-"""What the site adds to MkDocs: pages made of files beside docs/, what --help says, and notebooks as soon as there are any."""
+"""What the site adds to MkDocs: pages of files beside docs/, what --help says, notebooks once there are any."""
 
+import html
 import re
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +21,9 @@ NOTEBOOKS = {"quickstart": "Quick start", "theory": "Theory", "your_images": "Yo
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Adds the notebooks that are there to the navigation, before the reference."""
     here = Path(config.docs_dir) / "notebooks"
-    found = [{title: f"notebooks/{name}.ipynb"} for name, title in NOTEBOOKS.items() if (here / f"{name}.ipynb").exists()]
+    found = [
+        {title: f"notebooks/{name}.ipynb"} for name, title in NOTEBOOKS.items() if (here / f"{name}.ipynb").exists()
+    ]
     if found and config.nav is not None:
         place = next(i for i, entry in enumerate(config.nav) if "API reference" in entry)
         config.nav.insert(place, {"Notebooks": found})
@@ -38,7 +41,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
     """The text of a page, with links to those files turned into links to their pages, and what --help says."""
     markdown = re.sub(r"^usage of (\w+)$", lambda mark: usage(mark[1]), to_pages(markdown), flags=re.M)
-    return re.sub(r"^settings of configurations$", lambda _: settings.describe(), markdown, flags=re.M)
+    return re.sub(r"^settings$", lambda _: table_of_settings(), markdown, flags=re.M)
 
 
 def from_top(text: str) -> str:
@@ -55,5 +58,17 @@ def to_pages(text: str) -> str:
 def usage(command: str) -> str:
     """What --help says of a command, but for the settings and experiments, which have pages of their own."""
     text = import_module(f"score_lightning.{command}").usage()
-    text = text.replace(settings.describe(), "").replace(", ".join(settings.experiments()), "make experiments lists them")
-    return text.replace("\nkeys [default]:\n", "").strip()
+    text = text.replace(f":\n{settings.describe()}", ".").replace(
+        ", ".join(settings.experiments()), "make experiments lists them"
+    )
+    return text.replace("\nkeys [default].", "").strip()
+
+
+def table_of_settings() -> str:
+    """What --help says of the settings, as a table."""
+    rows = []
+    for line in settings.describe().splitlines():
+        key, _, text = line.strip().partition(" ")
+        name = "&emsp;" * line.startswith("      ") + f"<code>{html.escape(key)}</code>"
+        rows.append(f"<tr><td>{name}</td><td>{html.escape(text.strip())}</td></tr>")
+    return f"<table><thead><tr><th>setting</th><th>meaning</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
