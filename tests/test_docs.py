@@ -1,7 +1,7 @@
 """The documentation is whole: pages are in the navigation, links and pictures lead somewhere, all names are there."""
 
 import html
-import importlib
+import importlib.util
 import os
 import pkgutil
 import re
