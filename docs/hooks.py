@@ -1,7 +1,9 @@
 """What the site adds to MkDocs: pages of files beside docs/, what --help says, notebooks once there are any."""
 
-import html
+import logging
+import posixpath
 import re
+from html import escape
 from importlib import import_module
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from mkdocs.structure.pages import Page
 
 from score_lightning import config as settings
 
+LOG = logging.getLogger("mkdocs.hooks")
 ROOT = Path(__file__).parents[1]
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Files of the repository that are pages of the site, too."""
@@ -44,6 +47,23 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return re.sub(r"^settings$", lambda _: table_of_settings(), markdown, flags=re.M)
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+    """The content of a page; MkDocs leaves links of notebooks as they are, so here those to pages lead there."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+
+    def lead(link: re.Match[str]) -> str:
+        target = files.get_file_from_path(
+            posixpath.normpath(posixpath.join(posixpath.dirname(page.file.src_uri), link[1]))
+        )
+        if target is None:
+            LOG.warning("Notebook '%s' has a link '%s', but there is no such page.", page.file.src_uri, link[1])
+            return link[0]
+        return f'href="{target.url_relative_to(page.file)}'
+
+    return re.sub(r'href="((?!\w+:)[^"#]+\.(?:md|ipynb))(?=["#])', lead, html)
+
+
 def from_top(text: str) -> str:
     """Text of the top of the repository, with its relative links as seen from docs/."""
     text = re.sub(r"(\]\()(?=[A-Z]+\.md)", r"\1../", text)
@@ -69,6 +89,6 @@ def table_of_settings() -> str:
     rows = []
     for line in settings.describe().splitlines():
         key, _, text = line.strip().partition(" ")
-        name = "&emsp;" * line.startswith("      ") + f"<code>{html.escape(key)}</code>"
-        rows.append(f"<tr><td>{name}</td><td>{html.escape(text.strip())}</td></tr>")
+        name = "&emsp;" * line.startswith("      ") + f"<code>{escape(key)}</code>"
+        rows.append(f"<tr><td>{name}</td><td>{escape(text.strip())}</td></tr>")
     return f"<table><thead><tr><th>setting</th><th>meaning</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
