@@ -1,5 +1,6 @@
 """The documentation is whole: pages are in the navigation, links and pictures lead somewhere, all names are there."""
 
+import ast
 import html
 import importlib.util
 import os
@@ -128,6 +129,15 @@ def test_the_readme_is_short_and_leads_to_the_pages():
     top = {str(path.relative_to(ROOT)) for path in DOCS.glob("*.md")}
     linked = set(re.findall(r"\]\((docs/[^)#]+)", readme))
     assert top - linked <= {"docs/results.md"}
+
+
+def test_docstrings_have_no_text_that_a_page_would_take_for_a_tag():
+    for name in OURS:
+        path = Path(importlib.import_module(name).__file__)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                words = re.sub(r"`[^`]*`", "", ast.get_docstring(node) or "")
+                assert re.search(r"<[A-Za-z/]", words) is None, (name, words)
 
 
 def folder_of(name):
