@@ -2,15 +2,13 @@
 
 import os
 import platform
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
 
 from score_lightning.runtime.memory import host_bytes
-from score_lightning.runtime.processes import bf16_units
+from score_lightning.runtime.processes import bf16_units, processor_name
 
 PACKAGES = (
     "score_lightning", "torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "diffusers", "azula",
@@ -21,7 +19,7 @@ PACKAGES = (
 def describe(device: str) -> dict[str, str]:
     """Name -> value of everything that results depend on."""
     facts = {
-        "processor": _field("model name") or platform.processor() or platform.machine(),
+        "processor": processor_name(),
         "cores": str(os.cpu_count()),
         "bf16 in the processor": bf16_units(torch.device("cpu")) or "none",
         "threads": str(torch.get_num_threads()),
@@ -46,13 +44,3 @@ def total_memory(device: str) -> int:
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory
     return host_bytes()
-
-
-def _field(name: str) -> str:
-    """A field of the first processor in /proc/cpuinfo; empty where the system has none."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == name:
-                return value.strip()
-    return ""

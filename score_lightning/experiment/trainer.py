@@ -33,6 +33,7 @@ from score_lightning.tracking.wandb import ResilientWandbLogger
 from score_lightning.training.callbacks import PeriodicEvaluation, SampleGrid
 from score_lightning.training.checkpoint_io import AsyncCheckpointWriter, AtomicCheckpointIO
 from score_lightning.training.checkpointing import Checkpoints, CheckpointTimes, LogKeeper
+from score_lightning.training.record import RunRecord
 from score_lightning.training.step_callbacks import (
     SHOWN,
     LearningRate,
@@ -77,6 +78,7 @@ def build_callbacks(experiment: Experiment) -> list[L.Callback]:
         # first: what the others do before a step belongs to the next checkpoint
         Checkpoints(times),
         LogKeeper(),
+        RunRecord(),
         LearningRate(),
         TrainingLoss(),
     ]

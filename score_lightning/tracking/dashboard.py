@@ -24,7 +24,26 @@ PICTURES = {"samples/grid": "step", "samples/trajectory": "trajectory"}
 """Key of a picture -> prefix of its files' names."""
 
 
-class Dashboard(L.Callback):
+class Stopwatch(L.Callback):
+    """A callback that measures training without validation, evaluation and pictures (see `untimed`)."""
+
+    def __init__(self) -> None:
+        self._excluded, self._since = 0.0, 0.0
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Stops the clock."""
+        self._since = time.monotonic()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Starts the clock again."""
+        self.exclude(time.monotonic() - self._since)
+
+    def exclude(self, seconds: float) -> None:
+        """Leaves seconds in which nothing was trained out of the measured time."""
+        self._excluded += seconds
+
+
+class Dashboard(Stopwatch):
     """Best values in the summary, images per second, and what W&B lost of a run that was killed.
 
     Model FLOP utilization is the share of the device's peak that the network's forward and backward passes take, for
@@ -36,11 +55,11 @@ class Dashboard(L.Callback):
     """
 
     def __init__(self, every: int, artifact: bool = False) -> None:
+        super().__init__()
         self._every, self._artifact = every, artifact
         self._flops: float | None = None
         self._peak: float | None = None
         self._mark = (0, 0.0)
-        self._excluded = 0.0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Defines which values are the best."""
@@ -81,18 +100,6 @@ class Dashboard(L.Callback):
         for logger in loggers:
             logger.log_metrics(speed, step=step)
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Stops the clock."""
-        self._since = time.monotonic()
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Starts the clock again."""
-        self.exclude(time.monotonic() - self._since)
-
-    def exclude(self, seconds: float) -> None:
-        """Leaves seconds in which nothing was trained out of the speed."""
-        self._excluded += seconds
-
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """Uploads the last checkpoint if asked to."""
         path = self._folder / "checkpoints" / "last.ckpt"
@@ -108,11 +115,11 @@ class Dashboard(L.Callback):
 
 @contextmanager
 def untimed(trainer: L.Trainer) -> Iterator[None]:
-    """Leaves the time that passes inside out of the training's speed."""
+    """Leaves the time that passes inside out of the time and the speed of the training."""
     start = time.monotonic()
     yield
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Dashboard):
+        if isinstance(callback, Stopwatch):
             callback.exclude(time.monotonic() - start)
 
 
