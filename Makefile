@@ -15,7 +15,7 @@ CREATE = $(UV) venv --quiet --seed --allow-existing --python $(PYTHON) $(VENV)
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python $(RESOLVE) --editable
 endif
 
-.PHONY: help setup train eval sample experiments test test-slow chaos lint bench bench-gpu scaling clean
+.PHONY: help setup train eval sample experiments test test-slow chaos lint bench bench-gpu scaling docs docs-serve clean
 
 help:
 	@echo "make train EXP=ddpm_digits [ARGS='key=value ...']   trains; ends with samples and metrics"
@@ -25,6 +25,7 @@ help:
 	@echo "make lint | make chaos                              ruff and mypy; kills trainings and compares them"
 	@echo "make bench | make bench-gpu [ARGS='only=steps']    compares it with other projects: docs/benchmarks.md"
 	@echo "make scaling                                        estimates what recipes cost on GPUs: docs/scaling.md"
+	@echo "make docs | make docs-serve                         the documentation, into site/; shown while you write"
 	@echo "make experiments                                    lists all experiments: data, parameters, method, result"
 
 setup: $(VENV)/.ready
@@ -72,5 +73,16 @@ bench bench-gpu: setup
 scaling: setup
 	@$(BIN)/python -m score_lightning.bench.scaling $(ARGS)
 
+docs: $(VENV)/.docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+	@echo "site/index.html; make docs-serve shows it with search"
+
+docs-serve: $(VENV)/.docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve $(ARGS)
+
+$(VENV)/.docs: $(VENV)/.ready
+	@$(INSTALL) '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build site .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PIP = "{}/venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable"
 UV = """#!/bin/sh
 echo "uv $*"
 for last; do :; done
@@ -42,8 +43,7 @@ def test_uv_creates_the_environment_and_installs_into_it(tmp_path):
 def test_without_uv_pip_does(tmp_path):
     printed = make("--dry-run", "setup", f"VENV={tmp_path}/venv", "UV=")
     assert f"{sys.executable} -m venv {tmp_path}/venv" in printed
-    pip = f"{tmp_path}/venv/bin/pip install --quiet --disable-pip-version-check"
-    assert f"{pip} --constraint constraints.txt --editable '.[dev]'" in printed
+    assert f"{PIP.format(tmp_path)} '.[dev]'" in printed
     assert "--resolution lowest" not in printed
 
 
@@ -52,3 +52,13 @@ def test_other_versions_are_chosen_by_one_variable(tmp_path):
     install = f"uv pip install --quiet --python {tmp_path}/venv/bin/python --resolution lowest-direct --editable"
     assert f"{install} '.[dev]'" in printed
     assert f"{install} '.[bench]'" in printed
+
+
+@pytest.mark.parametrize("target", ["docs", "docs-serve"])
+def test_the_documentation_brings_its_extra(target, tmp_path):
+    printed = make("--dry-run", target, f"VENV={tmp_path}/venv", "UV=").splitlines()
+    assert printed.index(f"{PIP.format(tmp_path)} '.[dev]'") < printed.index(f"{PIP.format(tmp_path)} '.[docs]'")
+    assert (
+        f"{tmp_path}/venv/bin/python -m mkdocs {'build' if target == 'docs' else 'serve'}"
+        in printed[-1 - (target == "docs")]
+    )

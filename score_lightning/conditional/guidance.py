@@ -45,6 +45,7 @@ class Strength:
 
 
 NO_GUIDANCE = Strength()
+"""The weight 0."""
 
 
 class Guided(Wrapper[Model]):

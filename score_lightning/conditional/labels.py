@@ -12,6 +12,7 @@ from score_lightning.perturbation import expand
 from score_lightning.schedules import Schedule
 
 NO_LABEL = -1
+"""The label of an image without one: the network then estimates the score of all classes."""
 
 
 class AugmentationConditioned(Wrapper[ScoreModel]):

@@ -17,7 +17,7 @@ class Operator(Protocol):
 
 
 def adjoint(operator: Operator, v: Tensor, like: Tensor) -> Tensor:
-    """A^T v of `like`'s shape (B, ...), for v of the shape of A `like`: <A x, v> = <x, A^T v>.
+    """A^T v of `like`'s shape (B, ...), for v of the shape of A `like`: `<A x, v> = <x, A^T v>`.
 
     It is the product of v with the operator's Jacobian, which automatic differentiation gives.
     """

@@ -148,6 +148,7 @@ class MMPS(_Solving):
 
 
 METHODS: dict[str, type[ObservationConditioned]] = {"dps": DPS, "pigdm": PiGDM, "mmps": MMPS}
+"""The approximations of the score given an observation, by name."""
 
 
 @dataclass(frozen=True)

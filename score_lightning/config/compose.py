@@ -1,7 +1,7 @@
 """Configurations: typed sections, parts from YAML files, key=value overrides; nothing here knows torch.
 
 A configuration is composed of layers, later ones taking precedence: the defaults of the schema, the parts that an
-experiment lists (files in configs/<kind>/; those in configs/recipe/ hold several sections), the values in the
+experiment lists (files in `configs/<kind>/`; those in configs/recipe/ hold several sections), the values in the
 experiment's file, and the overrides on the command line. An override like `data=folder` replaces a whole section by a
 file of its kind, one like `data.path=DIR` sets a single field.
 """

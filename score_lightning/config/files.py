@@ -22,6 +22,7 @@ INSTALLED = (PACKAGE / "shipped").is_dir()
 ROOT = PACKAGE / "shipped" if INSTALLED else PACKAGE.parent
 """What the project's experiments/ and configs/ lie in."""
 PART_KINDS = ("condition", "data", "net", "schedule", "objective", "sampler", "preview", "features")
+"""The parts of a configuration that are exchanged by name: folders of configs/."""
 Parts = Mapping[str, Mapping[str, Callable[..., Any]]]
 """Parts of a user's own, given in Python: kind -> name in a configuration -> constructor."""
 

@@ -81,8 +81,8 @@ def _reading(root: Path) -> "Iterator[lmdb.Transaction]":
 def lsun(shape: Shape, path: str = "data", category: str = "church_outdoor", validation: float = 0.01) -> Split:
     """A category of LSUN, as its download unpacks.
 
-    That is <category>_train_lmdb and <category>_val_lmdb, or, of objects, <category>, of which the share `validation`
-    is held out.
+    That is `<category>_train_lmdb` and `<category>_val_lmdb`, or, of objects, `<category>`, of which the share
+    `validation` is held out.
     """
     root = Path(path).expanduser()
     if (root / category / "data.mdb").is_file():

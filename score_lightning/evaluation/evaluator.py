@@ -13,17 +13,17 @@ from score_lightning.data.images import ImageSet
 from score_lightning.data.pixels import EIGHT_BITS, Depth
 from score_lightning.errors import UserError
 from score_lightning.evaluation.features.base import Features
+from score_lightning.evaluation.intervals import Subsamples, Values, method
 from score_lightning.evaluation.metrics import (
     METRICS,
     Comparison,
     MetricSettings,
-    OrderedRows,
     Statistics,
     kid_subset_size,
 )
 from score_lightning.evaluation.neighbors import nearest
 from score_lightning.evaluation.reference import Reference, collect, reference_statistics
-from score_lightning.generation.generator import check_finite
+from score_lightning.evaluation.tally import Tally
 from score_lightning.generation.store import Batch
 from score_lightning.runtime.files import cache_folder
 from score_lightning.runtime.processes import Rank
@@ -32,6 +32,7 @@ NEIGHBORS = 4  # nearest reference images that are shown beside each image
 UNAVAILABLE = {  # what a metric needs -> the reason where it is missing
     "logits": "the features {features} have no class probabilities",
     "features": "the reference is a file of statistics, with which only fid can be computed",
+    "clip": "it is defined for CLIP's embedding: features=cmmd",
     "held_out": "no real images besides the reference are known; a data set has them, its test images",
 }
 
@@ -41,15 +42,20 @@ class Result:
     """Metrics of a set of images, and what is needed to show the first of them.
 
     Args:
-        metrics: value by name, such as fid_inception.
+        values: by name, such as fid_inception.
         shown: (shown, C, H, W), the first images in order.
         neighbors: (shown, NEIGHBORS) indices of the reference images nearest to each in feature space, nearest first;
             None where the reference's features are not known, and on all ranks but the first.
     """
 
-    metrics: dict[str, float]
+    values: Values
     shown: Tensor
     neighbors: Tensor | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Value by name."""
+        return self.values.metrics
 
 
 class Evaluator:
@@ -85,7 +91,7 @@ class Evaluator:
         self._held_out: Tensor | None = None
         probe = features.probe(shape, depth)
         _check_dimensions(reference, features, len(probe.origin))
-        self._missing = _missing_parts(reference, probe.classes)
+        self._missing = _missing_parts(reference, features.name, probe.classes)
 
     @property
     def unavailable(self) -> dict[str, str]:
@@ -145,13 +151,13 @@ class Evaluator:
             UserError: when pixels of images are not finite, with the number of images.
         """
         self.prepare(rank, progress)
-        tally = _Tally(torch.empty(self._shape, dtype=self.depth.dtype), shown, rank.device)
-        keep = sorted(self._needs & {"features", "logits"})
+        tally = Tally(torch.empty(self._shape, dtype=self.depth.dtype), shown, rank.device)
+        keep = sorted((self._needs | {"features"}) & {"features", "logits"})
         fake = collect(self.features, tally.watch(batches), self._shape, keep, rank, self.depth)
         tally.check_finite(rank)
-        metrics = rank.broadcast(self._compute(fake) if rank.number == 0 else {})
+        values = rank.broadcast(self._compute(fake) if rank.number == 0 else None)
         neighbors = self._neighbors(fake, shown) if rank.number == 0 and shown else None
-        return Result(metrics, tally.shown(), neighbors)
+        return Result(values, tally.shown(), neighbors)
 
     def settings(self, n: int) -> dict[str, Any]:
         """Everything that metrics of n images depend on besides the images."""
@@ -162,6 +168,7 @@ class Evaluator:
             "splits": min(self.metrics.splits, n),
             "kid_subsets": self.metrics.kid_subsets,
             "kid_subset_size": kid_subset_size(self.metrics, n, real),
+            "intervals": method(n),
         }
 
     @property
@@ -172,46 +179,21 @@ class Evaluator:
     def _needs(self) -> set[str]:
         return {need for name in self._available for need in METRICS[name].needs}
 
-    def _compute(self, fake: Statistics) -> dict[str, float]:
+    def _compute(self, fake: Statistics) -> Values:
         assert self._real is not None
-        comparison = Comparison(fake, self._real, self._held_out, self.metrics)
-        values: dict[str, float] = {}
+        assert fake.features is not None
+        subsamples = Subsamples.of(len(fake.features))
+        comparison = Comparison(fake, self._real, self._held_out, self.metrics, subsamples)
+        values: dict[str, Tensor] = {}
         for name in self._available:
             values |= METRICS[name].formula(comparison)
-        return {f"{name}_{self.features.name}": float(value) for name, value in values.items()}
+        return Values({f"{name}_{self.features.name}": value for name, value in values.items()}, subsamples.sizes)
 
     def _neighbors(self, fake: Statistics, shown: int) -> Tensor | None:
         if fake.features is None or self._real is None or self._real.features is None:
             return None
         k = min(NEIGHBORS, len(self._real.features))
         return nearest(fake.features[:shown], self._real.features, k)[1].cpu()
-
-
-class _Tally:
-    """Watches batches on their way to the feature network: counts images, notes broken ones, keeps the first ones."""
-
-    def __init__(self, image: Tensor, shown: int, device: torch.device | str) -> None:
-        self._first, self._count = shown, 0
-        self._pictures = OrderedRows(image).to(device)
-        self._broken: list[int] = []
-
-    def watch(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
-        """(indices (B,), images (B, C, H, W)) of the batches."""
-        for indices, images, finite in batches:
-            self._count += len(indices)
-            self._broken += indices[~finite].tolist()
-            first = indices < self._first
-            self._pictures.update(images[first.to(images.device)], indices[first])
-            yield indices, images
-
-    def check_finite(self, rank: Rank) -> None:
-        """Raises UserError on every rank where images of any rank were broken."""
-        parts = rank.gather((self._broken, self._count))
-        check_finite([i for broken, _ in parts for i in broken], sum(count for _, count in parts))
-
-    def shown(self) -> Tensor:
-        """(shown, C, H, W), the first images of all ranks."""
-        return self._pictures.compute().cpu()
 
 
 def _check_dimensions(reference: Reference, features: Features, dim: int) -> None:
@@ -223,12 +205,13 @@ def _check_dimensions(reference: Reference, features: Features, dim: int) -> Non
         )
 
 
-def _missing_parts(reference: Reference, classes: int | None) -> frozenset[str]:
-    """The needs of metrics that a feature network without `classes` or this reference cannot meet."""
+def _missing_parts(reference: Reference, features: str, classes: int | None) -> frozenset[str]:
+    """The needs of metrics that this reference, or a feature network with so many classes, cannot meet."""
     held_out = reference.held_out
     missing = {
         "logits": classes is None,
         "features": reference.images is None,
+        "clip": not features.startswith("clip"),
         "held_out": held_out is None or len(held_out) < 2,
     }
     return frozenset(part for part, is_missing in missing.items() if is_missing)

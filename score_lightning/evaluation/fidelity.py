@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from score_lightning.data.images import ImageSet
 from score_lightning.data.pixels import Depth, Range
 from score_lightning.errors import UserError
+from score_lightning.evaluation.intervals import Subsamples, Values
+from score_lightning.evaluation.metrics import OrderedRows
 from score_lightning.generation.conditions import Conditions
 from score_lightning.generation.store import Batch
 from score_lightning.runtime.processes import Rank
@@ -50,7 +51,7 @@ class Fidelity:
                 f"{pixels.depth}"
             )
         self._small = min(truths.shape[1:]) < LEAST
-        self._means: dict[str, MeanMetric] = {}
+        self._rows: dict[str, OrderedRows] = {}
 
     @property
     def unavailable(self) -> dict[str, str]:
@@ -67,28 +68,28 @@ class Fidelity:
         """The same batches of this rank, which are compared on the way; a new comparison starts."""
         operator = self.conditions.condition.operator
         names = ["psnr", *([] if self._small else ["ssim"]), *([] if operator is None else ["consistency"])]
-        self._means = {name: _mean(self._device) for name in names}
+        self._rows = {name: _rows(self._device) for name in names}
         for batch in batches:
             numbers = self.conditions.numbers(batch.indices)
             images = batch.images.to(self._device)
             truth = _truths(self.conditions)[numbers].to(self._device)
-            self._means["psnr"].update(psnr(images.float(), truth.float(), self._pixels.depth))
+            self._rows["psnr"].update(psnr(images.float(), truth.float(), self._pixels.depth), batch.indices)
             if not self._small:
-                self._means["ssim"].update(ssim(images.float(), truth.float(), self._span))
+                self._rows["ssim"].update(ssim(images.float(), truth.float(), self._span), batch.indices)
             if operator is not None:
                 seen = operator.forward(self._pixels.encode(images))
                 level = (self._pixels.high - self._pixels.low) / self._span
                 distance = (seen - self.conditions.observe(numbers).to(seen)) / level
-                self._means["consistency"].update(distance.square().flatten(1).mean(1))
+                self._rows["consistency"].update(distance.square().flatten(1).mean(1), batch.indices)
             yield batch
 
-    def compute(self) -> dict[str, float]:
+    def compute(self) -> Values:
         """Means over the images of all ranks, the same on every rank; every rank must call."""
-        means = {name: mean.compute().item() for name, mean in self._means.items()}
-        return {name: math.sqrt(value) if name == "consistency" else value for name, value in means.items()}
+        means, sizes = _means(self._rows)
+        return Values({name: value.sqrt() if name == "consistency" else value for name, value in means.items()}, sizes)
 
 
-def spread(seeds: Sequence[Iterable[Batch]], conditions: Conditions, rank: Rank) -> dict[str, float]:
+def spread(seeds: Sequence[Iterable[Batch]], conditions: Conditions, rank: Rank) -> Values:
     """How images of one condition vary from seed to seed; the same on every rank, and every rank must call.
 
     Args:
@@ -100,19 +101,19 @@ def spread(seeds: Sequence[Iterable[Batch]], conditions: Conditions, rank: Rank)
         psnr_of_mean, the PSNR of the mean over seeds; diversity, the root of the mean v in gray levels; calibration,
         the mean v over the mean e, where that is positive.
     """
-    means = {name: _mean(rank.device) for name in ("v", "e", "psnr")}
+    rows = {name: _rows(rank.device) for name in ("v", "e", "psnr")}
     for batches in zip(*seeds, strict=True):
         images = torch.stack([batch.images for batch in batches]).to(rank.device)
         truth = _truths(conditions)[conditions.numbers(batches[0].indices)].to(rank.device)
         x, y = images.float(), truth.float()
         m = x.mean(0)
         v = (x - m).square().sum(0).flatten(1).mean(1) / (len(x) - 1)
-        means["v"].update(v)
-        means["e"].update((m - y).square().flatten(1).mean(1) - v / len(x))
-        means["psnr"].update(psnr(m, y, _truths(conditions).depth))
-    variance, error, of_mean = (mean.compute().item() for mean in means.values())
-    calibration = {"calibration": variance / error} if error > 0 else {}
-    return {"psnr_of_mean": of_mean, "diversity": math.sqrt(variance), **calibration}
+        rows["v"].update(v, batches[0].indices)
+        rows["e"].update((m - y).square().flatten(1).mean(1) - v / len(x), batches[0].indices)
+        rows["psnr"].update(psnr(m, y, _truths(conditions).depth), batches[0].indices)
+    means, sizes = _means(rows)
+    values = {"psnr_of_mean": means["psnr"], "diversity": means["v"].sqrt()}
+    return Values(values | ({"calibration": means["v"] / means["e"]} if means["e"][0] > 0 else {}), sizes)
 
 
 def psnr(images: Tensor, truth: Tensor, depth: Depth) -> Tensor:
@@ -136,11 +137,15 @@ def ssim(images: Tensor, truth: Tensor, span: float) -> Tensor:
     return similarity.view(-1)
 
 
-def _mean(device: torch.device | str) -> MeanMetric:
-    mean = MeanMetric().to(device)
-    mean.set_dtype(torch.float64)
-    mean.update(torch.empty(0, device=device))  # so that a rank without images takes part
-    return mean
+def _rows(device: torch.device | str) -> OrderedRows:
+    return OrderedRows(torch.empty((), dtype=torch.float64)).to(device)
+
+
+def _means(rows: dict[str, OrderedRows]) -> tuple[dict[str, Tensor], Tensor]:
+    """The means of all subsamples, (1 + S,) each, and the subsamples' sizes."""
+    values = {name: metric.compute() for name, metric in rows.items()}
+    subsamples = Subsamples.of(len(next(iter(values.values()))))
+    return {name: subsamples.means(numbers) for name, numbers in values.items()}, subsamples.sizes
 
 
 def _truths(conditions: Conditions) -> ImageSet:

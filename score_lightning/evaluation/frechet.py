@@ -5,6 +5,8 @@ import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
+from score_lightning.evaluation.intervals import Subsamples
+
 Array = Tensor | np.ndarray
 SMALL = 512  # dimensions up to which the most accurate method takes hardly any time
 
@@ -32,6 +34,53 @@ def frechet_distance(mu_1: Array, cov_1: Array, mu_2: Array, cov_2: Array) -> fl
     if between < -1e-3 * total.abs():  # more than rounding errors, even of covariances in single precision
         raise ValueError("covariances must be positive semi-definite")
     return float((mu_1 - mu_2).square().sum() + between.clamp(min=0))
+
+
+def subsampled_distances(features: Tensor, subsamples: Subsamples, mu: Tensor, cov: Tensor) -> Tensor:
+    """The Fréchet distance to N(mu, cov) of each subsample but the first, which has all features.
+
+    With A A^T = cov and Y = X A of the k centered features X of a subsample, the trace of the root is the sum of the
+    singular values of Y, divided by (k - 1)^(1/2). Products of Y are computed once; a subsample's are parts of them.
+
+    Args:
+        features: (n, D).
+        subsamples: of the features.
+        mu, cov: (D,) and (D, D), float64.
+
+    Returns:
+        float64 (S,).
+    """
+    x, weights = features.double().cpu() - mu, subsamples.weights[1:]
+    kept = weights.sum(1)
+    means = weights @ x / kept[:, None]
+    variances = (weights @ x.square().sum(1) - kept * means.square().sum(1)) / (kept - 1)
+    y = x @ _factor(cov)
+    roots = (_roots_of_columns if y.shape[1] < len(y) else _roots_of_rows)(y, subsamples)
+    return (means.square().sum(1) + variances + cov.trace() - 2 * roots / (kept - 1).sqrt()).clamp(min=0)
+
+
+def _roots_of_columns(y: Tensor, subsamples: Subsamples) -> Tensor:
+    """Sum of the singular values of each subsample's centered rows of y, from products of its columns."""
+    products, total, roots = y.T @ y, y.sum(0), []
+    for left_out in subsamples.left_out:
+        part = y[left_out]
+        rest = total - part.sum(0)
+        roots.append(_sum_of_roots(products - part.T @ part - rest.outer(rest) / (len(y) - len(part))))
+    return torch.stack(roots)
+
+
+def _roots_of_rows(y: Tensor, subsamples: Subsamples) -> Tensor:
+    """The same from products of its rows, where there are fewer of them."""
+    products, roots = y @ y.T, []
+    for left_out in subsamples.left_out:
+        part = products[~left_out][:, ~left_out]
+        middle = part.mean(0)
+        roots.append(_sum_of_roots(part - middle - middle[:, None] + middle.mean()))
+    return torch.stack(roots)
+
+
+def _sum_of_roots(squares: Tensor) -> Tensor:
+    return torch.linalg.eigvalsh(squares).clamp(min=0).sqrt().sum()
 
 
 def _trace_of_root(cov_1: Tensor, cov_2: Tensor) -> Tensor:

@@ -11,9 +11,11 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from score_lightning.evaluation.frechet import frechet_distance
-from score_lightning.evaluation.kernel import kernel_distances
-from score_lightning.evaluation.neighbors import density_and_coverage, memorization
+from score_lightning.evaluation.frechet import frechet_distance, subsampled_distances
+from score_lightning.evaluation.inception_score import inception_scores
+from score_lightning.evaluation.intervals import Jackknife, Subsamples
+from score_lightning.evaluation.kernel import clip_distance, kernel_distances
+from score_lightning.evaluation.neighbors import density_and_coverage, memorization, precision_and_recall
 
 NEIGHBORHOOD = 3  # k of precision and recall (Kynkäänniemi et al. 2019, Sec. 3)
 
@@ -121,12 +123,17 @@ class MetricSettings:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Statistics of generated and of real images, and features (N, D) of real images that are in neither set."""
+    """Statistics of generated and of real images, and features (N, D) of real images that are in neither set.
+
+    Args:
+        subsamples: of the generated images, whose metrics give the intervals.
+    """
 
     fake: Statistics
     real: Statistics
     held_out: Tensor | None
     settings: MetricSettings
+    subsamples: Subsamples
 
     @property
     def features(self) -> tuple[Tensor, Tensor]:
@@ -138,27 +145,40 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Definition:
-    """A metric: its formula, the parts of a comparison that it needs, and its least number of (fake, real) images."""
+    """A metric.
 
-    formula: Callable[[Comparison], dict[str, float]]
+    Args:
+        formula: values by name, each of all images and then of each subsample, float64 (1 + S,); what has no interval,
+            such as a standard deviation, is of all images only, (1,).
+        needs: the parts of a comparison that it needs.
+        least: its least number of (fake, real) images.
+    """
+
+    formula: Callable[[Comparison], dict[str, Tensor]]
     needs: frozenset[str]
     least: tuple[int, int]
 
 
-def _fid(comparison: Comparison) -> dict[str, float]:
-    return {
-        "fid": frechet_distance(comparison.fake.mean, comparison.fake.cov, comparison.real.mean, comparison.real.cov)
-    }
+def _fid(comparison: Comparison) -> dict[str, Tensor]:
+    """The Fréchet distance, and what it is of infinitely many images.
+
+    Its bias is proportional to 1 / n to first order (Chong & Forsyth 2020). Their line through distances of
+    several numbers of images goes here through those of all and of two thirds of the images, in balanced subsamples.
+    """
+    fake, real, subsamples = comparison.fake, comparison.real, comparison.subsamples
+    distance = torch.tensor([frechet_distance(fake.mean, fake.cov, real.mean, real.cov)], dtype=torch.float64)
+    if not subsamples.count:
+        return {"fid": distance}
+    assert fake.features is not None
+    values = torch.cat([distance, subsampled_distances(fake.features, subsamples, real.mean, real.cov)])
+    return {"fid": values, "fid_infinity": values - distance + Jackknife.of(values, subsamples.sizes).unbiased}
 
 
-def _inception_score(comparison: Comparison) -> dict[str, float]:
-    """exp E KL(p(y | x) || p(y)) (Salimans et al. 2016), and its population standard deviation over the splits."""
-    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
-
-    logits = comparison.fake.logits
+def _inception_score(comparison: Comparison) -> dict[str, Tensor]:
+    logits, splits = comparison.fake.logits, comparison.settings.splits
     assert logits is not None
-    score = isc_features_to_metric(logits.cpu(), splits=min(comparison.settings.splits, len(logits)))
-    return {"is": score[KEY_METRIC_ISC_MEAN], "is_std": score[KEY_METRIC_ISC_STD]}
+    scores = inception_scores(logits, min(splits, len(logits)), comparison.subsamples)
+    return {"is": scores.nanmean(0), "is_std": scores[:, 0].std(correction=0)[None]}
 
 
 def kid_subset_size(settings: MetricSettings, fake: int, real: int) -> int:
@@ -166,42 +186,39 @@ def kid_subset_size(settings: MetricSettings, fake: int, real: int) -> int:
     return min(settings.kid_subset_size, fake, real)
 
 
-def _kid(comparison: Comparison) -> dict[str, float]:
+def _kid(comparison: Comparison) -> dict[str, Tensor]:
     fake, real = comparison.features
     size = kid_subset_size(comparison.settings, len(fake), len(real))
-    distances = kernel_distances(fake, real, comparison.settings.kid_subsets, size)
-    return {"kid": distances.mean().item(), "kid_std": distances.std(correction=0).item()}
+    distances = kernel_distances(fake, real, comparison.settings.kid_subsets, size, comparison.subsamples)
+    return {"kid": distances.mean(0), "kid_std": distances[:, 0].std(correction=0)[None]}
 
 
-def _precision_recall(comparison: Comparison) -> dict[str, float]:
-    """Improved precision and recall (Kynkäänniemi et al. 2019, Eq. 1-2), and their harmonic mean."""
-    from torch_fidelity.metric_prc import (
-        KEY_METRIC_F_SCORE,
-        KEY_METRIC_PRECISION,
-        KEY_METRIC_RECALL,
-        prc_features_to_metric,
-    )
-
-    settings = {"prc_neighborhood": NEIGHBORHOOD, "save_cpu_ram": True, "verbose": False}
-    values = prc_features_to_metric(*comparison.features, **settings)
-    keys = {"precision": KEY_METRIC_PRECISION, "recall": KEY_METRIC_RECALL, "f_score": KEY_METRIC_F_SCORE}
-    return {name: values[key] for name, key in keys.items()}
+def _cmmd(comparison: Comparison) -> dict[str, Tensor]:
+    return {"cmmd": clip_distance(*comparison.features, comparison.subsamples)}
 
 
-def _density_coverage(comparison: Comparison) -> dict[str, float]:
-    density, coverage = density_and_coverage(*comparison.features)
+def _precision_recall(comparison: Comparison) -> dict[str, Tensor]:
+    """Precision, recall and their harmonic mean."""
+    precision, recall = precision_and_recall(*comparison.features, comparison.subsamples, NEIGHBORHOOD)
+    f_score = 2 * precision * recall / (precision + recall).clamp(min=1e-5)
+    return {"precision": precision, "recall": recall, "f_score": f_score}
+
+
+def _density_coverage(comparison: Comparison) -> dict[str, Tensor]:
+    density, coverage = density_and_coverage(*comparison.features, comparison.subsamples)
     return {"density": density, "coverage": coverage}
 
 
-def _memorization(comparison: Comparison) -> dict[str, float]:
+def _memorization(comparison: Comparison) -> dict[str, Tensor]:
     assert comparison.held_out is not None
-    return {"memorization": memorization(*comparison.features, comparison.held_out)}
+    return {"memorization": memorization(*comparison.features, comparison.held_out, comparison.subsamples)}
 
 
 METRICS = {
     "fid": Definition(_fid, frozenset(), (2, 2)),
     "is": Definition(_inception_score, frozenset({"logits"}), (2, 0)),
     "kid": Definition(_kid, frozenset({"features"}), (2, 2)),
+    "cmmd": Definition(_cmmd, frozenset({"features", "clip"}), (2, 2)),
     "precision_recall": Definition(_precision_recall, frozenset({"features"}), (NEIGHBORHOOD + 1, NEIGHBORHOOD + 1)),
     "density_coverage": Definition(_density_coverage, frozenset({"features"}), (2, 6)),
     "memorization": Definition(_memorization, frozenset({"features", "held_out"}), (2, 2)),

@@ -1,7 +1,7 @@
 """Everything that an evaluation writes: numbers, pictures, plots, and one page with all of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from score_lightning.evaluation.evaluator import Evaluator, Result
+from score_lightning.evaluation.intervals import Values
 from score_lightning.evaluation.model_losses import Likelihood
 from score_lightning.evaluation.page import PAGE
 from score_lightning.evaluation.plots import plot_levels, plot_sweep
@@ -44,7 +45,7 @@ class Entry:
         sampler: its settings; None of existing images.
         evaluations: network evaluations per image.
         pilot: network evaluations of a run that measured the sampler's steps, over all its images.
-        across: metrics of all seeds together.
+        across: metrics of all seeds together, or None.
     """
 
     results: Sequence[Result]
@@ -52,16 +53,19 @@ class Entry:
     sampler: dict[str, Any] | None = None
     evaluations: int | None = None
     pilot: int = 0
-    across: dict[str, float] = field(default_factory=dict)
+    across: Values | None = None
 
     def plain(self) -> dict[str, Any]:
         """The entry of metrics.json for this point of a sweep."""
+        summary = summarize([result.values for result in self.results])
+        if self.across is not None:
+            more = summarize([self.across])
+            summary |= {**more, "intervals": summary.get("intervals", {}) | more.get("intervals", {})}
         return {
             "sampler": self.sampler,
             "evaluations_per_image": self.evaluations,
             "pilot_evaluations": self.pilot,
-            **summarize([result.metrics for result in self.results]),
-            **self.across,
+            **summary,
             "images_per_second": round(self.speed, 3),
         }
 
@@ -209,8 +213,11 @@ class Outputs:
         for entry in entries:
             if len(entries) > 1:
                 print(f"{entry['sampler']} {entry['evaluations_per_image']} evaluations")
-            for name in (*self._entries[0].results[0].metrics, *self._entries[0].across):
-                print(f"  {name:28} {show(entry, name)}")
+            for name, value in entry.items():
+                if isinstance(value, float) and name != "images_per_second":
+                    print(f"  {name:28} {show(entry, name)}")
+        if any("intervals" in entry for entry in entries):
+            print("  in brackets: 95 % intervals, of the draw of the images")
         for name, value in self._likelihood.metrics.items():
             error = self._likelihood.settings["standard_error"][name]
             print(f"  {name:28} {value:.4f} ± {error:.4f} bits per dimension (standard error)")

@@ -22,11 +22,11 @@ def plot_levels(sigmas: Sequence[float], losses: Sequence[float], path: Path) ->
 
 
 def plot_sweep(entries: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> Path:
-    """Each metric against network evaluations, one line per sampler, with its spread over seeds.
+    """Each metric against network evaluations, one line per sampler, with its interval or spread, the larger one.
 
     Args:
         entries: each with `sampler` (its settings, the name among them), `evaluations_per_image`, the metrics, and
-            their `spread` where there are several seeds.
+            their `intervals` and, where there are several seeds, their `spread`.
         names: of the metrics.
         path: of the PNG.
     """
@@ -34,7 +34,7 @@ def plot_sweep(entries: Sequence[Mapping[str, Any]], names: Sequence[str], path:
     ticks = sorted({entry["evaluations_per_image"] for entry in entries})
     for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
         for label, line in _lines(entries).items():
-            spread = [entry.get("spread", {}).get(name, {}).get("std", 0.0) for entry in line]
+            spread = [_error(entry, name) for entry in line]
             x, y = [entry["evaluations_per_image"] for entry in line], [entry[name] for entry in line]
             axes.errorbar(x, y, spread, fmt="o-", capsize=3, label=label)
         axes.set_xscale("log")
@@ -46,6 +46,13 @@ def plot_sweep(entries: Sequence[Mapping[str, Any]], names: Sequence[str], path:
     figure.axes[0].legend()
     figure.savefig(path, dpi=150)
     return path
+
+
+def _error(entry: Mapping[str, Any], name: str) -> float:
+    """Half the interval of a metric, or its standard deviation over seeds where that is larger."""
+    low, high = entry.get("intervals", {}).get(name, (0.0, 0.0))
+    std: float = entry.get("spread", {}).get(name, {}).get("std", 0.0)
+    return max((high - low) / 2, std)
 
 
 def _lines(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from score_lightning.evaluation.intervals import Values
 from score_lightning.evaluation.page import figure, section, table, write_part
 from score_lightning.evaluation.plots import label_of
 from score_lightning.runtime.files import write_text
@@ -14,15 +15,17 @@ from score_lightning.runtime.nested import flatten
 METRICS = "metrics.json"
 
 
-def summarize(results: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Means over several seeds, with `spread`: mean, standard deviation and values of each metric.
+def summarize(seeds: Sequence[Values]) -> dict[str, Any]:
+    """The metrics of a seed, or means over several, with `intervals` by name where there are any.
 
-    The metrics of a single seed are returned as they are.
+    Of several seeds there is also `spread`: mean, standard deviation and values of each metric.
     """
-    means: dict[str, Any] = {name: statistics.fmean(r[name] for r in results) for name in results[0]}
-    if len(results) == 1:
+    mean = Values.mean(seeds)
+    intervals = mean.intervals
+    means: dict[str, Any] = {**mean.metrics, **({"intervals": intervals} if intervals else {})}
+    if len(seeds) == 1:
         return means
-    values = {name: [r[name] for r in results] for name in means}
+    values = {name: [seed.metrics[name] for seed in seeds] for name in mean.values}
     spread = {n: {"mean": means[n], "std": statistics.stdev(v), "values": v} for n, v in values.items()}
     return {**means, "spread": spread}
 
@@ -62,6 +65,8 @@ def metrics_section(metrics: Mapping[str, Any]) -> str:
         parts.append(section("Likelihood", table([["metric", "value"], *bits])))
     if any("spread" in entry for entry in entries):
         parts.append("<p>Mean ± standard deviation over the seeds.</p>")
+    if any("intervals" in entry for entry in entries):
+        parts.append("<p>In brackets: 95 % intervals, of the draw of the images.</p>")
     if missing:
         parts.append(section("Not available", table([["metric", "because"], *missing])))
     return "\n".join(parts)
@@ -87,9 +92,10 @@ def _sweep_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def show(entry: Mapping[str, Any], name: str) -> str:
-    """A metric, and its standard deviation over the seeds; 0 has no sign, as KID's may have that rounds to it."""
-    spread = entry.get("spread", {}).get(name)
-    return f"{entry[name]:z.4f}" + (f" ± {spread['std']:.4f}" if spread else "")
+    """A metric, its standard deviation over the seeds, and its interval; what rounds to 0 has no sign."""
+    spread, interval = entry.get("spread", {}).get(name), entry.get("intervals", {}).get(name)
+    bounds = "" if interval is None else f" [{interval[0]:z.4f}, {interval[1]:z.4f}]"
+    return f"{entry[name]:z.4f}" + (f" ± {spread['std']:.4f}" if spread else "") + bounds
 
 
 def _picture(path: Path, text: str) -> str:

@@ -181,10 +181,10 @@ class _Point:
             except UserError:
                 store.clear()  # broken images are of no use
                 raise
-            more = {} if fidelity is None else fidelity.compute()
-            results.append(replace(result, metrics=result.metrics | more))
+            more = result.values if fidelity is None else result.values | fidelity.compute()
+            results.append(replace(result, values=more))
         speed = n * len(seeds) / (time.monotonic() - start)
-        sampler, across = self._experiment.resolved.plain()["sampler"], {}
+        sampler, across = self._experiment.resolved.plain()["sampler"], None
         if conditions is not None and len(seeds) > 1:
             kept = zip(seeds, self.stores, strict=True)  # nothing is drawn again
             across = spread(

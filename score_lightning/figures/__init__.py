@@ -47,6 +47,7 @@ FIGURES = {
     "reflow": Kind(reflow, mixture=False),
     "guidance": Kind(guidance, models=3),
 }
+"""The figures by name."""
 
 
 def check_figure(figure: Spec, config: Config) -> None:

@@ -46,6 +46,7 @@ FORMATS = {
     "diffusers": Format((UNet,), names.diffusers, r"^down_blocks\."),
     "edm": Format((NCSNpp, UNet), numbered.edm, r"^(model\.)?map_layer0\.", r"\.resample_filter$"),
 }
+"""The layouts by name."""
 
 FOREIGN = {
     r"^average\.model\.net\.": (

@@ -20,7 +20,8 @@ from score_lightning.samplers.correctors import Langevin
 from score_lightning.samplers.step import Step
 from score_lightning.schedules import RandnLike, Schedule, Spacing
 
-PILOT = 32  # images of a pilot run
+PILOT = 32
+"""Images of a pilot run."""
 
 
 class Predictor(Protocol):

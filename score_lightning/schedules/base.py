@@ -8,7 +8,10 @@ from torch import Tensor
 
 MOST = 1_000_000  # levels or steps, which networks in float32 could not tell apart
 Spacing = Literal["uniform", "quadratic", "log_snr", "karras", "leading", "trailing"]
+"""How the times of a sampler are spaced, see `Discrete.times`."""
+
 RandnLike = Callable[[Tensor], Tensor]
+"""x -> standard normal numbers of x's shape, type and device, such as torch.randn_like."""
 
 NO_SDE = (
     "discrete levels have no SDE: take VE, VP, SubVP or EDM, the limit of the schedule (continuous=true), or a sampler "
@@ -16,6 +19,7 @@ NO_SDE = (
 )
 
 PURE_NOISE = "this schedule has no signal at its highest noise level"
+"""What errors say of a schedule whose alpha ends at 0."""
 
 
 class Readings(Protocol):

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from score_lightning.evaluation.evaluator import Evaluator
 from score_lightning.evaluation.fidelity import Fidelity
+from score_lightning.evaluation.intervals import Values
 from score_lightning.evaluation.metrics import OrderedRows
 from score_lightning.evaluation.outputs import describe_run
-from score_lightning.evaluation.report import write_metrics
+from score_lightning.evaluation.report import summarize, write_metrics
 from score_lightning.generation.generator import Generator, trajectory
 from score_lightning.generation.pictures import save_aligned, save_rows, save_samples
 from score_lightning.runtime.processes import rank_of
@@ -129,7 +130,7 @@ class PeriodicEvaluation(Periodic):
         self._evaluator, self._generator, self._n, self._seed = evaluator, generator, n, seed
         self._settings = settings
         self._monitor, self._best = f"fid_{evaluator.features.name}_{short(n)}", math.inf
-        self.metrics: dict[str, float] = {}
+        self._values: Values | None = None
 
     def run(self, trainer: L.Trainer, module: ScoreModule) -> None:
         """Evaluates once; every rank takes part."""
@@ -138,8 +139,8 @@ class PeriodicEvaluation(Periodic):
         batches = generator(module.average.model, self._n, self._seed, rank, show)
         fidelity = None if generator.conditions is None else Fidelity(generator.conditions, generator.pixels, rank)
         watched = batches if fidelity is None else fidelity.watch(batches)
-        self.metrics = self._evaluator(watched, rank, progress=show).metrics
-        self.metrics |= {} if fidelity is None else fidelity.compute()
+        values = self._evaluator(watched, rank, progress=show).values
+        self._values = values if fidelity is None else values | fidelity.compute()
         with rank.sharing_errors():
             if rank.number == 0:
                 self._write(generator, trainer, module)
@@ -158,12 +159,14 @@ class PeriodicEvaluation(Periodic):
             "pilot_evaluations": generator.pilot_evaluations,
         }
         settings = {"step": trainer.global_step, "seeds": [self._seed], **evaluations}
-        write_metrics(self.folder, self.metrics, {**settings, **self._settings, **run})
+        assert self._values is not None
+        write_metrics(self.folder, summarize([self._values]), {**settings, **self._settings, **run})
 
     @property
     def named(self) -> dict[str, float]:
         """The last metrics, with the number of images in their names."""
-        return {f"{name}_{short(self._n)}": value for name, value in self.metrics.items()}
+        metrics = {} if self._values is None else self._values.metrics
+        return {f"{name}_{short(self._n)}": value for name, value in metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The lowest distance so far, by its name: those of other numbers of images cannot be compared with it."""

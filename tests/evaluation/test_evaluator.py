@@ -11,7 +11,7 @@ from score_lightning.errors import UserError
 from score_lightning.evaluation.evaluator import Evaluator, batches_of
 from score_lightning.evaluation.features import extractors
 from score_lightning.evaluation.features.base import Features
-from score_lightning.evaluation.metrics import METRICS, MetricSettings, Moments, OrderedRows, Statistics
+from score_lightning.evaluation.metrics import METRICS, MetricSettings, Statistics
 from score_lightning.evaluation.reference import Reference
 from score_lightning.runtime.processes import Rank
 
@@ -43,7 +43,7 @@ def test_metrics_of_real_images_are_good_and_of_noise_bad(digits):
     assert noise["coverage_classifier"] < 0.5
     assert noise["memorization_classifier"] < 0.1
     names = {"fid", "is", "is_std", "kid", "kid_std", "precision", "recall", "f_score", "density", "coverage"}
-    assert set(same) == {f"{name}_classifier" for name in names | {"memorization"}}
+    assert set(same) == {f"{name}_classifier" for name in names | {"memorization", "fid_infinity"}}
     unseen = evaluator(batches(validation.images), Rank()).metrics
     assert unseen["memorization_classifier"] == pytest.approx(0.5, abs=1e-9)
 
@@ -99,13 +99,19 @@ def make(reference=None, names=tuple(METRICS), network=None):
 
 def test_what_a_network_or_a_reference_lacks_is_reported_not_guessed():
     no_classes = make()
-    assert no_classes.unavailable == {"is_pixels": "the features pixels have no class probabilities"}
+    assert no_classes.unavailable == {
+        "is_pixels": "the features pixels have no class probabilities",
+        "cmmd_pixels": "it is defined for CLIP's embedding: features=cmmd",
+    }
     statistics = make(Reference("file", statistics=Statistics(torch.zeros(64), torch.eye(64)), sha256="x"))
     assert set(statistics.unavailable) == {
-        "is_pixels", "kid_pixels", "precision_recall_pixels", "density_coverage_pixels", "memorization_pixels",
+        "is_pixels", "cmmd_pixels", "kid_pixels", "precision_recall_pixels", "density_coverage_pixels",
+        "memorization_pixels",
     }  # fmt: skip
     result = statistics(batches(reals()), Rank(), shown=5)
-    assert set(result.metrics) == {"fid_pixels"}
+    assert set(result.metrics) == {"fid_pixels", "fid_infinity_pixels"}
+    low, high = result.values.intervals["fid_pixels"]
+    assert low < result.metrics["fid_pixels"] < high
     assert result.neighbors is None
     settings = statistics.settings(50)
     assert settings["reference_sha256"] == "x"
@@ -164,26 +170,3 @@ def test_statistics_of_the_reference_are_computed_once(monkeypatch):
     first = evaluator(batches(reals(30)), Rank()).metrics
     monkeypatch.setattr("score_lightning.evaluation.evaluator.reference_statistics", None)
     assert set(evaluator(batches(reals(30)), Rank()).metrics) == set(first)
-
-
-def test_the_frechet_distance_keeps_nothing_that_grows_with_the_images(monkeypatch):
-    rows, numbers = [], []
-    keep, add = OrderedRows.update, Moments.update
-
-    def noted_rows(self, values, indices):
-        rows.append(len(values))
-        keep(self, values, indices)
-
-    def noted_moments(self, features):
-        add(self, features)
-        numbers.append(sum(getattr(self, name).numel() for name in self._defaults))
-
-    monkeypatch.setattr(OrderedRows, "update", noted_rows)
-    monkeypatch.setattr(Moments, "update", noted_moments)
-    evaluator = make(names=("fid",))
-    for n in (200, 2000):
-        rows.clear()
-        evaluator(batches(reals(n), 50), Rank(), shown=16)
-        assert sum(rows) == 16  # those that are shown
-    assert len(numbers) > 40
-    assert len(set(numbers)) == 1

@@ -24,7 +24,7 @@ def batches(images, size=4):
 def compared(images, condition, size=4):
     fidelity = Fidelity(of_images(condition, ImageSet(TRUTHS), PixelRange()), PixelRange(), Rank())
     assert torch.cat([batch.images for batch in fidelity.watch(batches(images, size))]).equal(images)
-    return fidelity.compute()
+    return fidelity.compute().metrics
 
 
 def test_psnr_is_the_mean_over_images_of_its_definition():
@@ -88,7 +88,7 @@ def test_small_images_have_no_structural_similarity():
     small = TRUTHS[..., :4].contiguous()
     fidelity = Fidelity(of_images(LowResolution(factor=2), ImageSet(small), PixelRange()), PixelRange(), Rank())
     list(fidelity.watch(batches(small)))
-    assert set(fidelity.compute()) == {"psnr", "consistency"}
+    assert set(fidelity.compute().metrics) == {"psnr", "consistency"}
     assert "needs images of at least 6 x 6" in fidelity.unavailable["ssim"]
     assert Fidelity(of_images(Paired(), ImageSet(TRUTHS), PixelRange()), PixelRange(), Rank()).unavailable == {}
 
@@ -107,7 +107,7 @@ def test_spread_is_calibrated_where_samples_and_truths_are_of_one_distribution()
     conditions = of_images(LowResolution(factor=2), ImageSet(draw(std)), PixelRange())
     for factor in (0.5, 1.0, 2.0):
         drawn = [batches(draw(factor * std), 128) for _ in range(seeds)]
-        values = spread(drawn, conditions, Rank())
+        values = spread(drawn, conditions, Rank()).metrics
         assert values["diversity"] == pytest.approx(factor * std, rel=0.02)
         assert values["calibration"] == pytest.approx(factor**2, rel=0.04)
         error = std**2 * (1 + factor**2 / seeds)
@@ -116,9 +116,9 @@ def test_spread_is_calibrated_where_samples_and_truths_are_of_one_distribution()
 
 def test_equal_samples_have_no_diversity_and_exact_ones_no_calibration():
     conditions = of_images(LowResolution(factor=2), ImageSet(TRUTHS), PixelRange())
-    values = spread([batches(TRUTHS.flip(0)), batches(TRUTHS.flip(0))], conditions, Rank())
+    values = spread([batches(TRUTHS.flip(0)), batches(TRUTHS.flip(0))], conditions, Rank()).metrics
     assert (values["diversity"], values["calibration"]) == (0, 0)
-    assert set(spread([batches(TRUTHS), batches(TRUTHS)], conditions, Rank())) == {"psnr_of_mean", "diversity"}
+    assert set(spread([batches(TRUTHS), batches(TRUTHS)], conditions, Rank()).metrics) == {"psnr_of_mean", "diversity"}
 
 
 def test_what_is_observed_is_the_same_for_every_seed_and_batch():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from score_lightning.evaluation.intervals import Subsamples, Values
 from score_lightning.evaluation.plots import label_of, plot_levels, plot_sweep
 from score_lightning.evaluation.report import show, summarize, write_metrics, write_report
 from score_lightning.generation.pictures import save_grid, save_neighbors, save_rows
@@ -45,10 +46,20 @@ def test_rows_and_neighbors_stand_where_they_belong(tmp_path):
 
 
 def test_summaries_are_means_with_their_spread():
-    assert summarize([{"fid_x": 2.0}]) == {"fid_x": 2.0}
-    summary = summarize([{"fid_x": 1.0}, {"fid_x": 2.0}, {"fid_x": 6.0}])
+    one, two, six = (Values({"fid_x": torch.tensor([x])}, torch.ones(1)) for x in (1.0, 2.0, 6.0))
+    assert summarize([two]) == {"fid_x": 2.0}
+    summary = summarize([one, two, six])
     assert summary["fid_x"] == 3
     assert summary["spread"]["fid_x"] == {"mean": 3, "std": pytest.approx(7**0.5), "values": [1.0, 2.0, 6.0]}
+
+
+def test_summaries_hold_intervals_where_metrics_have_them():
+    subsamples = Subsamples.of(60)
+    summary = summarize([Values({"p": subsamples.means(torch.rand(60)), "std": torch.ones(1)}, subsamples.sizes)])
+    assert set(summary["intervals"]) == {"p"}
+    low, high = summary["intervals"]["p"]
+    assert low < summary["p"] < high
+    assert show(summary, "p") == f"{summary['p']:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def test_a_metric_that_rounds_to_zero_is_shown_without_a_sign():

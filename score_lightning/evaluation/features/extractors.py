@@ -9,10 +9,11 @@ settings to `Features`.
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from score_lightning.data.images import ImageSet
 from score_lightning.errors import UserError
@@ -30,9 +31,30 @@ DINOV2 = {  # of the files at dl.fbaipublicfiles.com
     "vit-b-14": ("dinov2_vitb14", "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73"),
     "vit-l-14": ("dinov2_vitl14", "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428"),
 }
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of red, green, blue
+Resizing = Literal["bilinear", "bicubic"]
 Split = Callable[[], tuple[ImageSet, ImageSet]]
 RESIZE = "bilinear to {0} x {0} pixels as in TensorFlow 1, by torch-fidelity"
 INCEPTION_LAYERS = ["2048", "logits_unbiased"]
+
+
+class Bicubic(nn.Module):
+    """Resizes images of 8 bits by Keys' cubic kernel (a = -1/2) with antialiasing, and normalizes them for CLIP.
+
+    Args:
+        size: of the side of what is returned.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images (B, 3, H, W) -> (B, 3, size, size)."""
+        size = (self._size, self._size)
+        pixels = F.interpolate(images.float() / 255, size, mode="bicubic", align_corners=False, antialias=True)
+        mean, std = (pixels.new_tensor(numbers).view(3, 1, 1) for numbers in (CLIP_MEAN, CLIP_STD))
+        return (pixels - mean) / std
 
 
 class ColorInput(nn.Module):
@@ -105,27 +127,34 @@ def vgg16(weights: str | None = None) -> Features:
     return Features("vgg16", ColorInput(network), VGG16_SHA256, resize=RESIZE.format(224))
 
 
-def clip(model: str = "vit-b-32", weights: str | None = None) -> Features:
+def clip(model: str = "vit-b-32", weights: str | None = None, resize: Resizing = "bilinear") -> Features:
     """The image embedding of CLIP (Radford et al. 2021), with OpenAI's weights.
 
     Args:
         model: rn50, rn101, rn50x4, rn50x16, rn50x64, vit-b-32, vit-b-16, vit-l-14 or vit-l-14-336px.
         weights: OpenAI's file; torch's cache, then a download, when None.
+        resize: bilinear, as torch-fidelity does it, or bicubic with antialiasing, as CMMD does.
 
     Raises:
-        UserError: when there is no such model, or its weights cannot be had or are not the published ones.
+        UserError: when there is no such model or resizing, or its weights cannot be had or are not the published ones.
     """
     from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, FeatureExtractorCLIP, build_model
 
     name = f"clip-{model}"
     if name not in MODEL_URLS:
         raise UserError(f"features.model={model!r}: CLIP has {', '.join(n.removeprefix('clip-') for n in MODEL_URLS)}")
+    if resize not in get_args(Resizing):
+        raise UserError(f"features.resize must be {' or '.join(get_args(Resizing))}, got {resize!r}")
     sha256 = MODEL_METADATA[name]["hash"]
     path = published(MODEL_URLS[name], sha256, weights, f"{name}-{sha256}.pt")
     network = _built(lambda: build_model(read_weights(path), torch.float32), path)  # without running TorchScript
     resolution = network.visual.input_resolution
     extractor = _extractor(FeatureExtractorCLIP, name, "clip", network, resolution=resolution)
-    return Features(name, ColorInput(extractor), sha256, resize=RESIZE.format(resolution))
+    if resize == "bilinear":
+        return Features(name, ColorInput(extractor), sha256, resize=RESIZE.format(resolution))
+    resized = ColorInput(nn.Sequential(Bicubic(resolution), network.visual))
+    described = f"bicubic to {resolution} x {resolution} pixels, with antialiasing"
+    return Features(f"{name}-bicubic", resized, sha256, resize=described)
 
 
 def dinov2(model: str = "vit-b-14", weights: str | None = None) -> Features:
