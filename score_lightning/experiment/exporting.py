@@ -8,46 +8,55 @@ from safetensors.torch import save_file
 
 from score_lightning.config import Parts
 from score_lightning.errors import UserError
+from score_lightning.experiment.build import Experiment
+from score_lightning.experiment.card import write_card
 from score_lightning.experiment.loading import open_checkpoint
+from score_lightning.experiment.shared import Shared
 from score_lightning.formats import diffusers, names, scheduler, unet2d
+from score_lightning.formats.licenses import UNKNOWN, read_license
 from score_lightning.formats.native import write_exported
 from score_lightning.networks import UNet
 from score_lightning.runtime.files import atomic_path, output_folder
 
 
-def export(path: str, name: str, out: Path, parts: Parts | None = None) -> None:
-    """Writes a checkpoint's averaged weights to a folder, whole or not at all.
+def export(path: str, name: str, out: Path, license: str | None = None, parts: Parts | None = None) -> list[str]:
+    """Writes a checkpoint's averaged weights and their model card to a folder, whole or not at all.
 
     Args:
         path: of the checkpoint.
         name: of the format, safetensors or diffusers.
         out: the folder, which must be new or empty.
+        license: of the weights, as `read_license` takes it.
         parts: of the user's own.
+
+    Returns:
+        What the card lacks, one line each.
 
     Raises:
         UserError: when the checkpoint cannot be read or written in that format, or the folder cannot be written.
     """
+    terms = read_license(license or UNKNOWN)
     try:
         with output_folder(out.parent), atomic_path(out) as partial:  # an empty folder gives way, too
+            opened = open_checkpoint(path, [], parts=parts)
+            experiment = opened.experiment
             if name == "safetensors":
-                opened = open_checkpoint(path, [], parts=parts)
-                experiment = opened.experiment
-                write_exported(
-                    partial, experiment.model.state_dict(), experiment.resolved.plain(), opened.step, opened.data
-                )
+                known = {"data": opened.data, "run": opened.run, "imported": opened.imported}
+                weights = experiment.model.state_dict()
+                write_exported(partial, weights, experiment.resolved.plain(), opened.step, known)
             else:
-                _write_pipeline(partial, path, parts)
+                _write_pipeline(partial, path, experiment)
+            return write_card(partial, Shared(path, opened, name, out.name, terms))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{out} cannot be written: {error}") from error
 
 
-def _write_pipeline(folder: Path, path: str, parts: Parts | None) -> None:
+def _write_pipeline(folder: Path, path: str, experiment: Experiment) -> None:
     """The folder of a DDPMPipeline.
 
     Raises:
         UserError: when diffusers has no such network, noise levels, prediction or range of pixels.
     """
-    experiment = open_checkpoint(path, [], parts=parts).experiment
     model, c = experiment.model, experiment.config
     if not isinstance(model.net, UNet) or list(c.images.range) != [-1, 1] or c.conditioning != "time":
         raise UserError(

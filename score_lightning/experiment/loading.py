@@ -53,11 +53,15 @@ class Opened:
         experiment: with its weights in the model, in evaluation mode.
         step: training steps.
         data: what is known of the images it was trained on (see `Source.plain`).
+        run: the record of its training (see `RunRecord`); empty where there is none.
+        imported: where weights that were not trained here come from.
     """
 
     experiment: Experiment
     step: int
     data: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    imported: dict[str, str] = field(default_factory=dict)
 
 
 def open_checkpoint(
@@ -83,7 +87,8 @@ def open_checkpoint(
     load_weights(experiment.model, contents, path, weights)
     experiment.model.config = experiment.resolved.plain()
     experiment.guide = _open_guide(experiment, known)
-    return Opened(experiment, contents.get("global_step", 0), known)
+    more = {name: contents.get(name) or {} for name in ("run", "imported")}
+    return Opened(experiment, contents.get("global_step", 0), known, **more)
 
 
 def _open_guide(experiment: Experiment, data: dict[str, Any]) -> ScoreModel | None:

@@ -16,6 +16,7 @@ from score_lightning.formats import files
 from score_lightning.runtime.files import atomic_file
 
 WEIGHTS = {"ema": "average.model.", "raw": "model."}  # which weights, and the prefix of their names
+KNOWN = ("data", "run", "imported")  # what checkpoints hold beside weights and configuration, if they do
 EXPORTED = ("model.safetensors", "config.json")
 """The files of an exported checkpoint: averaged weights, and the configuration."""
 
@@ -81,12 +82,20 @@ def write(
 
 
 def write_exported(
-    folder: Path, weights: Mapping[str, Tensor], config: dict[str, Any], step: int, data: dict[str, Any]
+    folder: Path, weights: Mapping[str, Tensor], config: dict[str, Any], step: int, known: Mapping[str, Any]
 ) -> None:
-    """Writes a model's weights as safetensors, with config.json; `read` reads the folder."""
+    """Writes a model's weights as safetensors, with config.json; `read` reads the folder.
+
+    Args:
+        folder: which is made.
+        weights: of the model.
+        config: the resolved configuration.
+        step: of the training.
+        known: the entries `data`, `run` and `imported` of a checkpoint.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in weights.items()}, folder / EXPORTED[0])
-    described = {"config": config, "data": data, "global_step": step, "score_lightning": score_lightning.__version__}
+    described = {"config": config, **known, "global_step": step, "score_lightning": score_lightning.__version__}
     (folder / EXPORTED[1]).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
@@ -96,7 +105,8 @@ def _read_exported(folder: Path) -> dict[str, Any]:
         weights = load_file(folder / EXPORTED[0])
         prefixed = {prefix + name: value for prefix in WEIGHTS.values() for name, value in weights.items()}
         config, step = dict(described["config"]), int(described["global_step"])
-        return {"config": config, "data": described.get("data"), "state_dict": prefixed, "global_step": step}
+        known = {name: described.get(name) for name in KNOWN}
+        return {"config": config, **known, "state_dict": prefixed, "global_step": step}
     except Exception as error:  # damaged files make their readers raise almost anything
         raise UserError(f"{folder} is no exported checkpoint, or damaged: {error}") from error
 

@@ -105,3 +105,13 @@ def _describe_session(trainer: L.Trainer) -> dict[str, Any]:
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45.3 s, 12 min 5 s, 3 h 20 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60:,} h {minutes % 60} min"

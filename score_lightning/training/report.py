@@ -15,7 +15,7 @@ from score_lightning.tracking.csv import LOG, MetricsLogger, read_log
 from score_lightning.tracking.dashboard import PICTURES, untimed
 from score_lightning.training import curves
 from score_lightning.training.curves import Curve
-from score_lightning.training.record import RECORD, RunRecord
+from score_lightning.training.record import RECORD, RunRecord, duration
 from score_lightning.training.step_callbacks import RATES
 
 EARLIER = 5  # grids before the last one, which are shown small
@@ -108,16 +108,6 @@ def _run_rows(run: Mapping[str, Any]) -> list[list[str]]:
         ["commit", run["commit"] or "–"],
         ["versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())],
     ]
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45.3 s, 12 min 5 s, 3 h 20 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60:,} h {minutes % 60} min"
 
 
 def _curves(log: Mapping[str, Curve]) -> list[str]:

@@ -13,7 +13,8 @@ from score_lightning import eval as evaluate
 from score_lightning.evaluation.page import write_part
 from score_lightning.tracking.csv import read_log
 from score_lightning.training import curves
-from score_lightning.training.report import duration, write_training
+from score_lightning.training.record import duration
+from score_lightning.training.report import write_training
 
 BARE = ["evaluation.n=0", "samples.n=0", "validation.every=1"]
 
