@@ -17,6 +17,7 @@ from score_lightning.data.images import ImageSet
 from score_lightning.data.sources import Split, hold_out
 from score_lightning.data.summary import announce
 from score_lightning.errors import UserError
+from score_lightning.evaluation.page import PAGE
 from score_lightning.experiment.callbacks import build_callbacks
 from score_lightning.experiment.checks import check_attention
 from score_lightning.experiment.resume import Start, check_resumed, find_newest, initialize, resume_from
@@ -226,6 +227,7 @@ def _summary(trainer: L.Trainer, folder: Path, points: bool) -> str:
             lines += [f"  {name:28} {value:z.4f}" for name, value in callback.named.items()]
     pictures = sorted((folder / "samples").glob("step_*.png"))
     lines += [f"  pictures: {pictures[-1]}"] if pictures else []
+    lines += [f"  report: {folder / PAGE}"] if (folder / PAGE).is_file() else []
     checkpoint = folder / "checkpoints" / "last.ckpt"
     evaluation = "python -m score_lightning.eval ckpt" if config.INSTALLED else "make eval CKPT"
     lines += [] if points else [f"Next: {evaluation}={checkpoint}"]
