@@ -103,7 +103,7 @@ def _run_rows(run: Mapping[str, Any]) -> list[list[str]]:
         ["processor time", duration(run["processor_seconds"])],
         ["sessions", f"{len(sessions)}, the first from {sessions[0]['started']}, the last until {run['date']}"],
         ["device", devices],
-        ["processor", f"{run['processor']}, {run['cores']} cores, {run['threads_per_process']} threads per process"],
+        ["processor", f"{run['processor']}, {run['cores']} cores, threads per process: {run['threads_per_process']}"],
         ["precision", run["precision"]],
         ["commit", run["commit"] or "–"],
         ["versions", ", ".join(f"{name} {version}" for name, version in run["versions"].items())],
