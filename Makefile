@@ -15,7 +15,7 @@ CREATE = $(UV) venv --quiet --seed --allow-existing --python $(PYTHON) $(VENV)
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python $(RESOLVE) --editable
 endif
 
-.PHONY: help setup train eval sample experiments test test-slow chaos lint bench bench-gpu scaling docs docs-serve clean
+.PHONY: help setup train eval sample experiments results test test-slow chaos lint bench bench-gpu scaling docs docs-serve clean
 
 help:
 	@echo "make train EXP=ddpm_digits [ARGS='key=value ...']   trains; ends with samples and metrics"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench | make bench-gpu [ARGS='only=steps']    compares it with other projects: docs/benchmarks.md"
 	@echo "make scaling                                        estimates what recipes cost on GPUs: docs/scaling.md"
 	@echo "make docs | make docs-serve                         the documentation, into site/; shown while you write"
+	@echo "make results EXP=ddpm_digits                        trains it with three seeds: docs/results.md"
 	@echo "make experiments                                    lists all experiments: data, parameters, method, result"
 
 setup: $(VENV)/.ready
@@ -69,6 +70,9 @@ lint: setup
 bench bench-gpu: setup
 	@$(INSTALL) '.[bench]'
 	@$(BIN)/python -m score_lightning.bench $(if $(findstring gpu,$@),device=cuda) $(ARGS)
+
+results: setup
+	@$(BIN)/python -m score_lightning.bench.results $(if $(EXP),exp=$(EXP)) $(if $(NAME),name=$(NAME)) $(ARGS)
 
 scaling: setup
 	@$(BIN)/python -m score_lightning.bench.scaling $(ARGS)

@@ -1,0 +1,172 @@
+"""docs/results.md, of the results that docs/results/*.json hold."""
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from score_lightning import config
+from score_lightning.bench.scaling import PEAK, SHARE, cost_of
+from score_lightning.errors import UserError
+from score_lightning.evaluation.report import show
+from score_lightning.experiment.catalog import describe, read_comment
+from score_lightning.runtime.files import write_text
+
+FOLDER = "results"
+"""Of the files that the page is made of, beside it."""
+
+
+def write_page(out: Path) -> None:
+    """Writes results.md into a folder, from the files in its folder `results`.
+
+    Raises:
+        UserError: when one of them is damaged.
+    """
+    records = [_read(path) for path in sorted((out / FOLDER).glob("*.json"))]
+    sections = "\n\n".join("\n\n".join(_section(record, out)) for record in records)
+    contents = "\n".join(_summary(record) for record in records)
+    missing = "\n".join(_not_trained({record["exp"] for record in records}))
+    text = PAGE.format(
+        contents=contents, sections=sections, missing=missing, peak=f"{PEAK / 1e12:.0f}", share=f"{SHARE:.0%}"
+    )
+    write_text(out / "results.md", text)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record | {"runs": [dict(run) for run in record["runs"]]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {error!r}. Remove it, and run make results EXP=… again") from error
+
+
+def _summary(record: Mapping[str, Any]) -> str:
+    """The row of a result in the first table."""
+    first = record["runs"][0]
+    training, evaluation = first["training"], first["evaluation"]
+    minutes = statistics.fmean(run["training"]["wall_seconds"] for run in record["runs"]) / 60
+    fid = _of_seeds(record, next(name for name in evaluation if name.startswith("fid_")))
+    score = next((name for name in evaluation if name.startswith("is_") and not name.startswith("is_std")), None)
+    return (
+        f"| [{record['name']}](#{record['name']}) | {training['data']} | {len(record['runs'])} | {minutes:.1f} "
+        f"| {evaluation['settings']['evaluations_per_image']} | {fid} "
+        f"| {'–' if score is None else _of_seeds(record, score)} |"
+    )
+
+
+def _of_seeds(record: Mapping[str, Any], name: str) -> str:
+    """The mean of a metric over the trainings, and its standard deviation where there are several."""
+    values = [run["evaluation"][name] for run in record["runs"]]
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.3f}{spread}"
+
+
+def _section(record: Mapping[str, Any], out: Path) -> Iterator[str]:
+    """The paragraphs of a result."""
+    name, path = record["name"], config.find_experiment(record["exp"])
+    method, published = read_comment(path)
+    yield f"## {name}"
+    yield f"{method}."
+    yield "\n".join(f"| {a} | {b} |" for a, b in [("", ""), ("---", "---"), *_facts(record)])
+    yield "\n".join(_metrics(record["runs"]))
+    yield (
+        "Published: "
+        + (f"{published}." if published else "no number.")
+        + (f" {record['note']}" if record["note"] else "")
+    )
+    yield f"![Images of {name}, the first ones of seed 0 of the evaluation as they come]({FOLDER}/{name}.png)"
+    overrides = f' ARGS="{" ".join(record["overrides"])}"' if record["overrides"] else ""
+    given = ("" if name == record["exp"] else f" NAME={name}") + overrides
+    commands = [f"make results EXP={record['exp']}{given}"]
+    if (out / FOLDER / name).is_dir() and "condition" not in record["runs"][0]["evaluation"]["settings"]:
+        commands.append(f"python -m score_lightning.sample ckpt={out.name}/{FOLDER}/{name} n=64 out=samples")
+    yield "\n".join(["```sh", *commands, "```"])
+
+
+def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    first, trainings = record["runs"][0], [run["training"] for run in record["runs"]]
+    training, settings = first["training"], first["evaluation"]["settings"]
+    seconds = {
+        key: [one[key] for one in trainings] for key in ("wall_seconds", "training_seconds", "processor_seconds")
+    }
+    mean = {key: statistics.fmean(values) for key, values in seconds.items()}
+    file = next((one.partition("=")[2] for one in record["overrides"] if one.startswith("data.path=")), None)
+    yield "data", f"{file or training['data']}, {training['training_images']:,} images"
+    yield "network", f"{training['parameters']:,} parameters"
+    yield "training", f"{training['steps']:,} steps of {training['batch_size']} images, {training['precision']}"
+    yield (
+        "time",
+        f"{_time(mean['wall_seconds'])} with validation, grids and evaluation, {_time(mean['training_seconds'])} "
+        f"without; {_time(mean['processor_seconds'])} of all cores (mean of {len(trainings)})",
+    )
+    for machine in dict.fromkeys(_machine(one) for one in trainings):
+        yield "machine", machine
+    sampler = settings["sampler"]
+    yield (
+        "evaluation",
+        f"{settings['n']:,} images against {settings['reference']} ({settings['reference_images']:,}), features "
+        f"{settings['features']}; {sampler['name']}, {settings['evaluations_per_image']} network evaluations per image",
+    )
+    for commit in dict.fromkeys(str(one["commit"]) for one in trainings):
+        yield "commit", f"`{commit}`"
+
+
+def _machine(training: Mapping[str, Any]) -> str:
+    threads = training["threads_per_process"]
+    where = training["processor"] if training["device"] == "cpu" else f"{training['device']}, {training['processor']}"
+    return f"{where}, {training['processes']} process of {threads} threads, PyTorch {training['versions']['torch']}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def _metrics(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The rows of a table: each metric with its interval, by seed, and over the seeds."""
+    evaluations = [run["evaluation"] for run in runs]
+    several = len(runs) > 1
+    yield "| metric | " + " | ".join(f"seed {run['seed']}" for run in runs) + (" | mean ± std |" if several else " |")
+    yield "|---" * (1 + len(runs) + several) + "|"
+    for name, value in evaluations[0].items():
+        if isinstance(value, float):
+            cells = [show({**one, "spread": {}}, name) for one in evaluations]
+            values = [one[name] for one in evaluations]
+            over = [f"{statistics.fmean(values):z.4f} ± {statistics.stdev(values):.4f}"] if several else []
+            yield f"| {name} | " + " | ".join([*cells, *over]) + " |"
+
+
+def _not_trained(done: set[str]) -> Iterator[str]:
+    """Rows of the experiments of images without a result."""
+    for name in config.experiments():
+        resolved = config.load([], name)
+        if name not in done and not resolved.config.points:
+            row = describe(name)
+            yield f"| {name} | {row.data} | {row.published or '–'} | {cost_of(resolved).hours(SHARE):,.1f} |"
+
+
+PAGE = """# Results
+
+What this project's own trainings reach, with the commands that repeat them. `make results EXP=NAME` trains an
+experiment with three seeds, evaluates each, and writes this page; nothing on it is written by hand. In brackets are
+95 % intervals, of the draw of the images ([Evaluation](evaluation.md#intervals)); ± is the standard deviation over
+trainings with different seeds. Metrics of the features `classifier` compare results of the same data with each other,
+and with nothing else.
+
+On the same kind of processor, with the same number of threads, the commands repeat the numbers to the last digit.
+
+| result | data | seeds | minutes | evaluations per image | Fréchet distance | inception score |
+|---|---|---|---|---|---|---|
+{contents}
+
+{sections}
+
+## Not trained here
+
+Recipes that need GPUs, and others without a result yet. GPU hours are computed, not measured, for {peak} TFLOP/s (an
+A100 in bfloat16), of which training reaches {share} ([Scaling](scaling.md)).
+
+| experiment | data | published | GPU hours |
+|---|---|---|---|
+{missing}
+"""

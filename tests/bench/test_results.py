@@ -1,0 +1,127 @@
+"""The page of results: what it says of records, and a whole run of the command."""
+
+import json
+import shutil
+
+import pytest
+
+from score_lightning.bench import results
+from score_lightning.bench.results_page import write_page
+from score_lightning.errors import UserError
+
+VERSIONS = {"torch": "2.99"}
+
+
+def run(seed, fid, **training):
+    record = {
+        "data": "digits", "training_images": 1617, "parameters": 128417, "steps": 750, "batch_size": 128,
+        "precision": "32-true", "wall_seconds": 40.0 + seed, "training_seconds": 30.0, "processor_seconds": 70.0,
+        "device": "cpu", "processor": "Test CPU", "processes": 1, "threads_per_process": 2, "versions": VERSIONS,
+        "commit": "abc", **training,
+    }  # fmt: skip
+    settings = {
+        "n": 1000, "reference": "digits", "reference_images": 1617, "features": "classifier",
+        "sampler": {"name": "heun"}, "evaluations_per_image": 15, "checkpoint": "last.ckpt",
+    }  # fmt: skip
+    intervals = {"fid_classifier": [fid - 1, fid + 1]}
+    metrics = {"fid_classifier": fid, "is_classifier": 7.0, "intervals": intervals, "settings": settings}
+    return {"seed": seed, "training": record, "evaluation": metrics}
+
+
+def write_record(folder, name="flow_digits", exp="flow_digits", overrides=(), note="", runs=None):
+    (folder / "results").mkdir(exist_ok=True)
+    runs = runs or [run(0, 10.0), run(1, 12.0), run(2, 17.0)]
+    record = {"name": name, "exp": exp, "overrides": list(overrides), "n": None, "note": note, "runs": runs}
+    (folder / "results" / f"{name}.json").write_text(json.dumps(record))
+
+
+def page(folder):
+    write_page(folder)
+    return (folder / "results.md").read_text()
+
+
+def test_the_page_has_every_metric_with_its_interval_and_the_spread_over_trainings(tmp_path):
+    write_record(tmp_path)
+    text = page(tmp_path)
+    row = "| fid_classifier | 10.0000 [9.0000, 11.0000] | 12.0000 [11.0000, 13.0000] | 17.0000 [16.0000, 18.0000] "
+    assert row + "| 13.0000 ± 3.6056 |" in text
+    assert "| is_classifier | 7.0000 | 7.0000 | 7.0000 | 7.0000 ± 0.0000 |" in text
+    assert "| [flow_digits](#flow_digits) | digits | 3 | 0.7 | 15 | 13.000 ± 3.606 | 7.000 ± 0.000 |" in text
+    for fact in ("41 s with validation", "128,417 parameters", "750 steps of 128 images", "`abc`", "Test CPU"):
+        assert fact in text
+    assert "1,000 images against digits (1,617), features classifier; heun, 15 network evaluations per image" in text
+
+
+def test_the_page_has_the_command_with_all_overrides_and_the_published_number(tmp_path):
+    overrides = ["data=folder", "data.path=cifar.zip"]
+    write_record(tmp_path, "edm_jpeg", "edm_cifar", overrides, "Ours is of JPEG files.", [run(0, 9.0)])
+    text = page(tmp_path)
+    assert 'make results EXP=edm_cifar NAME=edm_jpeg ARGS="data=folder data.path=cifar.zip"' in text
+    assert "Published: FID 1.97 (Karras et al. 2022, Table 2). Ours is of JPEG files." in text
+    assert "| data | cifar.zip, 1,617 images |" in text
+    assert "| metric | seed 0 |\n|---|---|" in text
+
+
+def test_a_command_to_sample_stands_there_where_weights_are_kept(tmp_path):
+    write_record(tmp_path)
+    assert "score_lightning.sample" not in page(tmp_path)
+    (tmp_path / "results" / "flow_digits").mkdir()
+    assert f"ckpt={tmp_path.name}/results/flow_digits n=64" in page(tmp_path)
+
+
+def test_what_has_no_result_is_listed_with_its_cost(tmp_path):
+    write_record(tmp_path)
+    rows = page(tmp_path).partition("## Not trained here")[2]
+    assert "| edm_cifar | cifar10 32 x 32 | FID 1.97 (Karras et al. 2022, Table 2) |" in rows
+    assert "| flow_digits |" not in rows
+    assert "toy_" not in rows
+
+
+def test_every_machine_and_commit_is_named_once(tmp_path):
+    write_record(tmp_path, runs=[run(0, 1.0), run(1, 1.0), run(2, 1.0, commit="def", processor="Other CPU")])
+    text = page(tmp_path)
+    assert [text.count(word) for word in ("Test CPU", "Other CPU", "`abc`", "`def`")] == [1, 1, 1, 1]
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "bad.json").write_text("{")
+    with pytest.raises(UserError, match=r"bad\.json is damaged"):
+        write_page(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["exp=toy_rings"], "exp=toy_rings is of points"),
+        (["exp=ddpm_digits", "seeds=[0,0]"], "seeds must be different whole numbers"),
+        (["exp=ddpm_digits", "trainer.max_step=3"], "max_step"),
+        (["trainer.max_steps=3"], "exp=NAME is missing"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_trained(tmp_path, words, message):
+    with pytest.raises(UserError, match=message):
+        results.main([*words, f"out={tmp_path / 'docs'}", f"runs={tmp_path / 'runs'}"])
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_command_trains_evaluates_keeps_weights_and_does_nothing_twice(tmp_path):
+    words = [
+        "exp=ddpm_digits", "name=quick", "seeds=[0,1]", "n=40", "trainer.max_steps=4", "validation.n=100",
+        "samples.n=4", "evaluation.n=0", f"out={tmp_path / 'docs'}", f"runs={tmp_path / 'runs'}",
+    ]  # fmt: skip
+    results.main(words)
+    folder = tmp_path / "docs" / "results"
+    record = json.loads((folder / "quick.json").read_text())
+    assert [one["seed"] for one in record["runs"]] == [0, 1]
+    first, second = (one["evaluation"]["fid_classifier"] for one in record["runs"])
+    assert first != second
+    assert str(tmp_path) not in (folder / "quick.json").read_text()
+    assert {"model.safetensors", "config.json"} <= {path.name for path in (folder / "quick").iterdir()}
+    assert "## quick" in (tmp_path / "docs" / "results.md").read_text()
+    before = {path: path.stat().st_mtime for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    shutil.rmtree(tmp_path / "docs")
+    results.main(words)
+    assert json.loads((folder / "quick.json").read_text()) == record
+    assert {path: path.stat().st_mtime for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
