@@ -35,7 +35,7 @@ def write_card(folder: Path, shared: Shared) -> list[str]:
         shutil.copyfile(shared.picture, folder / PICTURE)
     else:
         missing.append(f"No picture of samples: sample ckpt={shared.path} n=64 out=DIR draws one, samples.png")
-    if not shared.metrics:
+    if not shared.metrics and not shared.opened.experiment.config.points:
         where = run_folder_of(shared.path) / METRICS
         of = "is not of these weights" if where.is_file() else "is not there"
         missing.append(f"No metrics in the card: {where} {of}; evaluate with eval ckpt={shared.path}, and export again")
@@ -65,7 +65,7 @@ def metadata(shared: Shared) -> dict[str, Any]:
         "library_name": "diffusers" if shared.format == "diffusers" else "score_lightning",
     }
     if not c.points:
-        block["pipeline_tag"] = "image-to-image" if c.condition else "unconditional-image-generation"
+        block["pipeline_tag"] = _task(shared)
     tags = ["score_lightning", "pytorch", "diffusion", "score-based-generative-model", str(c.schedule["name"])]
     block["tags"] = [*tags, *(["class-conditional"] if c.labels.classes else [])]
     if hub_data(shared.plain["data"]):
@@ -85,11 +85,16 @@ def _results(shared: Shared) -> list[dict[str, Any]]:
             {"type": _type(name), "value": entry[name], "name": ", ".join([describe(name), *label, images])}
             for name in metric_names(entry)
         ]
-        task = {"type": "unconditional-image-generation", "name": "Image generation"}
+        task = {"type": _task(shared), "name": "Image generation"}
         results.append(
             {"task": task, "dataset": {"type": hub_data(shared.plain["data"]) or data, "name": data}, "metrics": listed}
         )
     return results
+
+
+def _task(shared: Shared) -> str:
+    """The Hub's name for what the model does."""
+    return "image-to-image" if shared.opened.experiment.config.condition else "unconditional-image-generation"
 
 
 def _type(name: str) -> str:
@@ -151,6 +156,8 @@ def _same(shared: Shared) -> str:
 
 def _evaluation(shared: Shared) -> str:
     metrics, folder = shared.metrics, shlex.quote(shared.folder)
+    if shared.opened.experiment.config.points:
+        return ""  # which have no metrics
     if not metrics:
         command = f"python -m score_lightning.eval ckpt={folder} n=10000 out=evaluation"
         note = "There are no metrics of these weights."
@@ -186,6 +193,10 @@ def _circumstances(settings: Mapping[str, Any]) -> str:
         text += f"; sampler `{sampler['name']}`"
     if evaluations:
         text += f", {evaluations:,} network evaluations per image"
+    labels = (settings.get("labels") or {}).get("guidance")
+    if settings.get("guidance") or labels:
+        text += f"; guidance {settings.get('guidance') or labels:g}"
+        text += f" by {settings['guide']}" if "guide" in settings else " by the classes"
     if settings.get("seeds"):
         text += f"; seeds {', '.join(map(str, settings['seeds']))}"
     return text + "."
@@ -202,7 +213,8 @@ def _use(shared: Shared) -> str:
         return f"## Use\n\n{python}\n\n{_shell(download, back, sample)}"
     load = f'model = checkpoint.load("{shared.folder}")  # model(x_t, t) has .score, .eps and .x_0'
     python = f"```python\nfrom score_lightning import checkpoint\n\n{load}\n```"
-    sample = f"python -m score_lightning.sample ckpt={folder} n=64 out=samples"
+    given = "image=picture.png n=4" if shared.opened.experiment.config.condition else "n=64"
+    sample = f"python -m score_lightning.sample ckpt={folder} {given} out=samples"
     version = f"With score_lightning {score_lightning.__version__}:"
     return f"## Use\n\n{version}\n\n{_shell(download, sample)}\n\n{python}"
 

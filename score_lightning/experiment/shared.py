@@ -59,7 +59,9 @@ class Shared:
     def metrics(self) -> dict[str, Any]:
         """The contents of the run folder's metrics.json; empty unless it is of these weights."""
         metrics = _read_json(run_folder_of(self.path) / METRICS)
-        settings = metrics.get("settings") or {}
+        settings = metrics.get("settings")
+        if not isinstance(settings, dict) or not isinstance(settings.get("n"), int):
+            return {}
         if settings.get("weights") != "ema":  # raw weights, or images of another program
             return {}
         if "weights_sha256" in settings:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from support import fails, run
 
 from score_lightning import checkpoint, config, export, import_weights, sample
@@ -122,8 +123,23 @@ def test_metrics_of_other_weights_are_left_out(trained, tmp_path, capsys):
         assert "There are no metrics of these weights" in text
         assert not (tmp_path / f"out{i}/metrics.json").exists()
         assert "metrics.json is not of these weights" in capsys.readouterr().out
-    (tmp_path / "0/run/metrics.json").write_text("{")
-    assert exported(tmp_path / "0/run/checkpoints/last.ckpt", tmp_path / "broken")[0].data.eval_results is None
+    for i, broken in enumerate(("{", "[]", '{"settings": "x"}', '{"settings": {"step": 4, "weights": "ema"}}')):
+        (tmp_path / "0/run/metrics.json").write_text(broken)
+        card, _ = exported(tmp_path / "0/run/checkpoints/last.ckpt", tmp_path / f"broken{i}")
+        assert card.data.eval_results is None
+
+
+def test_guidance_of_the_evaluation_is_stated(trained, tmp_path):
+    by_classes = {"labels": {"classes": 10, "drop": 0.1, "guidance": 1.5}, "guidance": 0.0}
+    assert (
+        "guidance 1.5 by the classes"
+        in exported(altered(trained, tmp_path / "a", settings=by_classes), tmp_path / "out-a")[1]
+    )
+    by_model = {"guide": "worse.ckpt", "guidance": 0.25}
+    assert (
+        "guidance 0.25 by worse.ckpt"
+        in exported(altered(trained, tmp_path / "b", settings=by_model), tmp_path / "out-b")[1]
+    )
 
 
 def test_without_metrics_and_pictures_a_card_says_so(trained, tmp_path, capsys):
@@ -209,6 +225,20 @@ def test_toy_experiments_have_a_card_without_the_task_of_images(tmp_path):
     card, text = exported(folder / "checkpoints/last.ckpt", tmp_path / "out", "license=cc0-1.0")
     assert card.data.pipeline_tag is None
     assert "| shape | 2 |" in text
+    assert "score_lightning.eval" not in text
+
+
+def test_a_model_of_pictures_given_pictures_is_image_to_image(tmp_path, monkeypatch):
+    folder = run(tmp_path, "trainer.max_steps=1", "samples.n=2", "evaluation.n=12", exp="sr_digits")
+    card, text = exported(folder / "checkpoints/last.ckpt", tmp_path / "out", "license=mit")
+    assert card.data.pipeline_tag == "image-to-image"
+    psnr = next(result for result in card.data.eval_results if result.metric_type == "psnr")
+    assert psnr.task_type == "image-to-image"
+    Image.new("L", (4, 4), 128).save(tmp_path / "picture.png")
+    monkeypatch.chdir(tmp_path)
+    (words,) = commands(text, "sample")
+    sample.main([*words, "sampler.steps=2"])
+    assert (tmp_path / "samples/samples.png").is_file()
 
 
 @pytest.mark.parametrize(
