@@ -109,7 +109,13 @@ class Plan:
         shutil.copyfile(run / "evaluation" / "samples.png", out / f"{self.name}.png")
         weights = run / "weights"
         if not weights.exists():
-            _run("export", f"ckpt={run / 'checkpoints' / 'last.ckpt'}", "format=safetensors", f"out={weights}")
+            _run(
+                "export",
+                f"ckpt={run / 'checkpoints' / 'last.ckpt'}",
+                "format=safetensors",
+                "license=mit",
+                f"out={weights}",
+            )
         if sum(path.stat().st_size for path in weights.glob("*.safetensors")) < LARGEST:
             shutil.rmtree(out / self.name, ignore_errors=True)
             shutil.copytree(weights, out / self.name)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import score_lightning
 
+CODE = ("score_lightning", "configs", "experiments")
+"""What a checkout's results depend on."""
+
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "torch-fidelity", "numpy")
 
 
@@ -17,12 +20,12 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Commit of the project's checkout, followed by `+changes` where files differ from it; None outside a checkout."""
-    folder = Path(__file__).parent
+    """Commit of the project's checkout, followed by `+changes` where files of CODE differ from it; None outside one."""
+    folder = Path(__file__).parents[2]
     head = _git(folder, "rev-parse", "HEAD")
-    if head is None or _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+    if head is None or _git(folder, "ls-files", "--error-unmatch", str(Path(__file__).relative_to(folder))) is None:
         return None
-    return f"{head}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else head
+    return f"{head}+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no", *CODE) else head
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
