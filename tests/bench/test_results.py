@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from score_lightning import checkpoint, sample
 from score_lightning.bench import results
 from score_lightning.bench.results_page import write_page
 from score_lightning.errors import UserError
 
+DOCS = Path(__file__).parents[2] / "docs"
 VERSIONS = {"torch": "2.99"}
 
 
@@ -103,6 +107,23 @@ def test_mistakes_are_found_before_anything_is_trained(tmp_path, words, message)
     with pytest.raises(UserError, match=message):
         results.main([*words, f"out={tmp_path / 'docs'}", f"runs={tmp_path / 'runs'}"])
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_page_is_made_of_the_records_beside_it(tmp_path):
+    shutil.copytree(DOCS / "results", tmp_path / "docs" / "results")
+    (tmp_path / "docs" / "results.md").write_text("old")
+    assert page(tmp_path / "docs") == (DOCS / "results.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "folder", [path for path in sorted((DOCS / "results").iterdir()) if path.is_dir()], ids=lambda path: path.name
+)
+def test_weights_beside_the_page_are_small_and_draw_at_once(tmp_path, folder):
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 3e6
+    model = checkpoint.load(folder)
+    if not model.config["condition"]:
+        sample.main([f"ckpt={folder}", "n=2", f"out={tmp_path}", "sampler.steps=2"])
+        assert np.load(tmp_path / "samples.npz")["images"].shape[0] == 2
 
 
 @pytest.mark.slow
