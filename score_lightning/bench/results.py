@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from score_lightning import cli, config
-from score_lightning.bench.results_page import FOLDER, write_page
+from score_lightning.bench.results_page import FOLDER, SEEDS, read_record, write_page
 from score_lightning.errors import INTERRUPTED, RESUMABLE, UserError
 from score_lightning.evaluation.report import METRICS
 from score_lightning.experiment.sweeping import Training
@@ -29,7 +29,8 @@ def usage() -> str:
 
 Trains an experiment with several seeds, evaluates each, and writes docs/results/NAME.json, NAME.png, NAME/ with the
 weights of the first seed where they are small, and docs/results.md of all such files. What is trained already is not
-trained again, and interrupted trainings continue. Without exp only the page is written anew.
+trained again, interrupted trainings continue, and other seeds of the same result are kept. Without exp only the page is
+written anew.
   name=NAME    of the result; that of the experiment by default
   seeds=[...]  of the trainings
   n=N          images of each evaluation; evaluation.n of the experiment by default
@@ -93,16 +94,26 @@ class Plan:
         _run("eval", f"ckpt={checkpoint}", f"out={folder}", *number, *conditioned)
         return folder
 
-    def record(self, seeds: Sequence[int], note: str) -> dict[str, Any]:
-        """The contents of the result's JSON file; trains and evaluates what is missing."""
-        runs = []
-        for seed in seeds:
-            run = self.train(seed)
-            evaluation = json.loads((self.evaluate(run) / METRICS).read_text(encoding="utf-8"))
-            training = json.loads((run / RECORD).read_text(encoding="utf-8"))
-            runs.append({"seed": seed, "training": training, "evaluation": _without_places(evaluation)})
-        shown = [_last_part(override) for override in self.overrides]
-        return {"name": self.name, "exp": self.exp, "overrides": shown, "n": self.n, "note": note, "runs": runs}
+    def record(self, seed: int) -> dict[str, Any]:
+        """What came out of one seed; trains and evaluates it where that is missing."""
+        run = self.train(seed)
+        evaluation = json.loads((self.evaluate(run) / METRICS).read_text(encoding="utf-8"))
+        training = json.loads((run / RECORD).read_text(encoding="utf-8"))
+        return {"seed": seed, "training": training, "evaluation": _without_places(evaluation)}
+
+    def write(self, seeds: Sequence[int], note: str, out: Path) -> None:
+        """Writes the files of the result into a folder; runs of other seeds that are in its JSON file stay."""
+        shown = {"exp": self.exp, "overrides": [_last_part(override) for override in self.overrides], "n": self.n}
+        path = out / f"{self.name}.json"
+        earlier = read_record(path) if path.is_file() else {"runs": []}
+        if not all(earlier.get(key) == value for key, value in shown.items()):
+            earlier = {"runs": []}
+        runs = {run["seed"]: run for run in [*earlier["runs"], *(self.record(seed) for seed in seeds)]}
+        note = note or earlier.get("note", "")
+        record = {"name": self.name, **shown, "note": note, "runs": [runs[seed] for seed in sorted(runs)]}
+        if min(runs) in seeds:
+            self.keep(self.train(min(runs)), out)
+        write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
     def keep(self, run: Path, out: Path) -> None:
         """Copies the picture of a run's evaluation, and its weights where they are small."""
@@ -143,7 +154,7 @@ def _without_places(evaluation: dict[str, Any]) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> None:
     """Trains, evaluates, and writes the page."""
     options, overrides = cli.split_arguments(arguments, OPTIONS)
-    out, seeds = Path(options.get("out", "docs")), options.get("seeds", [0, 1, 2])
+    out, seeds = Path(options.get("out", "docs")), options.get("seeds", SEEDS)
     folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     if "exp" in options:
@@ -153,9 +164,7 @@ def main(arguments: Sequence[str]) -> None:
         plan = Plan(name, options["exp"], overrides, Path(options.get("runs", "runs/results")), options.get("n"))
         if config.load([*overrides, "seed=0"], plan.exp).config.points:
             raise UserError(f"exp={plan.exp} is of points: results are of images; its figure is in docs/theory.md")
-        record = plan.record(seeds, options.get("note", ""))
-        plan.keep(plan.train(seeds[0]), folder)
-        write_text(folder / f"{name}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        plan.write(seeds, options.get("note", ""), folder)
     elif overrides:
         raise UserError(f"{overrides[0]} is of a training: exp=NAME is missing")
     write_page(out)

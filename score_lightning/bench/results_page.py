@@ -13,6 +13,9 @@ from score_lightning.evaluation.report import show
 from score_lightning.experiment.catalog import describe, read_comment
 from score_lightning.runtime.files import write_text
 
+SEEDS = [0, 1, 2]
+"""Of the trainings where none are given."""
+
 FOLDER = "results"
 """Of the files that the page is made of, beside it."""
 
@@ -23,7 +26,7 @@ def write_page(out: Path) -> None:
     Raises:
         UserError: when one of them is damaged.
     """
-    records = [_read(path) for path in sorted((out / FOLDER).glob("*.json"))]
+    records = [read_record(path) for path in sorted((out / FOLDER).glob("*.json"))]
     sections = "\n\n".join("\n\n".join(_section(record, out)) for record in records)
     contents = "\n".join(_summary(record) for record in records)
     missing = "\n".join(_not_trained({record["exp"] for record in records}))
@@ -33,7 +36,12 @@ def write_page(out: Path) -> None:
     write_text(out / "results.md", text)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """The contents of a result's JSON file.
+
+    Raises:
+        UserError: when it is damaged.
+    """
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return record | {"runs": [dict(run) for run in record["runs"]]}
@@ -45,11 +53,11 @@ def _summary(record: Mapping[str, Any]) -> str:
     """The row of a result in the first table."""
     first = record["runs"][0]
     training, evaluation = first["training"], first["evaluation"]
-    minutes = statistics.fmean(run["training"]["wall_seconds"] for run in record["runs"]) / 60
+    time = _time(statistics.fmean(run["training"]["wall_seconds"] for run in record["runs"]))
     fid = _of_seeds(record, next(name for name in evaluation if name.startswith("fid_")))
     score = next((name for name in evaluation if name.startswith("is_") and not name.startswith("is_std")), None)
     return (
-        f"| [{record['name']}](#{record['name']}) | {training['data']} | {len(record['runs'])} | {minutes:.1f} "
+        f"| [{record['name']}](#{record['name']}) | {training['data']} | {len(record['runs'])} | {time} "
         f"| {evaluation['settings']['evaluations_per_image']} | {fid} "
         f"| {'–' if score is None else _of_seeds(record, score)} |"
     )
@@ -76,7 +84,10 @@ def _section(record: Mapping[str, Any], out: Path) -> Iterator[str]:
         + (f" {record['note']}" if record["note"] else "")
     )
     yield f"![Images of {name}, the first ones of seed 0 of the evaluation as they come]({FOLDER}/{name}.png)"
-    overrides = f' ARGS="{" ".join(record["overrides"])}"' if record["overrides"] else ""
+    seeds = [run["seed"] for run in record["runs"]]
+    words = [*record["overrides"], *([] if seeds == SEEDS else [f"seeds={seeds}".replace(" ", "")])]
+    words += [f"n={record['n']}"] if record["n"] else []
+    overrides = f' ARGS="{" ".join(words)}"' if words else ""
     given = ("" if name == record["exp"] else f" NAME={name}") + overrides
     commands = [f"make results EXP={record['exp']}{given}"]
     if (out / FOLDER / name).is_dir() and "condition" not in record["runs"][0]["evaluation"]["settings"]:
@@ -155,7 +166,7 @@ and with nothing else.
 
 On the same kind of processor, with the same number of threads, the commands repeat the numbers to the last digit.
 
-| result | data | seeds | minutes | evaluations per image | Fréchet distance | inception score |
+| result | data | seeds | training | evaluations per image | Fréchet distance | inception score |
 |---|---|---|---|---|---|---|
 {contents}
 

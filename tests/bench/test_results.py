@@ -46,7 +46,7 @@ def test_the_page_has_every_metric_with_its_interval_and_the_spread_over_trainin
     row = "| fid_classifier | 10.0000 [9.0000, 11.0000] | 12.0000 [11.0000, 13.0000] | 17.0000 [16.0000, 18.0000] "
     assert row + "| 13.0000 ± 3.6056 |" in text
     assert "| is_classifier | 7.0000 | 7.0000 | 7.0000 | 7.0000 ± 0.0000 |" in text
-    assert "| [flow_digits](#flow_digits) | digits | 3 | 0.7 | 15 | 13.000 ± 3.606 | 7.000 ± 0.000 |" in text
+    assert "| [flow_digits](#flow_digits) | digits | 3 | 41 s | 15 | 13.000 ± 3.606 | 7.000 ± 0.000 |" in text
     for fact in ("41 s with validation", "128,417 parameters", "750 steps of 128 images", "`abc`", "Test CPU"):
         assert fact in text
     assert "1,000 images against digits (1,617), features classifier; heun, 15 network evaluations per image" in text
@@ -56,7 +56,7 @@ def test_the_page_has_the_command_with_all_overrides_and_the_published_number(tm
     overrides = ["data=folder", "data.path=cifar.zip"]
     write_record(tmp_path, "edm_jpeg", "edm_cifar", overrides, "Ours is of JPEG files.", [run(0, 9.0)])
     text = page(tmp_path)
-    assert 'make results EXP=edm_cifar NAME=edm_jpeg ARGS="data=folder data.path=cifar.zip"' in text
+    assert 'make results EXP=edm_cifar NAME=edm_jpeg ARGS="data=folder data.path=cifar.zip seeds=[0]"' in text
     assert "Published: FID 1.97 (Karras et al. 2022, Table 2). Ours is of JPEG files." in text
     assert "| data | cifar.zip, 1,617 images |" in text
     assert "| metric | seed 0 |\n|---|---|" in text
@@ -125,3 +125,7 @@ def test_the_command_trains_evaluates_keeps_weights_and_does_nothing_twice(tmp_p
     results.main(words)
     assert json.loads((folder / "quick.json").read_text()) == record
     assert {path: path.stat().st_mtime for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
+    results.main([*words, "seeds=[2]"])
+    third = json.loads((folder / "quick.json").read_text())["runs"]
+    assert third[:2] == record["runs"]
+    assert [one["seed"] for one in third] == [0, 1, 2]
