@@ -15,7 +15,7 @@ CREATE = $(UV) venv --quiet --seed --allow-existing --python $(PYTHON) $(VENV)
 INSTALL = $(UV) pip install --quiet --python $(BIN)/python $(RESOLVE) --editable
 endif
 
-.PHONY: help setup train eval sample experiments results test test-slow chaos lint bench bench-gpu scaling docs docs-serve clean
+.PHONY: help setup train eval sample experiments results test test-slow chaos lint bench bench-gpu scaling docs docs-serve notebooks clean
 
 help:
 	@echo "make train EXP=ddpm_digits [ARGS='key=value ...']   trains; ends with samples and metrics"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench | make bench-gpu [ARGS='only=steps']    compares it with other projects: docs/benchmarks.md"
 	@echo "make scaling                                        estimates what recipes cost on GPUs: docs/scaling.md"
 	@echo "make docs | make docs-serve                         the documentation, into site/; shown while you write"
+	@echo "make notebooks [ARGS=quickstart]                    executes docs/notebooks/, with their outputs"
 	@echo "make results EXP=ddpm_digits                        trains it with three seeds: docs/results.md"
 	@echo "make experiments                                    lists all experiments: data, parameters, method, result"
 
@@ -83,6 +84,9 @@ docs: $(VENV)/.docs
 
 docs-serve: $(VENV)/.docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve $(ARGS)
+
+notebooks: setup
+	@$(BIN)/python docs/execute_notebooks.py $(ARGS)
 
 $(VENV)/.docs: $(VENV)/.ready
 	@$(INSTALL) '.[docs]'

@@ -1,5 +1,6 @@
 """What the site adds to MkDocs: pages of files beside docs/, what --help says, notebooks once there are any."""
 
+import json
 import logging
 import posixpath
 import re
@@ -48,9 +49,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """The content of a page; MkDocs leaves links of notebooks as they are, so here those to pages lead there."""
+    """The content of a page; of a notebook with links that lead to pages, which MkDocs leaves as they are."""
     if not page.file.src_uri.endswith(".ipynb"):
         return html
+    html = describe_pictures(html, Path(str(page.file.abs_src_path)))
 
     def lead(link: re.Match[str]) -> str:
         target = files.get_file_from_path(
@@ -62,6 +64,18 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         return f'href="{target.url_relative_to(page.file)}'
 
     return re.sub(r'href="((?!\w+:)[^"#]+\.(?:md|ipynb))(?=["#])', lead, html)
+
+
+def describe_pictures(html: str, notebook: Path) -> str:
+    """The content of a notebook, whose pictures have the alternative texts that stand in its metadata."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", ())]
+    texts = iter([output["metadata"].get("image/png", {}).get("alt", "") for output in outputs])
+
+    def describe(tag: re.Match[str]) -> str:
+        return re.sub(r' alt="[^"]*"', "", tag[0]).replace("<img", f'<img alt="{escape(next(texts))}"', 1)
+
+    return re.sub(r'<img\b[^>]*src="data:image/png[^>]*>', describe, html)
 
 
 def from_top(text: str) -> str:
