@@ -375,7 +375,11 @@ def test_an_autoencoder_is_noticed_without_an_index_and_other_pipelines_of_one_n
         ("name", "", "but it has config.json, model.safetensors"),
         ("average", "", "unet_ema has no weights: expected diffusion_pytorch_model.safetensors or"),
         ("scheduler", "", "its scheduler, ScoreSdeVeScheduler, has no betas"),
-        ("config", "", "neither unet/config.json nor config.json, but model_index.json, scheduler, unet"),
+        (
+            "config",
+            "",
+            "neither unet/config.json nor config.json, but README.md, ddpm_digits.yaml, metrics.json, model_index.json",
+        ),
     ],
 )
 def test_what_a_folder_of_diffusers_lacks_is_named(damage, given, message, pipeline, tmp_path, capsys, monkeypatch):

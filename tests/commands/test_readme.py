@@ -13,6 +13,7 @@ from torchvision.datasets import FakeData
 from score_lightning import cli, config, export, import_weights, sample, suggest_noise, train
 from score_lightning import eval as evaluate
 from score_lightning.__main__ import COMMANDS as COMMANDS_OF_ONE
+from score_lightning.bench import results
 from score_lightning.experiment import catalog, sweeping
 from score_lightning.experiment import train as training
 from score_lightning.experiment.build import Experiment
@@ -109,6 +110,8 @@ def test_commands_are_understood(words):
         args = shlex.split(values.get("ARGS", ""))
         if target == "train":
             config.load(cli.split_arguments(args, train.OPTIONS)[1], values["EXP"])
+        elif target == "results":
+            config.load(cli.split_arguments(args, results.OPTIONS)[1], values["EXP"])
         else:
             assert target == "eval"
             assert "CKPT" in values
