@@ -173,8 +173,10 @@ def test_two_processes_give_the_same_images_and_metrics(ckpt, tmp_path):
     one, two = (metrics(tmp_path / str(devices)) for devices in (1, 2))
     assert (one[1]["processes"], two[1]["processes"]) == (1, 2)
     for name, value in one[0].items():
-        if name != "spread":
+        if name not in ("spread", "intervals"):
             assert two[0][name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
+    for name, bounds in one[0]["intervals"].items():
+        assert two[0]["intervals"][name] == pytest.approx(bounds, rel=1e-6, abs=1e-9), name
     for name in ("samples", "neighbours", "trajectory"):
         pictures = [(tmp_path / str(devices) / f"{name}.png").read_bytes() for devices in (1, 2)]
         assert pictures[0] == pictures[1], name
