@@ -16,6 +16,15 @@ DOCS = Path(__file__).parents[2] / "docs"
 VERSIONS = {"torch": "2.99"}
 
 
+@pytest.fixture(autouse=True)
+def few_experiments(request, monkeypatch):
+    """Building all networks to count their operations takes a minute."""
+    if "slow" not in request.keywords:
+        monkeypatch.setattr(
+            "score_lightning.bench.results_page.config.experiments", lambda: ["edm_cifar", "flow_digits", "toy_rings"]
+        )
+
+
 def run(seed, fid, **training):
     record = {
         "data": "digits", "training_images": 1617, "parameters": 128417, "steps": 750, "batch_size": 128,
@@ -109,6 +118,7 @@ def test_mistakes_are_found_before_anything_is_trained(tmp_path, words, message)
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_the_page_is_made_of_the_records_beside_it(tmp_path):
     shutil.copytree(DOCS / "results", tmp_path / "docs" / "results")
     (tmp_path / "docs" / "results.md").write_text("old")
