@@ -59,7 +59,7 @@ class Plan:
     n: int | None = None
 
     def training(self, seed: int) -> Training:
-        """The training of one seed, in a folder of its own."""
+        """The training of one seed, in its own folder."""
         overrides = [*self.overrides, f"seed={seed}", "logger=off"]
         return Training(f"{self.name}, seed {seed}", self.exp, overrides, self.runs / self.name / f"seed_{seed}")
 

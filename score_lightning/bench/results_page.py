@@ -12,6 +12,7 @@ from score_lightning.errors import UserError
 from score_lightning.evaluation.report import show
 from score_lightning.experiment.catalog import describe, read_comment
 from score_lightning.runtime.files import write_text
+from score_lightning.training.record import duration
 
 SEEDS = [0, 1, 2]
 """Of the trainings where none are given."""
@@ -53,7 +54,7 @@ def _summary(record: Mapping[str, Any]) -> str:
     """The row of a result in the first table."""
     first = record["runs"][0]
     training, evaluation = first["training"], first["evaluation"]
-    time = _time(statistics.fmean(run["training"]["wall_seconds"] for run in record["runs"]))
+    time = duration(statistics.fmean(run["training"]["wall_seconds"] for run in record["runs"]))
     fid = _of_seeds(record, next(name for name in evaluation if name.startswith("fid_")))
     score = next((name for name in evaluation if name.startswith("is_") and not name.startswith("is_std")), None)
     return (
@@ -108,8 +109,8 @@ def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "training", f"{training['steps']:,} steps of {training['batch_size']} images, {training['precision']}"
     yield (
         "time",
-        f"{_time(mean['wall_seconds'])} with validation, grids and evaluation, {_time(mean['training_seconds'])} "
-        f"without; {_time(mean['processor_seconds'])} of all cores (mean of {len(trainings)})",
+        f"{duration(mean['wall_seconds'])} with validation, grids and evaluation, {duration(mean['training_seconds'])} "
+        f"without; {duration(mean['processor_seconds'])} of all cores (mean of {len(trainings)})",
     )
     for machine in dict.fromkeys(_machine(one) for one in trainings):
         yield "machine", machine
@@ -127,10 +128,6 @@ def _machine(training: Mapping[str, Any]) -> str:
     threads = training["threads_per_process"]
     where = training["processor"] if training["device"] == "cpu" else f"{training['device']}, {training['processor']}"
     return f"{where}, {training['processes']} process of {threads} threads, PyTorch {training['versions']['torch']}"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
 def _metrics(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:

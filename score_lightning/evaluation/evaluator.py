@@ -152,7 +152,7 @@ class Evaluator:
         """
         self.prepare(rank, progress)
         tally = Tally(torch.empty(self._shape, dtype=self.depth.dtype), shown, rank.device)
-        keep = sorted((self._needs | {"features"}) & {"features", "logits"})
+        keep = ["features", *(self._needs & {"logits"})]
         fake = collect(self.features, tally.watch(batches), self._shape, keep, rank, self.depth)
         tally.check_finite(rank)
         values = rank.broadcast(self._compute(fake) if rank.number == 0 else None)

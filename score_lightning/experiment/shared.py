@@ -80,9 +80,9 @@ class Shared:
         """Samples of these weights that are there already."""
         folder = run_folder_of(self.path)
         evaluated = "checkpoint" in self.metrics.get("settings", {}) or Path(self.path).expanduser().is_dir()
-        found = [folder / PICTURE] if evaluated else []
-        found.append(folder / "samples" / f"step_{self.opened.step:07d}.png")
-        return next((path for path in found if path.is_file()), None)
+        candidates = [folder / PICTURE] if evaluated else []
+        candidates.append(folder / "samples" / f"step_{self.opened.step:07d}.png")
+        return next((path for path in candidates if path.is_file()), None)
 
 
 def entries(metrics: Mapping[str, Any]) -> list[tuple[list[str], dict[str, Any]]]:

@@ -59,7 +59,7 @@ class TrainingReport(L.Callback):
 
 
 def draw_report(folder: Path, quiet: bool = False) -> bool:
-    """Writes a run folder's report; a failure is told, unless it was before, and ends nothing."""
+    """Writes a run folder's report; a failure is reported once, and ends nothing."""
     try:
         write_training(folder)
     except Exception as error:  # a page is not worth a training
@@ -149,8 +149,8 @@ def _grids(folder: Path, step: int, pixels: bool) -> list[str]:
 
 def _numbered(folder: Path, prefix: str, last: int) -> list[tuple[int, Path]]:
     """(step, path) of a run's pictures until a step, in their order."""
-    found = [(int(path.stem.rpartition("_")[2]), path) for path in sorted(folder.glob(f"{prefix}_*.png"))]
-    return [(step, path) for step, path in found if step <= last]
+    numbered = [(int(path.stem.rpartition("_")[2]), path) for path in sorted(folder.glob(f"{prefix}_*.png"))]
+    return [(step, path) for step, path in numbered if step <= last]
 
 
 def _thumbnail(path: Path) -> bytes:

@@ -59,8 +59,8 @@ def test_the_page_has_every_metric_with_its_interval_and_the_spread_over_trainin
     row = "| fid_classifier | 10.0000 [9.0000, 11.0000] | 12.0000 [11.0000, 13.0000] | 17.0000 [16.0000, 18.0000] "
     assert row + "| 13.0000 ± 3.6056 |" in text
     assert "| is_classifier | 7.0000 | 7.0000 | 7.0000 | 7.0000 ± 0.0000 |" in text
-    assert "| [flow_digits](#flow_digits) | digits | 3 | 41 s | 15 | 13.000 ± 3.606 | 7.000 ± 0.000 |" in text
-    for fact in ("41 s with validation", "128,417 parameters", "750 steps of 128 images", "`abc`", "Test CPU"):
+    assert "| [flow_digits](#flow_digits) | digits | 3 | 41.0 s | 15 | 13.000 ± 3.606 | 7.000 ± 0.000 |" in text
+    for fact in ("41.0 s with validation", "128,417 parameters", "750 steps of 128 images", "`abc`", "Test CPU"):
         assert fact in text
     assert "1,000 images against digits (1,617), features classifier; heun, 15 network evaluations per image" in text
 
