@@ -155,8 +155,6 @@ def main(arguments: Sequence[str]) -> None:
     """Trains, evaluates, and writes the page."""
     options, overrides = cli.split_arguments(arguments, OPTIONS)
     out, seeds = Path(options.get("out", "docs")), options.get("seeds", SEEDS)
-    folder = out / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     if "exp" in options:
         if not seeds or not all(type(seed) is int for seed in seeds) or len(set(seeds)) < len(seeds):
             raise UserError(f"seeds must be different whole numbers, got {seeds}")
@@ -164,9 +162,11 @@ def main(arguments: Sequence[str]) -> None:
         plan = Plan(name, options["exp"], overrides, Path(options.get("runs", "runs/results")), options.get("n"))
         if config.load([*overrides, "seed=0"], plan.exp).config.points:
             raise UserError(f"exp={plan.exp} is of points: results are of images; its figure is in docs/theory.md")
-        plan.write(seeds, options.get("note", ""), folder)
+        (out / FOLDER).mkdir(parents=True, exist_ok=True)
+        plan.write(seeds, options.get("note", ""), out / FOLDER)
     elif overrides:
         raise UserError(f"{overrides[0]} is of a training: exp=NAME is missing")
+    out.mkdir(parents=True, exist_ok=True)
     write_page(out)
     print(f"Everything is in {out / 'results.md'}")
 
