@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset
 from tqdm.auto import tqdm
 
 from score_lightning.data.decoded import FORMAT, SHARE, in_memory, shared
 from score_lightning.data.images import ImageSet, Source
 from score_lightning.data.items import Items
+from score_lightning.data.loader import Loader
 from score_lightning.data.pictures import Shape
 from score_lightning.errors import UserError
 from score_lightning.runtime.files import cache_folder, write_text
 from score_lightning.runtime.memory import available_bytes
-from score_lightning.runtime.signals import ignore_signals
 
 CHUNK = 256  # items that are read at once
 COMPARED = 16  # items that are read twice
@@ -90,12 +90,11 @@ class _Reading:
             UserError: naming the item that cannot be used.
         """
         self.numbers, self.remarks = [], Counter()
-        loader = DataLoader(
+        loader = Loader(
             self.items,
-            CHUNK,
+            batch_size=CHUNK,
             num_workers=self.workers,
             collate_fn=list,
-            worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # nobody else's random numbers are taken
         )
         with tqdm(total=len(self.items), desc="reading the data set", disable=None, leave=False) as bar:

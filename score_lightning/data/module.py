@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from score_lightning.data.images import ImageSet
+from score_lightning.data.loader import Loader
 from score_lightning.data.orders import TrainingOrder, ValidationOrder
 from score_lightning.errors import UserError
-from score_lightning.runtime.signals import ignore_signals
 
 
 class Batches(Dataset[dict[str, Any]]):
@@ -106,12 +106,11 @@ class ImageData(L.LightningDataModule):
 
     def _loader(self, images: ImageSet, order: Sampler[tuple[int, Tensor]]) -> DataLoader[Any]:
         pinned = torch.cuda.is_available()
-        return DataLoader(
+        return Loader(
             Batches(images),
             batch_size=None,
             sampler=order,
             num_workers=self._workers,
             pin_memory=pinned,
             persistent_workers=self._workers > 0,
-            worker_init_fn=ignore_signals,
         )

@@ -68,7 +68,22 @@ def _end_at(reader: socket.socket) -> None:
             os._exit(INTERRUPTED if number[0] == signal.SIGINT else RESUMABLE)
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Holds signals back in this thread, and in the processes that it starts until they call `ignore_signals`."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows, where no process gets a signal of another
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def ignore_signals(worker: int = 0) -> None:  # noqa: ARG001
     """Ignores signals that are sent to all processes of a run: the one that saves its state handles them."""
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_IGN)  # which discards those that were held back
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,9 +1,13 @@
 """The order of batches."""
 
+import os
+import signal
+
 import pytest
 import torch
 
 from score_lightning.data.images import ImageSet
+from score_lightning.data.loader import Loader
 from score_lightning.data.module import Batches
 from score_lightning.data.orders import TrainingOrder, ValidationOrder
 
@@ -45,3 +49,17 @@ def test_batches_come_as_tensors():
     assert batch["step"] == 5
     assert batch["images"][:, 0, 0, 0].tolist() == [8, 4]  # image 4 wraps around to 1
     assert batch["numbers"].tolist() == [2, 4]
+
+
+def test_processes_that_are_just_starting_ignore_signals(monkeypatch):
+    run, seeded = os.getpid(), torch.manual_seed
+
+    def interrupted(seed):  # which each process calls after it has got torch's handlers, and before it gets ours
+        if os.getpid() != run:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return seeded(seed)
+
+    monkeypatch.setattr(torch, "manual_seed", interrupted)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert list(Loader([1, 2, 3, 4], num_workers=2, batch_size=None)) == [1, 2, 3, 4]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask

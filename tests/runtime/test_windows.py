@@ -24,7 +24,8 @@ for name in list(sys.modules):
 for name in ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "readline", "curses"):
     sys.modules[name] = None
 for module, names in {
-    signal: ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGKILL", "SIGALRM", "SIGCHLD", "SIGQUIT", "SIGCONT", "SIGSTOP"),
+    signal: ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGKILL", "SIGALRM", "SIGCHLD", "SIGQUIT", "SIGCONT", "SIGSTOP",
+             "pthread_sigmask"),
     os: ("fork", "register_at_fork", "sysconf", "sched_getaffinity", "sched_setaffinity", "getuid", "uname", "getpgid"),
     select: ("poll",),
 }.items():
@@ -33,9 +34,9 @@ for module, names in {
 again = import_all()
 assert again == first
 assert len(again) > 150
-from score_lightning.runtime.signals import SIGNALS, ignore_signals, stop_at_signals
+from score_lightning.runtime.signals import SIGNALS, held_back, ignore_signals, stop_at_signals
 assert SIGNALS == (signal.SIGTERM,)
-with stop_at_signals():
+with stop_at_signals(), held_back():
     pass
 ignore_signals()
 print("imported")
