@@ -52,16 +52,21 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _summary(record: Mapping[str, Any]) -> str:
     """The row of a result in the first table."""
-    first = record["runs"][0]
-    training, evaluation = first["training"], first["evaluation"]
+    evaluation = record["runs"][0]["evaluation"]
     time = duration(statistics.fmean(run["training"]["wall_seconds"] for run in record["runs"]))
     fid = _of_seeds(record, next(name for name in evaluation if name.startswith("fid_")))
     score = next((name for name in evaluation if name.startswith("is_") and not name.startswith("is_std")), None)
     return (
-        f"| [{record['name']}](#{record['name']}) | {training['data']} | {len(record['runs'])} | {time} "
+        f"| [{record['name']}](#{record['name']}) | {_data(record)} | {len(record['runs'])} | {time} "
         f"| {evaluation['settings']['evaluations_per_image']} | {fid} "
         f"| {'–' if score is None else _of_seeds(record, score)} |"
     )
+
+
+def _data(record: Mapping[str, Any]) -> str:
+    """The file that was trained on, or the name of the data set."""
+    path = next((one.partition("=")[2] for one in record["overrides"] if one.startswith("data.path=")), None)
+    return path or str(record["runs"][0]["training"]["data"])
 
 
 def _of_seeds(record: Mapping[str, Any], name: str) -> str:
@@ -103,8 +108,7 @@ def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         key: [one[key] for one in trainings] for key in ("wall_seconds", "training_seconds", "processor_seconds")
     }
     mean = {key: statistics.fmean(values) for key, values in seconds.items()}
-    file = next((one.partition("=")[2] for one in record["overrides"] if one.startswith("data.path=")), None)
-    yield "data", f"{file or training['data']}, {training['training_images']:,} images"
+    yield "data", f"{_data(record)}, {training['training_images']:,} images"
     yield "network", f"{training['parameters']:,} parameters"
     yield "training", f"{training['steps']:,} steps of {training['batch_size']} images, {training['precision']}"
     yield (
