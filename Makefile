@@ -18,6 +18,7 @@ endif
 .PHONY: help setup train eval sample experiments results test test-slow chaos lint bench bench-gpu scaling docs docs-serve notebooks clean
 
 help:
+	@echo "make setup                                          sets up .venv; every other target does so first"
 	@echo "make train EXP=ddpm_digits [ARGS='key=value ...']   trains; ends with samples and metrics"
 	@echo "make eval CKPT=runs/.../last.ckpt [ARGS='n=1000']    metrics.json, samples.png, report.html"
 	@echo "make sample CKPT=runs/.../last.ckpt [ARGS='n=64']    samples.png, samples.npz"

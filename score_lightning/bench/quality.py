@@ -6,7 +6,6 @@ with all levels. All points use the same seeds.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from score_lightning.bench.settings import Settings
 from score_lightning.bench.tables import Bound, Curves, LeftOut, Row, Table
@@ -76,9 +75,7 @@ def _tables(name: str, path: str, settings: Settings) -> Iterator[Table]:
             lines[point.solver].append((point.evaluations, point.metrics[metric]))
         lines["all levels"] = [(point.evaluations, base.metrics[metric]) for point in sorted(points, key=_evaluations)]
         curves = Curves("network evaluations per image", title, lines, log_y=metric.startswith("fid"))
-        yield Table(
-            f"{title[0].upper()}{title[1:]} of {name}, {n} images", title, rows, curves=[curves], note=Path(path).name
-        )
+        yield Table(f"{title[0].upper()}{title[1:]} of {name}, {n} images", title, rows, curves=[curves])
 
 
 def _evaluations(point: Point) -> int:

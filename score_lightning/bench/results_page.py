@@ -1,6 +1,7 @@
 """docs/results.md, of the results that docs/results/*.json hold."""
 
 import json
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from score_lightning.bench.scaling import PEAK, SHARE, cost_of
 from score_lightning.errors import UserError
 from score_lightning.evaluation.report import show
 from score_lightning.experiment.catalog import describe, read_comment
+from score_lightning.experiment.shared import metric_names
 from score_lightning.runtime.files import write_text
 from score_lightning.training.record import duration
 
@@ -30,7 +32,7 @@ def write_page(out: Path) -> None:
     records = [read_record(path) for path in sorted((out / FOLDER).glob("*.json"))]
     sections = "\n\n".join("\n\n".join(_section(record, out)) for record in records)
     contents = "\n".join(_summary(record) for record in records)
-    missing = "\n".join(_not_trained({record["exp"] for record in records}))
+    missing = "\n".join(_not_trained({Path(record["exp"]).stem for record in records}))
     text = PAGE.format(
         contents=contents, sections=sections, missing=missing, peak=f"{PEAK / 1e12:.0f}", share=f"{SHARE:.0%}"
     )
@@ -45,8 +47,13 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return record | {"runs": [dict(run) for run in record["runs"]]}
-    except (ValueError, KeyError, TypeError) as error:
+        lacking = {"name", "exp", "overrides", "n", "note", "runs"} - record.keys()
+        if lacking or not record["runs"]:
+            raise ValueError(f"it lacks {', '.join(sorted(lacking)) or 'runs'}")
+        for run in record["runs"]:
+            run["seed"], run["training"]["wall_seconds"], run["evaluation"]["settings"]["n"]
+        return record
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: {error!r}. Remove it, and run make results EXP=… again") from error
 
 
@@ -54,12 +61,11 @@ def _summary(record: Mapping[str, Any]) -> str:
     """The row of a result in the first table."""
     evaluation = record["runs"][0]["evaluation"]
     time = duration(statistics.fmean(run["training"]["wall_seconds"] for run in record["runs"]))
-    fid = _of_seeds(record, next(name for name in evaluation if name.startswith("fid_")))
-    score = next((name for name in evaluation if name.startswith("is_") and not name.startswith("is_std")), None)
+    names = [next((n for n in evaluation if n.startswith(k) and "_std" not in n), None) for k in ("fid_", "is_")]
+    fid, score = ("–" if name is None else _of_seeds(record, name) for name in names)
     return (
         f"| [{record['name']}](#{record['name']}) | {_data(record)} | {len(record['runs'])} | {time} "
-        f"| {evaluation['settings']['evaluations_per_image']} | {fid} "
-        f"| {'–' if score is None else _of_seeds(record, score)} |"
+        f"| {evaluation['settings']['evaluations_per_image']} | {fid} | {score} |"
     )
 
 
@@ -71,7 +77,7 @@ def _data(record: Mapping[str, Any]) -> str:
 
 def _of_seeds(record: Mapping[str, Any], name: str) -> str:
     """The mean of a metric over the trainings, and its standard deviation where there are several."""
-    values = [run["evaluation"][name] for run in record["runs"]]
+    values = [run["evaluation"][name] for run in record["runs"] if name in run["evaluation"]]
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.3f}{spread}"
 
@@ -84,10 +90,8 @@ def _section(record: Mapping[str, Any], out: Path) -> Iterator[str]:
     yield f"{method}."
     yield "\n".join(f"| {a} | {b} |" for a, b in [("", ""), ("---", "---"), *_facts(record)])
     yield "\n".join(_metrics(record["runs"]))
-    yield (
-        "Published: "
-        + (f"{published}." if published else "no number.")
-        + (f" {record['note']}" if record["note"] else "")
+    yield " ".join(
+        ["Published:", f"{published}." if published else "no number.", *_difference(record, published or "")]
     )
     yield f"![Images of {name}, the first ones of seed 0 of the evaluation as they come]({FOLDER}/{name}.png)"
     seeds = [run["seed"] for run in record["runs"]]
@@ -101,9 +105,27 @@ def _section(record: Mapping[str, Any], out: Path) -> Iterator[str]:
     yield "\n".join(["```sh", *commands, "```"])
 
 
+def _difference(record: Mapping[str, Any], published: str) -> Iterator[str]:
+    """Sentences on how a published FID compares with the record, and its note."""
+    number = re.search(r"FID (\d+\.\d+)", published)
+    if number:
+        values = [run["evaluation"].get("fid_inception") for run in record["runs"]]
+        if None in values:
+            yield f"Metrics of the features {_settings(record)['features']} cannot be compared with it."
+        else:
+            yield f"The difference is {statistics.fmean(values) - float(number[1]):+.2f}."
+    if record["note"]:
+        yield record["note"]
+
+
+def _settings(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    settings: Mapping[str, Any] = record["runs"][0]["evaluation"]["settings"]
+    return settings
+
+
 def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    first, trainings = record["runs"][0], [run["training"] for run in record["runs"]]
-    training, settings = first["training"], first["evaluation"]["settings"]
+    trainings, settings = [run["training"] for run in record["runs"]], _settings(record)
+    training = trainings[0]
     seconds = {
         key: [one[key] for one in trainings] for key in ("wall_seconds", "training_seconds", "processor_seconds")
     }
@@ -114,7 +136,8 @@ def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
         "time",
         f"{duration(mean['wall_seconds'])} with validation, grids and evaluation, {duration(mean['training_seconds'])} "
-        f"without; {duration(mean['processor_seconds'])} of all cores (mean of {len(trainings)})",
+        f"without; {duration(mean['processor_seconds'])} of processor time"
+        + (f" (means of {len(trainings)})" if len(trainings) > 1 else ""),
     )
     for machine in dict.fromkeys(_machine(one) for one in trainings):
         yield "machine", machine
@@ -129,9 +152,12 @@ def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _machine(training: Mapping[str, Any]) -> str:
-    threads = training["threads_per_process"]
+    processes, threads = training["processes"], training["threads_per_process"]
+    parallel = f"{threads} {'thread' if threads == 1 else 'threads'}"
+    if processes > 1:
+        parallel = f"{processes} processes with {parallel} each"
     where = training["processor"] if training["device"] == "cpu" else f"{training['device']}, {training['processor']}"
-    return f"{where}, {training['processes']} process of {threads} threads, PyTorch {training['versions']['torch']}"
+    return f"{where}, {parallel}, PyTorch {training['versions']['torch']}"
 
 
 def _metrics(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -140,17 +166,16 @@ def _metrics(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     several = len(runs) > 1
     yield "| metric | " + " | ".join(f"seed {run['seed']}" for run in runs) + (" | mean ± std |" if several else " |")
     yield "|---" * (1 + len(runs) + several) + "|"
-    for name, value in evaluations[0].items():
-        if isinstance(value, float):
-            cells = [show({**one, "spread": {}}, name) for one in evaluations]
-            values = [one[name] for one in evaluations]
-            over = [f"{statistics.fmean(values):z.4f} ± {statistics.stdev(values):.4f}"] if several else []
-            yield f"| {name} | " + " | ".join([*cells, *over]) + " |"
+    for name in dict.fromkeys(name for one in evaluations for name in metric_names(one)):
+        cells = [show({**one, "spread": {}}, name) if name in one else "–" for one in evaluations]
+        values = [one[name] for one in evaluations if name in one]
+        over = f"{statistics.fmean(values):z.4f} ± {statistics.stdev(values):.4f}" if len(values) > 1 else "–"
+        yield f"| {name} | " + " | ".join([*cells, *([over] if several else [])]) + " |"
 
 
 def _not_trained(done: set[str]) -> Iterator[str]:
-    """Rows of the experiments of images without a result."""
-    for name in config.experiments():
+    """Rows of the project's experiments of images without a result."""
+    for name in sorted({*config.experiments()} - {*config.own_experiments()}):
         resolved = config.load([], name)
         if name not in done and not resolved.config.points:
             row = describe(name)

@@ -41,17 +41,8 @@ class Training:
         return [f"exp={self.exp}", *self.overrides, f"out={self.out}"]
 
     def run(self) -> int:
-        """Trains, or resumes; returns the exit code. Signals to this process are passed on to the training."""
-        process = subprocess.Popen([sys.executable, "-m", "score_lightning.train", *self.arguments, "resume=auto"])
-        before = {number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in SIGNALS}
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # which the training gets, too
-            process.wait()
-            return INTERRUPTED
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        """Trains, or resumes; returns the exit code."""
+        return run_command([sys.executable, "-m", "score_lightning.train", *self.arguments, "resume=auto"])
 
     def metrics(self) -> dict[str, str]:
         """The metrics of the newest run; empty without any."""
@@ -59,6 +50,20 @@ class Training:
         files = sorted(runs.glob("*/metrics.json"), key=lambda path: path.stat().st_mtime)
         metrics = json.loads(files[-1].read_text(encoding="utf-8")) if files else {}
         return {key: f"{value:.4g}" for key, value in metrics.items() if isinstance(value, float)}
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Runs a command and returns its exit code. Signals to this process are passed on to it."""
+    process = subprocess.Popen(arguments)
+    before = {number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in SIGNALS}
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # which the command gets, too
+        process.wait()
+        return INTERRUPTED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_sweep(overrides: Sequence[str]) -> int:

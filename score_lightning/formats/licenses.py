@@ -27,7 +27,7 @@ def read_license(text: str) -> dict[str, str]:
         return {"license": "other", "license_name": name.strip()}
     if text not in KNOWN:
         raise UserError(
-            f"license={text} is none that the Hugging Face Hub knows, such as mit, apache-2.0, cc-by-4.0 or "
+            f"license={text} is not a license that the Hugging Face Hub knows, such as mit, apache-2.0, cc-by-4.0 or "
             "cc-by-nc-4.0; give one of your own as license=other:NAME"
         )
     return {"license": text}

@@ -1,6 +1,7 @@
 """The page of results: what it says of records, and a whole run of the command."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from score_lightning.errors import UserError
 
 DOCS = Path(__file__).parents[2] / "docs"
 VERSIONS = {"torch": "2.99"}
+RECORD = {"name": "bad", "exp": "flow_digits", "overrides": [], "n": None, "note": ""}
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +72,8 @@ def test_the_page_has_the_command_with_all_overrides_and_the_published_number(tm
     write_record(tmp_path, "edm_jpeg", "edm_cifar", overrides, "Ours is of JPEG files.", [run(0, 9.0)])
     text = page(tmp_path)
     assert 'make results EXP=edm_cifar NAME=edm_jpeg ARGS="data=folder data.path=cifar.zip seeds=[0]"' in text
-    assert "Published: FID 1.97 (Karras et al. 2022, Table 2). Ours is of JPEG files." in text
+    assert "Published: FID 1.97 (Karras et al. 2022, Table 2). " in text
+    assert " Ours is of JPEG files." in text
     assert "| data | cifar.zip, 1,617 images |" in text
     assert "| metric | seed 0 |\n|---|---|" in text
 
@@ -96,16 +99,108 @@ def test_every_machine_and_commit_is_named_once(tmp_path):
     assert [text.count(word) for word in ("Test CPU", "Other CPU", "`abc`", "`def`")] == [1, 1, 1, 1]
 
 
-def test_a_damaged_record_is_named(tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"runs": []}', json.dumps({**RECORD, "runs": []}), json.dumps({**RECORD, "runs": [{"seed": 0}]})],
+)
+def test_a_damaged_record_is_named(tmp_path, text):
     (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "bad.json").write_text("{")
+    (tmp_path / "results" / "bad.json").write_text(text)
     with pytest.raises(UserError, match=r"bad\.json is damaged"):
         write_page(tmp_path)
+
+
+def test_metrics_that_are_not_there_are_dashes(tmp_path):
+    runs = [run(0, 10.0), run(1, 12.0)]
+    del runs[0]["evaluation"]["fid_classifier"], runs[1]["evaluation"]["is_classifier"]
+    write_record(tmp_path, runs=runs)
+    text = page(tmp_path)
+    assert "| fid_classifier | – | 12.0000 [11.0000, 13.0000] | – |" in text
+    assert "| is_classifier | 7.0000 | – | – |" in text
+    assert "| 40.5 s | 15 | – | 7.000 |" in text
+
+
+def test_a_published_fid_is_compared_with_that_of_the_same_features_only(tmp_path):
+    write_record(tmp_path, "edm_cifar", "edm_cifar", runs=[run(0, 9.0)])
+    published = "Published: FID 1.97 (Karras et al. 2022, Table 2)."
+    assert f"{published} Metrics of the features classifier cannot be compared with it." in page(tmp_path)
+    runs = [run(0, 9.0), run(1, 9.0)]
+    for one, fid in zip(runs, (2.0, 3.0), strict=True):
+        one["evaluation"]["fid_inception"] = fid
+    write_record(tmp_path, "edm_cifar", "edm_cifar", runs=runs)
+    assert f"{published} The difference is +0.53." in page(tmp_path)
+
+
+def test_other_settings_have_other_folders(tmp_path):
+    plans = [
+        results.Plan("x", "ddpm_digits", overrides, tmp_path, n)
+        for overrides, n in [
+            (["sampler.steps=5"], None), (["sampler.steps=5"], 40), ([], None), ([], 40), (["trainer.max_steps=9"], None),
+        ]
+    ]  # fmt: skip
+    assert len({plan.training(0).out for plan in plans}) == len(plans)
+    again = results.Plan("x", "ddpm_digits", ["sampler.steps=5"], tmp_path)
+    assert again.training(0).out == plans[0].training(0).out != again.training(1).out
+
+
+def of_images(monkeypatch, sha256):
+    """Lets each training leave a run of reference images with this hash; returns a plan."""
+
+    def record(_, seed):
+        one = run(seed, 10.0)
+        one["evaluation"]["settings"]["reference_sha256"] = sha256
+        return one
+
+    monkeypatch.setattr(results.Plan, "record", record)
+    monkeypatch.setattr(results.Plan, "train", lambda *_: None)
+    monkeypatch.setattr(results.Plan, "keep", lambda *_: None)
+    return results.Plan("x", "flow_digits", ["data=folder", f"data.path=/{sha256}/train"], Path())
+
+
+def test_runs_of_other_images_are_not_mixed_and_it_is_said(tmp_path, monkeypatch, capsys):
+    of_images(monkeypatch, "cats").write([0, 1], "", tmp_path)
+    assert capsys.readouterr().out == ""
+    of_images(monkeypatch, "cats").write([2], "", tmp_path)
+    assert [one["seed"] for one in json.loads((tmp_path / "x.json").read_text())["runs"]] == [0, 1, 2]
+    of_images(monkeypatch, "dogs").write([2], "", tmp_path)
+    assert [one["seed"] for one in json.loads((tmp_path / "x.json").read_text())["runs"]] == [2]
+    assert capsys.readouterr().out.count("is left out, since it has other settings or data") == 2
+
+
+def test_weights_are_exported_again_after_a_longer_training(tmp_path, monkeypatch):
+    run_folder, out, exported = tmp_path / "run", tmp_path / "docs", []
+    (run_folder / "checkpoints").mkdir(parents=True)
+    out.mkdir()
+    for name in ("checkpoints/last.ckpt", "samples.png", "metrics.json"):
+        (run_folder / name).write_text("")
+
+    def export(*words):
+        folder = Path(words[-1].partition("=")[2])
+        folder.mkdir(parents=True)
+        exported.append(folder)
+        for name in ("model.safetensors", "README.md"):
+            (folder / name).write_text(str(len(exported)))
+
+    monkeypatch.setattr(results, "_run", export)
+    plan = results.Plan("x", "flow_digits", [], tmp_path)
+    os.utime(run_folder / "metrics.json", (1, 1))
+    plan.keep(run_folder, out)
+    plan.keep(run_folder, out)
+    assert (out / "x/model.safetensors").read_text() == "1"
+    os.utime(run_folder / "metrics.json", (2**33, 2**33))
+    plan.keep(run_folder, out)
+    assert (out / "x/model.safetensors").read_text() == "2"
+    monkeypatch.setattr(results, "LARGEST", 1)
+    plan.keep(run_folder, out)
+    assert not (out / "x").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["exp=ddpm_digits", "n=0"], "n must be at least 2 images, got 0"),
+        (["exp=ddpm_digits", "name=a/b"], "name=a/b must be the name of a file"),
+        (["exp=ddpm_digits", "license=none"], "license=none is not"),
         (["exp=toy_rings"], "exp=toy_rings is of points"),
         (["exp=ddpm_digits", "seeds=[0,0]"], "seeds must be different whole numbers"),
         (["exp=ddpm_digits", "trainer.max_step=3"], "max_step"),

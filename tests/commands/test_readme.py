@@ -77,7 +77,7 @@ def test_the_project_and_the_scripts_of_ones_own_run(tmp_path, monkeypatch):
     names = {}
     exec(script, names)
     assert names["model"].config["net"] == {"name": "mine", "width": 64}
-    assert (tmp_path / "runs/ddpm_digits/0/samples.npz").is_file()
+    assert (tmp_path / "runs/mine/ddpm_digits/0/samples.npz").is_file()
     exec(objects, names)
     assert names["x"].shape == (4, 1, 8, 8)
     assert type(names["experiment"].model.net) is names["Mine"]
