@@ -85,7 +85,7 @@ class Fidelity:
 
     def compute(self) -> Values:
         """Means over the images of all ranks, the same on every rank; every rank must call."""
-        means, sizes = _means(self._rows)
+        means, sizes = _means(self._rows, self.conditions)
         return Values({name: value.sqrt() if name == "consistency" else value for name, value in means.items()}, sizes)
 
 
@@ -111,7 +111,7 @@ def spread(seeds: Sequence[Iterable[Batch]], conditions: Conditions, rank: Rank)
         rows["v"].update(v, batches[0].indices)
         rows["e"].update((m - y).square().flatten(1).mean(1) - v / len(x), batches[0].indices)
         rows["psnr"].update(psnr(m, y, _truths(conditions).depth), batches[0].indices)
-    means, sizes = _means(rows)
+    means, sizes = _means(rows, conditions)
     values = {"psnr_of_mean": means["psnr"], "diversity": means["v"].sqrt()}
     return Values(values | ({"calibration": means["v"] / means["e"]} if means["e"][0] > 0 else {}), sizes)
 
@@ -141,10 +141,10 @@ def _rows(device: torch.device | str) -> OrderedRows:
     return OrderedRows(torch.empty((), dtype=torch.float64)).to(device)
 
 
-def _means(rows: dict[str, OrderedRows]) -> tuple[dict[str, Tensor], Tensor]:
+def _means(rows: dict[str, OrderedRows], conditions: Conditions) -> tuple[dict[str, Tensor], Tensor]:
     """The means of all subsamples, (1 + S,) each, and the subsamples' sizes."""
     values = {name: metric.compute() for name, metric in rows.items()}
-    subsamples = Subsamples.of(len(next(iter(values.values()))))
+    subsamples = Subsamples.of(len(next(iter(values.values()))), conditions.count)
     return {name: subsamples.means(numbers) for name, numbers in values.items()}, subsamples.sizes
 
 

@@ -39,10 +39,17 @@ class Subsamples:
     weights: Tensor
 
     @classmethod
-    def of(cls, n: int) -> "Subsamples":
-        """All n images, then all without each part of each division; below LEAST images all only."""
-        order = np.random.RandomState(SEED)
-        parts = [torch.from_numpy(order.permutation(n) % PARTS) for _ in range(DIVISIONS if n >= LEAST else 0)]
+    def of(cls, n: int, conditions: int | None = None) -> "Subsamples":
+        """All n images, then all without each part of each division; below LEAST images all only.
+
+        Args:
+            n: images.
+            conditions: number of pictures that images are conditioned on, image i on picture i modulo it. Images of
+                one picture are alike, so they are left out together, and LEAST is the least number of pictures.
+        """
+        order, count = np.random.RandomState(SEED), _independent(n, conditions)
+        divisions = [order.permutation(count) % PARTS for _ in range(DIVISIONS if count >= LEAST else 0)]
+        parts = [torch.from_numpy(division[np.arange(n) % count]) for division in divisions]
         left_out = [part == j for part in parts for j in range(PARTS)]
         return cls(1 - torch.stack([torch.zeros(n, dtype=torch.bool), *left_out]).double())
 
@@ -122,8 +129,14 @@ class Values:
         return bounds
 
 
-def method(n: int) -> str:
-    """What metrics.json says of the intervals of n images."""
-    if n < LEAST:
-        return f"none: they need {LEAST} images"
-    return f"{CONFIDENCE:.0%}, of the draw of the images: jackknife over {DIVISIONS} divisions into {PARTS} parts"
+def method(n: int, conditions: int | None = None) -> str:
+    """What metrics.json says of the intervals of n images, conditioned on so many pictures."""
+    drawn = "images" if conditions is None else "pictures that images are conditioned on"
+    if _independent(n, conditions) < LEAST:
+        return f"none: they need {LEAST} {drawn}"
+    return f"{CONFIDENCE:.0%}, of the draw of the {drawn}: jackknife over {DIVISIONS} divisions into {PARTS} parts"
+
+
+def _independent(n: int, conditions: int | None) -> int:
+    """How many of n images are independent."""
+    return n if conditions is None else min(n, conditions)

@@ -135,7 +135,7 @@ def test_other_settings_have_other_folders(tmp_path):
     plans = [
         results.Plan("x", "ddpm_digits", overrides, tmp_path, n)
         for overrides, n in [
-            (["sampler.steps=5"], None), (["sampler.steps=5"], 40), ([], None), ([], 40), (["trainer.max_steps=9"], None),
+            (["sampler.steps=5"], None), (["sampler.steps=5"], 40), ([], None), ([], 40), (["optimizer.lr=1"], None),
         ]
     ]  # fmt: skip
     assert len({plan.training(0).out for plan in plans}) == len(plans)

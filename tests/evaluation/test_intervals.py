@@ -38,6 +38,20 @@ def test_below_the_least_number_of_images_there_are_no_intervals():
     assert method(LEAST).startswith("95%, of the draw of the images")
 
 
+def test_images_of_one_condition_are_left_out_together():
+    subsamples, alone = Subsamples.of(300, conditions=60), Subsamples.of(60)
+    assert torch.equal(subsamples.weights, alone.weights.repeat(1, 5))
+    effects = torch.randn(60)
+    whole, once = (
+        Values({"mean": s.means(x)}, s.sizes) for s, x in ((subsamples, effects.repeat(5)), (alone, effects))
+    )
+    assert whole.intervals["mean"] == pytest.approx(once.intervals["mean"])
+    assert Subsamples.of(300, conditions=LEAST - 1).count == 0
+    assert torch.equal(Subsamples.of(50, conditions=60).weights, Subsamples.of(50).weights)
+    assert method(300, LEAST - 1) == "none: they need 40 pictures that images are conditioned on"
+    assert method(300, LEAST).startswith("95%, of the draw of the pictures that images are conditioned on")
+
+
 @pytest.mark.parametrize(("n", "m", "d"), [(90, 70, 5), (60, 70, 30)])
 def test_metrics_of_subsamples_are_those_of_their_images(n, m, d):
     fake, real, held_out = torch.randn(n, d) * 1.2 + 0.1, torch.randn(m, d), torch.randn(50, d)
