@@ -30,7 +30,7 @@ If it is interrupted, the same command continues with the images that were drawn
   likelihood=N                 also bits per dimension of N held-out images, by the probability-flow ODE and, where
                                levels are discrete, DDPM's bound; N is 2 or more
   weights=ema                  ema (the averaged weights) or raw
-  out=DIR                      where to write [the run folder of the checkpoint, or the current folder]
+  out=DIR                      where to write [the run folder of the checkpoint, else the current folder]
   device=auto                  auto, cpu, cuda, cuda:1, mps …
   devices=1                    processes on this machine; or use torchrun. The results are the same, and on a CPU
                                the same to the bit with equal numbers of threads (OMP_NUM_THREADS=1)

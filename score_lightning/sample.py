@@ -32,7 +32,7 @@ Writes samples.png and samples.npz (images N x H x W x C, uint8 or as images.dep
 If it is interrupted, the same command continues.
   ckpt=PATH                    the checkpoint
   n=64                         number of images
-  out=DIR                      where to write [the run folder of the checkpoint]
+  out=DIR                      where to write [the run folder of the checkpoint; the current one for exported weights]
   seed=0                       image i is a function of the seed and i
   batch_size=256               images sampled at once
   weights=ema                  ema (the averaged weights) or raw

@@ -12,7 +12,7 @@ from score_lightning.bench.scaling import PEAK, SHARE, cost_of
 from score_lightning.errors import UserError
 from score_lightning.evaluation.report import show
 from score_lightning.experiment.catalog import describe, read_comment
-from score_lightning.experiment.shared import metric_names
+from score_lightning.experiment.exported import metric_names
 from score_lightning.runtime.files import write_text
 from score_lightning.training.record import duration
 

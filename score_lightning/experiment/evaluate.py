@@ -27,7 +27,7 @@ from score_lightning.experiment.loading import (
 )
 from score_lightning.experiment.shapes import depth_overrides, picture_shape
 from score_lightning.experiment.unused import say_unused
-from score_lightning.formats.native import run_folder_of
+from score_lightning.formats.native import output_folder_of
 from score_lightning.generation.pictures import class_captions
 from score_lightning.generation.store import BatchStore
 from score_lightning.models import ScoreModel
@@ -63,7 +63,7 @@ def evaluate_checkpoint(
     evaluator, conditions = evaluation.evaluator, evaluation.conditions
     _check_likelihood(options, evaluation)
     _announce_reference(evaluation)
-    with output_folder(Path(options.get("out", run_folder_of(options["ckpt"]))).expanduser(), FILES) as folder:
+    with output_folder(Path(options.get("out", output_folder_of(options["ckpt"]))).expanduser(), FILES) as folder:
         rank, device = launch(device, options.get("devices", 1))
         experiment.model.to(device)
         evaluator.prepare(rank, rank.number == 0)

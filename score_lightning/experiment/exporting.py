@@ -10,8 +10,8 @@ from score_lightning.config import Parts
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.card import write_card
+from score_lightning.experiment.exported import Exported
 from score_lightning.experiment.loading import open_checkpoint
-from score_lightning.experiment.shared import Shared
 from score_lightning.formats import diffusers, names, scheduler, unet2d
 from score_lightning.formats.licenses import UNKNOWN, read_license
 from score_lightning.formats.native import write_exported
@@ -46,7 +46,7 @@ def export(path: str, name: str, out: Path, license: str | None = None, parts: P
                 write_exported(partial, weights, experiment.resolved.plain(), opened.step, known)
             else:
                 _write_pipeline(partial, path, experiment)
-            return write_card(partial, Shared(path, opened, name, out.name, terms))
+            return write_card(partial, Exported(path, opened, name, out.name, terms))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{out} cannot be written: {error}") from error
 

@@ -20,7 +20,7 @@ from score_lightning.experiment.loading import image_key, open_checkpoint
 from score_lightning.experiment.pictures import check_sample
 from score_lightning.experiment.shapes import picture_shape
 from score_lightning.experiment.unused import say_unused
-from score_lightning.formats.native import run_folder_of
+from score_lightning.formats.native import output_folder_of
 from score_lightning.generation.conditions import Conditions
 from score_lightning.generation.generator import Generator, check_finite
 from score_lightning.generation.given import read_conditions
@@ -63,7 +63,7 @@ def sample(options: dict[str, Any], overrides: Sequence[str], n: int, parts: Par
         generator = replace(generator, measurement=knowledge.measurement, sampler=sampler or generator.sampler)
         known = knowledge.picture[None]
     device = find_device(options.get("device", "auto"))
-    with output_folder(Path(options.get("out", run_folder_of(ckpt))).expanduser(), FILES) as folder:
+    with output_folder(Path(options.get("out", output_folder_of(ckpt))).expanduser(), FILES) as folder:
         rank, device = launch(device, options.get("devices", 1))
         experiment.model.to(device)
         if pair is not None:

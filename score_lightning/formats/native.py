@@ -119,6 +119,14 @@ def run_folder_of(path: str | Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
+def output_folder_of(path: str | Path) -> Path:
+    """Where images and metrics of a checkpoint are written by default: its run folder, for an exported one here.
+
+    What lies in an exported folder is what its model card is of.
+    """
+    return Path() if Path(path).expanduser().is_dir() else run_folder_of(path)
+
+
 def load_weights(model: nn.Module, contents: dict[str, Any], path: str | Path, weights: str = "ema") -> None:
     """Puts a checkpoint's averaged or raw weights into a model, and the model in evaluation mode.
 

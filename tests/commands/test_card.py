@@ -13,8 +13,8 @@ from support import fails, run
 
 from score_lightning import checkpoint, config, export, import_weights, sample
 from score_lightning import eval as evaluate
-from score_lightning.experiment.shared import describe
-from score_lightning.experiment.training_command import _differing, training_command
+from score_lightning.experiment.commands import _differing, evaluation_overrides, training_command
+from score_lightning.experiment.exported import describe
 from score_lightning.formats.licenses import KNOWN, read_license
 
 hub = pytest.importorskip("huggingface_hub")
@@ -114,6 +114,25 @@ def test_training_commands_name_what_differs():
     assert training_command({**plain, "exp": "none of these"}) is None
 
 
+def test_the_command_below_metrics_evaluates_as_they_were_evaluated(trained, ckpt, tmp_path):
+    (words,) = commands(exported(ckpt, tmp_path / "a")[1], "eval")
+    assert words[:2] == ["ckpt=a", "n=30"]
+    assert words[2:4] == ["sampler=ddim", "sampler.steps=3"]  # those of the evaluation within the training
+    changes = {"seeds": [1, 2], "reference": "mine.npz", "labels": {"guidance": 0.5}, "continuous": True}
+    (words,) = commands(exported(altered(trained, tmp_path / "run", settings=changes), tmp_path / "b")[1], "eval")
+    assert {"seeds=[1,2]", "reference=mine.npz", "labels.guidance=0.5", "continuous=true"} < set(words)
+    plain = checkpoint.load(ckpt).config
+    guided = {"guide": "a b.ckpt", "guidance": 1.0, "guidance_interval": [0.5, 2.0]}
+    assert evaluation_overrides(plain, guided, plain["sampler"]) == (
+        "'guide=a b.ckpt' guidance=1.0 'guidance_interval=[0.5,2.0]'"
+    )
+    assert (
+        evaluation_overrides({**plain, "features": {"name": "auto"}}, {"features": "pixels"}, None) == "features=pixels"
+    )
+    same = {"seeds": [0], "reference": "digits, held out", "labels": plain["labels"], "features": "classifier"}
+    assert evaluation_overrides(plain, same, plain["sampler"]) == ""
+
+
 def test_metrics_of_other_weights_are_left_out(trained, tmp_path, capsys):
     changes = [{"settings": {"step": 3}}, {"settings": {"weights": "raw"}}, {"settings": {"weights_sha256": "0" * 64}}]
     for i, change in enumerate(changes):
@@ -168,6 +187,7 @@ def test_intervals_spread_and_sweeps_are_shown(trained, tmp_path):
         for k in (5, 10)
     ]
     settings = {k: v for k, v in metrics["settings"].items() if k not in ("sampler", "evaluations_per_image")}
+    settings["likelihood"] = {"n": 7}
     (ckpt.parents[1] / "metrics.json").write_text(
         json.dumps({"sweep": sweep, "bits_per_dim_ode": 3.25, "kid_x": float("nan"), "settings": settings})
     )
@@ -176,7 +196,7 @@ def test_intervals_spread_and_sweeps_are_shown(trained, tmp_path):
     assert found == [
         ("fid", 10.0, "Fréchet distance (inception), ddim, 5 evaluations, 30 images"),
         ("fid", 20.0, "Fréchet distance (inception), ddim, 10 evaluations, 30 images"),
-        ("bits_per_dim_ode", 3.25, "bits per dimension (ode), 30 images"),
+        ("bits_per_dim_ode", 3.25, "bits per dimension (ode), 7 images"),
     ]
     assert "### ddim, 10 evaluations" in text
 
@@ -251,7 +271,7 @@ def test_a_model_of_pictures_given_pictures_is_image_to_image(tmp_path, monkeypa
     ],
 )
 def test_data_of_the_hub_are_named(data, name):
-    from score_lightning.experiment.shared import hub_data
+    from score_lightning.experiment.hub import hub_data
 
     assert hub_data(data) == name
 
@@ -274,7 +294,7 @@ def test_licenses_are_those_of_the_hub(ckpt, tmp_path, capsys, monkeypatch):
             capsys,
             monkeypatch,
         )
-        assert "none that the Hugging Face Hub knows" in message
+        assert "not a license that the Hugging Face Hub knows" in message
     assert not list(Path(tmp_path).iterdir())
     card, text = exported(ckpt, tmp_path / "x", "license=other:our terms")
     assert card.data.license_name == "our terms"

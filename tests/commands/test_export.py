@@ -179,7 +179,7 @@ def test_a_ddpm_trained_here_is_sampled_by_diffusers(ckpt, tmp_path):
     assert imported(folder, tmp_path / "a.ckpt", "schedule=cosine").schedule.levels == 1000
 
 
-def test_safetensors_are_read_back_everywhere(ckpt, tmp_path):
+def test_safetensors_are_read_back_everywhere(ckpt, tmp_path, monkeypatch):
     folder = tmp_path / "exported"
     export.main([f"ckpt={ckpt}", "format=safetensors", f"out={folder}"])
     assert {"config.json", "model.safetensors", "README.md", "samples.png"} <= {path.name for path in folder.iterdir()}
@@ -190,6 +190,13 @@ def test_safetensors_are_read_back_everywhere(ckpt, tmp_path):
     sample.main([f"ckpt={folder}", "n=2", f"out={tmp_path / 'drawn'}", "sampler.steps=2"])
     eval.main([f"ckpt={folder}", "n=12", f"out={tmp_path / 'judged'}", "sampler.steps=2", "evaluation.metrics=[fid]"])
     assert (tmp_path / "judged/metrics.json").is_file()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    sample.main([f"ckpt={folder}", "n=2", "sampler.steps=2"])
+    eval.main([f"ckpt={folder}", "n=12", "sampler.steps=2", "evaluation.metrics=[fid]"])
+    assert (tmp_path / "samples.npz").is_file()
+    assert (tmp_path / "metrics.json").is_file()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     started = run(tmp_path / "runs", f"init={folder}", "trainer.max_steps=1", "optimizer.lr=1e-30")
     first = checkpoint.load(started / "checkpoints/last.ckpt")
     torch.testing.assert_close(first.state_dict(), ours.state_dict())

@@ -1,7 +1,6 @@
 """What is known of the weights that are exported: metrics, pictures and the training, as far as they are theirs."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +14,6 @@ from score_lightning.formats.native import run_folder_of
 from score_lightning.runtime.files import sha256_of_state
 
 PICTURE = "samples.png"
-HUB = {
-    "cifar10": "uoft-cs/cifar10", "fashion_mnist": "zalando-datasets/fashion_mnist", "imagenet": "ILSVRC/imagenet-1k",
-    "mnist": "ylecun/mnist",
-}  # fmt: skip
-"""Data sets of this project that are at the Hub."""
 NAMES = {
     "fid_infinity": "Fréchet distance for infinitely many images", "fid": "Fréchet distance", "is": "inception score",
     "kid": "kernel distance", "f_score": "F score", "psnr": "PSNR", "psnr_of_mean": "PSNR of the mean", "ssim": "SSIM",
@@ -28,7 +22,7 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Shared:
+class Exported:
     """What is exported.
 
     Args:
@@ -107,14 +101,6 @@ def describe(name: str) -> str:
     start = max(fitting, key=len, default=name.partition("_")[0])
     features = name.removeprefix(start).strip("_").replace("_", " ")
     return NAMES.get(start, start) + (f" ({features})" if features else "")
-
-
-def hub_data(data: Mapping[str, Any]) -> str | None:
-    """The name of a data set at the Hub."""
-    path = str(data.get("path"))
-    if data["name"] == "huggingface":
-        return path if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and not Path(path).exists() else None
-    return HUB.get(data["name"])
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The command that trains a configuration again."""
+"""The commands that train a configuration again, and evaluate it as it was evaluated."""
 
 import shlex
 from collections.abc import Mapping
@@ -31,6 +31,39 @@ def training_command(plain: Mapping[str, Any]) -> str | None:
     if _differing(again, plain) or _differing(plain, again) or len(overrides) > MOST:
         return None
     return shlex.join([f"exp={plain['exp']}", *overrides])
+
+
+def evaluation_overrides(
+    plain: Mapping[str, Any], settings: Mapping[str, Any], sampler: Mapping[str, Any] | None
+) -> str:
+    """The key=value of `eval` with which metrics repeat, besides ckpt and n.
+
+    Args:
+        plain: the configuration of the checkpoint.
+        settings: those of metrics.json.
+        sampler: with which images were drawn; None where it is not known.
+    """
+    guidance = (settings.get("labels") or {}).get("guidance")
+    overrides = []
+    if sampler and sampler != plain["sampler"]:
+        overrides += [f"sampler={sampler['name']}"]
+        overrides += [f"sampler.{key}={_text(value)}" for key, value in sampler.items() if key != "name"]
+    if settings.get("seeds") not in (None, [], [0]):
+        overrides.append(f"seeds={_text(settings['seeds'])}")
+    if guidance is not None and guidance != plain["labels"]["guidance"]:
+        overrides.append(f"labels.guidance={guidance}")
+    if settings.get("guide") and settings["guide"] != plain["guide"]:
+        overrides += [
+            f"{key}={_text(settings[key])}" for key in ("guide", "guidance", "guidance_interval") if key in settings
+        ]
+    if settings.get("continuous") and not plain["continuous"]:
+        overrides.append("continuous=true")
+    if settings.get("features") and plain["features"]["name"] == "auto":
+        overrides.append(f"features={settings['features']}")
+    reference = str(settings.get("reference", "")).removesuffix(", held out")
+    if reference and reference != plain["data"]["name"]:
+        overrides.append(f"reference={reference}")
+    return shlex.join(overrides)
 
 
 def _replaced_parts(start: Mapping[str, Any], plain: Mapping[str, Any]) -> list[str]:
