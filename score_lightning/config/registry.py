@@ -115,16 +115,9 @@ def build_part(resolved: Resolved, section: str, given: Mapping[str, Any], table
         UserError: for an unknown name or keyword, a missing keyword, values that the constructor refuses, or an object
             of another kind.
     """
-    part = dict(part_of(resolved.config, section))
-    kind = "sampler" if section == "preview" else section
-    table, name = tables[kind], part.pop("name", None)
-    if not isinstance(name, str) or name not in table:
-        place = resolved.origins.get(f"{section}.name", "the configuration")
-        own = f". One of your own is given in Python: parts={{{kind!r}: {{{name!r}: …}}}}" if name else ""
-        raise UserError(
-            f"unknown {section} {name!r} ({place}){suggest(str(name), table)}; there are {', '.join(table)}{own}"
-        )
-    hints = keyword_types(table[name])
+    constructor = find_constructor(resolved, section, tables)
+    part, kind = dict(part_of(resolved.config, section)), _kind(section)
+    name, hints = part.pop("name"), keyword_types(constructor)
     accepted = [key for key in hints if key not in given]
     for key, value in part.items():
         place = resolved.origins.get(f"{section}.{key}", "the configuration")
@@ -139,13 +132,44 @@ def build_part(resolved: Resolved, section: str, given: Mapping[str, Any], table
     if missing:
         raise UserError(f"{section} {name} needs {', '.join(f'{section}.{key}=…' for key in missing)}")
     try:
-        made = table[name](**values)
+        made = constructor(**values)
     except (ValueError, TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError, MemoryError) as error:
-        raise UserError(f"{section} {name}: {error}") from error
+        raise UserError(f"{section} {name}: {error}{own_files(resolved, section)}") from error
     parts = made if kind == "data" and isinstance(made, tuple) else (made,)
     if len(parts) != 1 + (kind == "data") or not all(isinstance(part, MADE[kind][0]) for part in parts):
         raise UserError(f"{section} {name} must give {MADE[kind][1]}; it gave {made!r:.100}")
     return made
+
+
+def find_constructor(resolved: Resolved, section: str, tables: Parts = TABLES) -> Callable[..., Any]:
+    """What the part of a section is made by.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    kind, name = _kind(section), part_of(resolved.config, section).get("name")
+    table = tables[kind]
+    if not isinstance(name, str) or name not in table:
+        place = resolved.origins.get(f"{section}.name", "the configuration")
+        own = f". One of your own is given in Python: parts={{{kind!r}: {{{name!r}: …}}}}" if name else ""
+        raise UserError(
+            f"unknown {section} {name!r} ({place}){suggest(str(name), table)}; there are {', '.join(table)}{own}"
+        )
+    return table[name]
+
+
+def own_files(resolved: Resolved, *sections: str) -> str:
+    """In parentheses, the files of a user's own that values of sections are from; nothing without any."""
+    files = dict.fromkeys(
+        origin
+        for key, origin in resolved.origins.items()
+        if key.partition(".")[0] in sections and origin.startswith(("./", "../", "/"))
+    )
+    return f" ({', '.join(files)})" if files else ""
+
+
+def _kind(section: str) -> str:
+    return "sampler" if section == "preview" else section
 
 
 def keyword_types(constructor: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from score_lightning.conditional import Condition
 from score_lightning.config import Parts, Resolved
-from score_lightning.config.registry import build_part, with_own
+from score_lightning.config.registry import build_part, own_files, with_own
 from score_lightning.data import augment
 from score_lightning.data.decoded import decode_split
 from score_lightning.data.images import ImageSet
@@ -114,19 +114,21 @@ class Experiment:
                     net = self.build_net()
             except MemoryError as error:
                 raise UserError(f"net {name} is too large for {batch} {taken}: {error}") from error
-        try:
-            model = ScoreModel(net, self.schedule, c.prediction, c.conditioning, c.sigma_data)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        model = self.with_prediction(net)
         check_forward(model, shape, f"net {name}", taken)
         # the same numbers in another order of memory, in which convolutions are faster
         return model.to(memory_format=torch.channels_last)
 
-    def build_net(self, device: str = "cpu") -> nn.Module:
-        """A new network, given what the configuration states elsewhere: the shape of the data, the levels, labels.
+    def with_prediction(self, net: nn.Module) -> ScoreModel:
+        """The model of a network."""
+        c = self.config
+        try:
+            return ScoreModel(net, self.schedule, c.prediction, c.conditioning, c.sigma_data)
+        except ValueError as error:
+            raise UserError(f"{error}{own_files(self.resolved, 'prediction', 'conditioning', 'sigma_data')}") from error
 
-        On the device `meta` it has shapes and takes no memory.
-        """
+    def build_net(self, device: str = "cpu") -> nn.Module:
+        """A new network, given the shape of the data, levels and labels; on the device `meta` it takes no memory."""
         c, levels, channels = self.config, self._levels.levels, self.shape[0]
         given: dict[str, object] = {"dim": channels} if c.points else shapes.of_network(c.images)
         given |= {} if levels is None else {"levels": levels}
@@ -232,9 +234,7 @@ class Experiment:
     @cached_property
     def listed(self) -> Split:
         """Training and validation images as they are stored, pictures not yet decoded."""
-        given: dict[str, object] = {}
-        if not self.config.points:
-            given["shape"] = shapes.picture_shape(self.config.images)
+        given: dict[str, object] = {} if self.config.points else {"shape": shapes.picture_shape(self.config.images)}
         paired = self.condition if self.config.data.get("name") == "pairs" else None
         if paired is not None:
             given["condition_channels"] = paired.shown_channels(self.shape[0])

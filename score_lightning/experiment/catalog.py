@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from score_lightning import config
+from score_lightning.config.registry import find_constructor
 from score_lightning.errors import UserError
 from score_lightning.experiment.build import Experiment
 from score_lightning.experiment.shapes import data_shape
@@ -33,10 +34,19 @@ class Row:
 
 
 def describe(name: str) -> Row:
-    """An experiment, by its file alone: no data are read, and the network takes no memory."""
+    """An experiment, by its file alone: no data are read, and the network takes no memory.
+
+    Raises:
+        UserError: when it cannot be built.
+    """
     resolved = config.load([], name)
-    c = resolved.config
-    parameters = sum(p.numel() for p in Experiment(resolved).build_net("meta").parameters())
+    c, experiment = resolved.config, Experiment(resolved)
+    net = experiment.build_net("meta")
+    if name in config.own_experiments():  # those of the project are sound
+        _ = experiment.with_prediction(net), experiment.objective, experiment.sampler, experiment.preview_sampler
+        if not c.points:
+            find_constructor(resolved, "data")
+    parameters = sum(p.numel() for p in net.parameters())
     source, shape = str(c.data.get("category", c.data.get("set", c.data.get("name", "no data")))), data_shape(c)
     data = f"{source}, {c.points}-D" if c.points else f"{source} {shape[1]} x {shape[2]}"
     path = config.find_experiment(name)

@@ -208,13 +208,13 @@ def check_levels(image_size: Size, channels: int, multipliers: Sequence[int], bl
         ValueError: when a number is not positive, or the image size cannot be halved that often.
     """
     if not multipliers or min(channels, blocks, *multipliers) < 1:
-        raise ValueError("channels, multipliers and blocks must be positive")
+        raise ValueError("there must be at least one level, and channels and blocks of each must be positive")
     halvings = len(multipliers) - 1
     if any(side % 2**halvings for side in sides(image_size)):
         size = " x ".join(map(str, dict.fromkeys(sides(image_size))))
         raise ValueError(
             f"{len(multipliers)} levels halve the image {halvings} times, so its sides must each be a multiple of "
-            f"{2**halvings}; got {size}. Use fewer multipliers or another image size"
+            f"{2**halvings}; got {size}. Use fewer levels or another image size"
         )
 
 
