@@ -20,5 +20,7 @@ class Loader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Starts the processes, and gives what they load."""
+        if self.num_workers == 0:
+            return super().__iter__()
         with held_back():
             return super().__iter__()

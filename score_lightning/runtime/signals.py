@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from threading import Thread, current_thread, main_thread
 from typing import Any
 
@@ -74,6 +75,7 @@ def held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # on Windows, where no process gets a signal of another
         yield
         return
+    resource_tracker.ensure_running()  # which would end the block if it started within
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

@@ -77,9 +77,9 @@ def plot_metrics(metrics: Mapping[str, Curve]) -> bytes:
 
 
 def smooth(curve: Curve) -> Curve:
-    """Means of a curve's windows, one twentieth of it each, at the mean of their steps."""
-    size = max(1, len(curve) // SMOOTH)
-    windows = [curve[i : i + size] for i in range(0, len(curve) - size + 1, size)]
+    """Means of a curve's windows up to its end, of a twentieth of it but two values at least, at the mean step."""
+    size = min(max(2, len(curve) // SMOOTH), len(curve))
+    windows = [curve[i : i + size] for i in range(len(curve) % size, len(curve), size)] if curve else []
     return [(round(sum(s for s, _ in w) / size), sum(v for _, v in w) / size) for w in windows]
 
 

@@ -1,5 +1,6 @@
 """The order of batches."""
 
+import multiprocessing
 import os
 import signal
 
@@ -10,6 +11,7 @@ from score_lightning.data.images import ImageSet
 from score_lightning.data.loader import Loader
 from score_lightning.data.module import Batches
 from score_lightning.data.orders import TrainingOrder, ValidationOrder
+from score_lightning.runtime.signals import SIGNALS, held_back
 
 
 def collect(order):
@@ -63,3 +65,10 @@ def test_processes_that_are_just_starting_ignore_signals(monkeypatch):
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert list(Loader([1, 2, 3, 4], num_workers=2, batch_size=None)) == [1, 2, 3, 4]
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
+
+
+def test_the_block_of_signals_holds_with_every_way_to_start_processes():
+    with held_back():
+        for method in multiprocessing.get_all_start_methods():
+            multiprocessing.get_context(method).Queue()
+            assert set(SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, [])

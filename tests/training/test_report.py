@@ -171,6 +171,9 @@ def test_smoothed_curves_are_means_of_a_twentieth():
     assert len(smooth) == 20
     assert smooth[0] == (25, 0.5)
     assert curves.smooth([(1, 2.0)]) == [(1, 2.0)]
+    assert curves.smooth([]) == []
+    assert curves.smooth([(i, float(i)) for i in range(1, 6)]) == [(2, 2.5), (4, 4.5)]  # up to the last one
+    assert curves.smooth([(i, float(i)) for i in range(59)])[-1] == (58, 57.5)
 
 
 @pytest.mark.parametrize(
