@@ -18,7 +18,7 @@ def test_perturbed_data_broadcast_over_examples_and_keep_their_dtype():
     assert_close(perturb(x_0, *DDPM(torch.tensor(900)), eps)[1], x_t[1])
 
 
-def test_transition_of_neighbours_is_beta():
+def test_transition_of_neighbors_is_beta():
     t = torch.arange(1, 1000)
     alpha_ts, sigma2_ts = transition(*DDPM(t - 1), *DDPM(t))
     beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)[1:]

@@ -95,9 +95,9 @@ def _section(record: Mapping[str, Any], out: Path) -> Iterator[str]:
     )
     yield f"![Images of {name}, the first ones of seed 0 of the evaluation as they come]({FOLDER}/{name}.png)"
     seeds = [run["seed"] for run in record["runs"]]
-    words = [*record["overrides"], *([] if seeds == SEEDS else [f"seeds={seeds}".replace(" ", "")])]
-    words += [f"n={record['n']}"] if record["n"] else []
-    overrides = f' ARGS="{" ".join(words)}"' if words else ""
+    options = [*record["overrides"], *([] if seeds == SEEDS else [f"seeds={seeds}".replace(" ", "")])]
+    options += [f"n={record['n']}"] if record["n"] else []
+    overrides = f' ARGS="{" ".join(options)}"' if options else ""
     given = ("" if name == record["exp"] else f" NAME={name}") + overrides
     commands = [f"make results EXP={record['exp']}{given}"]
     if (out / FOLDER / name).is_dir() and "condition" not in record["runs"][0]["evaluation"]["settings"]:

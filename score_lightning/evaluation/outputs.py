@@ -25,7 +25,7 @@ from score_lightning.runtime.processes import Rank, device_name
 PICTURES = {
     "samples.png": "Samples: The first images of the first seed; a sweep has one row per sampler, from the same noise.",
     "sweep.png": "Sweep: Metrics against network evaluations per image.",
-    "neighbours.png": "Nearest neighbors: Each sample, then the reference images nearest to it in feature space.",
+    "neighbors.png": "Nearest neighbors: Each sample, then the reference images nearest to it in feature space.",
     "trajectory.png": "Trajectory: From noise to image.",
     "levels.png": "Validation loss: At each noise level, of the weights that were evaluated.",
 }
@@ -207,7 +207,7 @@ class Outputs:
             return
         indices = result.neighbors[:16]
         near = images[indices.flatten()].unflatten(0, indices.shape)
-        save_neighbors(result.shown[: len(near)], near, self._picture("neighbours.png"), depth=self._depth)
+        save_neighbors(result.shown[: len(near)], near, self._picture("neighbors.png"), depth=self._depth)
 
     def _print(self, entries: Sequence[dict[str, Any]]) -> None:
         for entry in entries:

@@ -39,7 +39,7 @@ def test_eval_needs_nothing_but_the_checkpoint(ckpt, tmp_path, words, capsys):
     assert settings["sampler"]["name"] == ("ddim" if words else "ancestral")
     assert settings["evaluations_per_image"] == (4 if words else 3)
     assert f"fid_classifier               {found['fid_classifier']:.4f}" in capsys.readouterr().out
-    for name in ("samples", "trajectory", "neighbours", "levels"):
+    for name in ("samples", "trajectory", "neighbors", "levels"):
         assert Image.open(tmp_path / f"{name}.png").size[0] >= 512, name
     assert (tmp_path / "report.html").read_text().count("data:image/png") == 4
     assert {p.name for p in tmp_path.iterdir() if p.name.startswith(".")} == set()  # what was kept on the way
@@ -177,7 +177,7 @@ def test_two_processes_give_the_same_images_and_metrics(ckpt, tmp_path):
             assert two[0][name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
     for name, bounds in one[0]["intervals"].items():
         assert two[0]["intervals"][name] == pytest.approx(bounds, rel=1e-6, abs=1e-9), name
-    for name in ("samples", "neighbours", "trajectory"):
+    for name in ("samples", "neighbors", "trajectory"):
         pictures = [(tmp_path / str(devices) / f"{name}.png").read_bytes() for devices in (1, 2)]
         assert pictures[0] == pictures[1], name
 

@@ -162,7 +162,7 @@ def test_dropout_drops_a_share_and_keeps_the_mean(layout, dtype):
         torch.tensor(1 / (1 - round(0.3 * 2**16) / 2**16), dtype=dtype).item(),
     }
     assert y.stride() == x.stride()
-    # neither neighbours nor channels share their fate
+    # neither neighbors nor channels share their fate
     dropped = (y == 0).float()
     for shifted in (dropped.roll(1, 1), dropped.roll(1, 3), dropped.roll(1, 0)):
         assert abs((dropped * shifted).mean() - 0.09) < 0.005
