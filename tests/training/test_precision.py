@@ -52,5 +52,5 @@ def test_auto_is_what_the_hardware_has_and_is_recorded(unit, chosen, tmp_path, m
 
 @pytest.mark.slow
 def test_published_recipes_keep_float32():
-    found = {config.load([], exp).config.trainer.precision for exp in config.experiments()}
-    assert found == {"32-true"}
+    published = set(config.experiments()) - {"edm_cifar_light"}  # which has no published recipe
+    assert {config.load([], exp).config.trainer.precision for exp in published} == {"32-true"}
