@@ -27,6 +27,10 @@ UNET = [
 """DDPM as published, made small: its U-Net, eps-prediction and ancestral sampling, on the digits of ddpm_digits."""
 
 
+LIGHT = {"ddpm_mnist", "edm_mnist", "flow_mnist", "ncsn_mnist_light", "edm_cifar_light"}
+"""Experiments with the light network on data of papers, which are no published recipes."""
+
+
 def run(out, *words, exp="ddpm_digits"):
     """The run folder of a short training; ddpm_digits with the settings of `UNET`."""
     published = UNET if exp == "ddpm_digits" else []

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from score_lightning.formats.licenses import UNKNOWN, read_license
 from score_lightning.runtime.files import write_text
 from score_lightning.training.record import RECORD
 
-CONDITIONED = "seeds=[0,1,2,3]"  # of samples of each condition, whose spread is evaluated
+SAMPLE_SEEDS = [0, 1, 2, 3]  # of samples of each condition, whose spread is evaluated; others take the first one alone
 LARGEST = 3_000_000  # bytes of weights that are kept beside the page
 PLACES = ("data.path", "data.conditions")  # of which the page shows the last part alone
 OPTIONS = {
@@ -72,7 +71,7 @@ class Plan:
         return config.load(self.overrides, self.exp)
 
     def training(self, seed: int) -> Training:
-        """The training of one seed, in a folder of its own for these settings: others would leave other metrics."""
+        """The training of one seed, in a folder for these settings alone, since others lead to other metrics."""
         settings = json.dumps([self.config.plain(), self.n], sort_keys=True)
         folder = self.runs / self.name / sha256(settings.encode()).hexdigest()[:8] / f"seed_{seed}"
         return Training(f"{self.name}, seed {seed}", self.exp, [*self.overrides, f"seed={seed}", "logger=off"], folder)
@@ -85,7 +84,7 @@ class Plan:
         """
         training = self.training(seed)
         print(f"\n{training.label}", flush=True)
-        _run("train", *training.arguments, "resume=auto")
+        _check(training.run(), training.label)
         records = (training.out / Path(self.exp).stem).glob(f"*/{RECORD}")
         return max((path.parent for path in records if path.parent.name.isdigit()), key=lambda run: int(run.name))
 
@@ -95,13 +94,14 @@ class Plan:
         Raises:
             UserError: when the evaluation failed.
         """
-        checkpoint, path = run / "checkpoints" / "last.ckpt", run / METRICS
-        metrics = _read(path) if path.is_file() and _newer(path, checkpoint) else {"settings": {}}
-        if "checkpoint" not in metrics["settings"]:  # there is none, or that of the training
-            conditioned = [CONDITIONED] if self.config.config.condition else []
-            _run("eval", f"ckpt={checkpoint}", *([] if self.n is None else [f"n={self.n}"]), *conditioned)
-            metrics = _read(path)
-        return metrics
+        checkpoint, path, c = run / "checkpoints" / "last.ckpt", run / METRICS, self.config.config
+        n, seeds = self.n or c.evaluation.n or 1000, SAMPLE_SEEDS if c.condition else SAMPLE_SEEDS[:1]
+        there = _read(path)["settings"] if _newer(path, checkpoint) else {}
+        asked = {"n": n, "seeds": seeds, "sampler": dict(c.sampler), "weights": "ema"}
+        if "checkpoint" not in there or any(there.get(key) != value for key, value in asked.items()):
+            options = [f"ckpt={checkpoint}", f"n={n}", f"seeds={seeds}".replace(" ", "")]
+            _check(run_command("eval", *options), f"the evaluation of {checkpoint}")
+        return _read(path)
 
     def record(self, seed: int) -> dict[str, Any]:
         """What came out of one seed; trains and evaluates it where that is missing."""
@@ -137,18 +137,18 @@ class Plan:
         checkpoint, weights = run / "checkpoints" / "last.ckpt", run / "exported" / self.name
         if not _newer(weights / CARD, run / METRICS):
             shutil.rmtree(weights, ignore_errors=True)
-            _run("export", f"ckpt={checkpoint}", "format=safetensors", f"license={self.license}", f"out={weights}")
+            options = [f"ckpt={checkpoint}", "format=safetensors", f"license={self.license}", f"out={weights}"]
+            _check(run_command("export", *options), f"the export of {checkpoint}")
         shutil.rmtree(out / self.name, ignore_errors=True)
         if sum(path.stat().st_size for path in weights.glob("*.safetensors")) < LARGEST:
             shutil.copytree(weights, out / self.name)
 
 
-def _run(command: str, *arguments: str) -> None:
-    code = run_command([sys.executable, "-m", f"score_lightning.{command}", *arguments])
+def _check(code: int, what: str) -> None:
     if code in (INTERRUPTED, RESUMABLE):
         raise SystemExit(code)
     if code:
-        raise UserError(f"{command} {' '.join(arguments)} failed; what went wrong stands above")
+        raise UserError(f"{what} failed; what went wrong stands above")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -91,8 +91,8 @@ def _section(record: Mapping[str, Any], out: Path) -> Iterator[str]:
     yield "\n".join(f"| {a} | {b} |" for a, b in [("", ""), ("---", "---"), *_facts(record)])
     yield "\n".join(_metrics(record["runs"]))
     yield " ".join(
-        ["Published:", f"{published}." if published else "no number.", *_difference(record, published or "")]
-    )
+        ["Published:", f"{published or 'no number'}.", *_comparison(record, published), record["note"]]
+    ).rstrip()
     yield f"![Images of {name}, the first ones of seed 0 of the evaluation as they come]({FOLDER}/{name}.png)"
     seeds = [run["seed"] for run in record["runs"]]
     options = [*record["overrides"], *([] if seeds == SEEDS else [f"seeds={seeds}".replace(" ", "")])]
@@ -105,8 +105,8 @@ def _section(record: Mapping[str, Any], out: Path) -> Iterator[str]:
     yield "\n".join(["```sh", *commands, "```"])
 
 
-def _difference(record: Mapping[str, Any], published: str) -> Iterator[str]:
-    """Sentences on how a published FID compares with the record, and its note."""
+def _comparison(record: Mapping[str, Any], published: str) -> Iterator[str]:
+    """How a published FID compares with the record; nothing where there is none."""
     number = re.search(r"FID (\d+\.\d+)", published)
     if number:
         values = [run["evaluation"].get("fid_inception") for run in record["runs"]]
@@ -114,8 +114,6 @@ def _difference(record: Mapping[str, Any], published: str) -> Iterator[str]:
             yield f"Metrics of the features {_settings(record)['features']} cannot be compared with it."
         else:
             yield f"The difference is {statistics.fmean(values) - float(number[1]):+.2f}."
-    if record["note"]:
-        yield record["note"]
 
 
 def _settings(record: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -58,6 +58,8 @@ def evaluation_overrides(
         ]
     if settings.get("continuous") and not plain["continuous"]:
         overrides.append("continuous=true")
+    if settings.get("likelihood"):
+        overrides.append(f"likelihood={settings['likelihood']['n']}")
     if settings.get("features") and plain["features"]["name"] == "auto":
         overrides.append(f"features={settings['features']}")
     reference = str(settings.get("reference", "")).removesuffix(", held out")

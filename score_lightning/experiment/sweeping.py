@@ -42,7 +42,7 @@ class Training:
 
     def run(self) -> int:
         """Trains, or resumes; returns the exit code."""
-        return run_command([sys.executable, "-m", "score_lightning.train", *self.arguments, "resume=auto"])
+        return run_command("train", *self.arguments, "resume=auto")
 
     def metrics(self) -> dict[str, str]:
         """The metrics of the newest run; empty without any."""
@@ -52,9 +52,9 @@ class Training:
         return {key: f"{value:.4g}" for key, value in metrics.items() if isinstance(value, float)}
 
 
-def run_command(arguments: Sequence[str]) -> int:
-    """Runs a command and returns its exit code. Signals to this process are passed on to it."""
-    process = subprocess.Popen(arguments)
+def run_command(name: str, *arguments: str) -> int:
+    """Runs a command of this project and returns its exit code. Signals to this process are passed on to it."""
+    process = subprocess.Popen([sys.executable, "-m", f"score_lightning.{name}", *arguments])
     before = {number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in SIGNALS}
     try:
         return process.wait()

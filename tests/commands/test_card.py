@@ -13,8 +13,7 @@ from support import fails, run
 
 from score_lightning import checkpoint, config, export, import_weights, sample
 from score_lightning import eval as evaluate
-from score_lightning.experiment.commands import _differing, evaluation_overrides, training_command
-from score_lightning.experiment.exported import describe
+from score_lightning.experiment.commands import _differing
 from score_lightning.formats.licenses import KNOWN, read_license
 
 hub = pytest.importorskip("huggingface_hub")
@@ -102,18 +101,6 @@ def test_the_commands_of_the_card_are_understood_and_train_the_same(ckpt, tmp_pa
     assert "unknown" in capsys.readouterr().out
 
 
-def test_training_commands_name_what_differs():
-    plain = config.load(
-        ["sampler=ancestral", "net.dropout=0.5", "labels.classes=10", "out=x", "guidance_interval=[0.5,2]"],
-        "ddpm_digits",
-    ).plain()
-    assert training_command(plain) == (
-        "exp=ddpm_digits sampler=ancestral labels.classes=10 net.dropout=0.5 'guidance_interval=[0.5,2.0]'"
-    )
-    assert training_command(config.load([], "ddpm_digits").plain()) == "exp=ddpm_digits"
-    assert training_command({**plain, "exp": "none of these"}) is None
-
-
 def test_the_command_below_metrics_evaluates_as_they_were_evaluated(trained, ckpt, tmp_path):
     (words,) = commands(exported(ckpt, tmp_path / "a")[1], "eval")
     assert words[:2] == ["ckpt=a", "n=30"]
@@ -121,16 +108,6 @@ def test_the_command_below_metrics_evaluates_as_they_were_evaluated(trained, ckp
     changes = {"seeds": [1, 2], "reference": "mine.npz", "labels": {"guidance": 0.5}, "continuous": True}
     (words,) = commands(exported(altered(trained, tmp_path / "run", settings=changes), tmp_path / "b")[1], "eval")
     assert {"seeds=[1,2]", "reference=mine.npz", "labels.guidance=0.5", "continuous=true"} < set(words)
-    plain = checkpoint.load(ckpt).config
-    guided = {"guide": "a b.ckpt", "guidance": 1.0, "guidance_interval": [0.5, 2.0]}
-    assert evaluation_overrides(plain, guided, plain["sampler"]) == (
-        "'guide=a b.ckpt' guidance=1.0 'guidance_interval=[0.5,2.0]'"
-    )
-    assert (
-        evaluation_overrides({**plain, "features": {"name": "auto"}}, {"features": "pixels"}, None) == "features=pixels"
-    )
-    same = {"seeds": [0], "reference": "digits, held out", "labels": plain["labels"], "features": "classifier"}
-    assert evaluation_overrides(plain, same, plain["sampler"]) == ""
 
 
 def test_metrics_of_other_weights_are_left_out(trained, tmp_path, capsys):
@@ -259,28 +236,6 @@ def test_a_model_of_pictures_given_pictures_is_image_to_image(tmp_path, monkeypa
     (words,) = commands(text, "sample")
     sample.main([*words, "sampler.steps=2"])
     assert (tmp_path / "samples/samples.png").is_file()
-
-
-@pytest.mark.parametrize(
-    ("data", "name"),
-    [
-        ({"name": "cifar10", "path": "data"}, "uoft-cs/cifar10"),
-        ({"name": "huggingface", "path": "someone/flowers"}, "someone/flowers"),
-        ({"name": "huggingface", "path": "/home/someone/flowers"}, None),
-        ({"name": "folder", "path": "someone/flowers"}, None),
-    ],
-)
-def test_data_of_the_hub_are_named(data, name):
-    from score_lightning.experiment.hub import hub_data
-
-    assert hub_data(data) == name
-
-
-def test_metrics_are_described_in_words():
-    assert describe("fid_inception") == "Fréchet distance (inception)"
-    assert describe("f_score_dinov2") == "F score (dinov2)"
-    assert describe("psnr_of_mean") == "PSNR of the mean"
-    assert describe("bits_per_dim") == "bits per dimension"
 
 
 def test_licenses_are_those_of_the_hub(ckpt, tmp_path, capsys, monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support import slow_but
+from support import LIGHT, slow_but
 
 from score_lightning import config
 from score_lightning.config import registry
@@ -39,7 +39,7 @@ def test_every_experiment_builds_and_takes_a_step_of_its_loss(name):
     assert torch.isfinite(loss).all()
     generator = experiment.preview
     assert generator.shape == x_0.shape[1:]
-    if not c.points and c.data["name"] != "digits" and name not in ("edm_mnist", "edm_cifar_light"):
+    if not c.points and c.data["name"] != "digits" and name not in LIGHT:
         assert (generator.sampler.clip is None) == name.startswith(("ncsn_", "ncsnv2", "edm", "flow"))
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from support import slow_but
+from support import LIGHT, slow_but
 
 from score_lightning import config
 from score_lightning.experiment.build import Experiment
@@ -177,7 +177,7 @@ def sampling(name):
 
 def test_every_published_recipe_samples_like_one_of_those_that_are_checked():
     recipes = [path.stem for path in (config.ROOT / "experiments").glob("*.yaml")]
-    own = {"ddpm_mnist", "edm_mnist", "edm_cifar_light", "flow_cifar"}
+    own = {*LIGHT, "flow_cifar"}
     recipes = [name for name in recipes if not name.startswith("toy_") and "digits" not in name and name not in own]
     checked = [sampling(name) for name in PUBLISHED]
     assert len(recipes) > 40

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support import run, slow_but
+from support import LIGHT, run, slow_but
 
 from score_lightning import config
 from score_lightning.experiment import train as experiment_train
@@ -52,5 +52,4 @@ def test_auto_is_what_the_hardware_has_and_is_recorded(unit, chosen, tmp_path, m
 
 @pytest.mark.slow
 def test_published_recipes_keep_float32():
-    published = set(config.experiments()) - {"edm_cifar_light"}  # which has no published recipe
-    assert {config.load([], exp).config.trainer.precision for exp in published} == {"32-true"}
+    assert {config.load([], exp).config.trainer.precision for exp in {*config.experiments()} - LIGHT} == {"32-true"}
