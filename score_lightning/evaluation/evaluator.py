@@ -69,7 +69,6 @@ class Evaluator:
         shape: (C, H, W) of an image.
         settings: which metrics, and how they are computed.
         depth: how pixels are stored.
-        conditions: number of pictures that images are conditioned on, None without any.
 
     Raises:
         UserError: for an unknown metric, or a network that cannot take the images or does not fit the statistics.
@@ -82,13 +81,12 @@ class Evaluator:
         shape: tuple[int, ...],
         settings: MetricSettings,
         depth: Depth = EIGHT_BITS,
-        conditions: int | None = None,
     ) -> None:
         unknown = [name for name in settings.names if name not in METRICS]
         if unknown or not settings.names:
             raise UserError(f"evaluation.metrics must name some of {', '.join(METRICS)}; got {list(settings.names)}")
         self.features, self.reference, self.metrics = features, reference, settings
-        self._shape, self.depth, self._conditions, self._cache = shape, depth, conditions, cache_folder()
+        self._shape, self.depth, self._cache = shape, depth, cache_folder()
         self._real: Statistics | None = None
         self._held_out: Tensor | None = None
         probe = features.probe(shape, depth)
@@ -170,7 +168,7 @@ class Evaluator:
             "splits": min(self.metrics.splits, n),
             "kid_subsets": self.metrics.kid_subsets,
             "kid_subset_size": kid_subset_size(self.metrics, n, real),
-            "intervals": method(n, self._conditions),
+            "intervals": method(n),
         }
 
     @property
@@ -184,12 +182,12 @@ class Evaluator:
     def _compute(self, fake: Statistics) -> Values:
         assert self._real is not None
         assert fake.features is not None
-        subsamples = Subsamples.of(len(fake.features), self._conditions)
+        subsamples = Subsamples.of(len(fake.features))
         comparison = Comparison(fake, self._real, self._held_out, self.metrics, subsamples)
         values: dict[str, Tensor] = {}
         for name in self._available:
             values |= METRICS[name].formula(comparison)
-        return Values({f"{name}_{self.features.name}": value for name, value in values.items()}, subsamples.sizes)
+        return Values.of({f"{name}_{self.features.name}": value for name, value in values.items()}, subsamples.sizes)
 
     def _neighbors(self, fake: Statistics, shown: int) -> Tensor | None:
         if fake.features is None or self._real is None or self._real.features is None:

@@ -86,7 +86,9 @@ class Fidelity:
     def compute(self) -> Values:
         """Means over the images of all ranks, the same on every rank; every rank must call."""
         means, sizes = _means(self._rows, self.conditions)
-        return Values({name: value.sqrt() if name == "consistency" else value for name, value in means.items()}, sizes)
+        return Values.of(
+            {name: value.sqrt() if name == "consistency" else value for name, value in means.items()}, sizes
+        )
 
 
 def spread(seeds: Sequence[Iterable[Batch]], conditions: Conditions, rank: Rank) -> Values:
@@ -113,7 +115,7 @@ def spread(seeds: Sequence[Iterable[Batch]], conditions: Conditions, rank: Rank)
         rows["psnr"].update(psnr(m, y, _truths(conditions).depth), batches[0].indices)
     means, sizes = _means(rows, conditions)
     values = {"psnr_of_mean": means["psnr"], "diversity": means["v"].sqrt()}
-    return Values(values | ({"calibration": means["v"] / means["e"]} if means["e"][0] > 0 else {}), sizes)
+    return Values.of(values | ({"calibration": means["v"] / means["e"]} if means["e"][0] > 0 else {}), sizes)
 
 
 def psnr(images: Tensor, truth: Tensor, depth: Depth) -> Tensor:

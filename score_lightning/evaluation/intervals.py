@@ -47,7 +47,7 @@ class Subsamples:
             conditions: number of pictures that images are conditioned on, image i on picture i modulo it. Images of
                 one picture are alike, so they are left out together, and LEAST is the least number of pictures.
         """
-        order, count = np.random.RandomState(SEED), _independent(n, conditions)
+        order, count = np.random.RandomState(SEED), n if conditions is None else min(n, conditions)
         divisions = [order.permutation(count) % PARTS for _ in range(DIVISIONS if count >= LEAST else 0)]
         parts = [torch.from_numpy(division[np.arange(n) % count]) for division in divisions]
         left_out = [part == j for part in parts for j in range(PARTS)]
@@ -96,11 +96,16 @@ class Values:
 
     Args:
         values: of all images and of each subsample, float64 (1 + S,); (1,) of what has no interval.
-        sizes: (1 + S,), images in each.
+        sizes: by name too, (1 + S,), images in each.
     """
 
     values: Mapping[str, Tensor]
-    sizes: Tensor
+    sizes: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, values: Mapping[str, Tensor], sizes: Tensor) -> "Values":
+        """Metrics of the same subsamples."""
+        return cls(values, dict.fromkeys(values, sizes))
 
     @classmethod
     def mean(cls, seeds: Sequence["Values"]) -> "Values":
@@ -110,7 +115,7 @@ class Values:
 
     def __or__(self, other: "Values") -> "Values":
         """Both, of the same images."""
-        return Values({**self.values, **other.values}, self.sizes)
+        return Values({**self.values, **other.values}, {**self.sizes, **other.sizes})
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -124,19 +129,13 @@ class Values:
         bounds = {}
         for name, values in self.values.items():
             if len(values) > 1:
-                error = Jackknife.of(values, self.sizes).error
+                error = Jackknife.of(values, self.sizes[name]).error
                 bounds[name] = [values[0].item() - reach * error, values[0].item() + reach * error]
         return bounds
 
 
-def method(n: int, conditions: int | None = None) -> str:
-    """What metrics.json says of the intervals of n images, conditioned on so many pictures."""
-    drawn = "images" if conditions is None else "pictures that images are conditioned on"
-    if _independent(n, conditions) < LEAST:
-        return f"none: they need {LEAST} {drawn}"
-    return f"{CONFIDENCE:.0%}, of the draw of the {drawn}: jackknife over {DIVISIONS} divisions into {PARTS} parts"
-
-
-def _independent(n: int, conditions: int | None) -> int:
-    """How many of n images are independent."""
-    return n if conditions is None else min(n, conditions)
+def method(n: int) -> str:
+    """What metrics.json says of the intervals of n images."""
+    if n < LEAST:
+        return f"none: they need {LEAST} images"
+    return f"{CONFIDENCE:.0%}, of the draw of the images: jackknife over {DIVISIONS} divisions into {PARTS} parts"

@@ -127,8 +127,7 @@ class Evaluation:
         e = c.evaluation
         settings = MetricSettings(tuple(e.metrics), e.splits, e.kid_subsets, e.kid_subset_size)
         reference, features = self.reference, self.features  # what was given is checked before weights are loaded
-        conditions = None if self.conditions is None else self.conditions.count
-        evaluator = Evaluator(features, reference, self._shape.dimensions, settings, self._shape.depth, conditions)
+        evaluator = Evaluator(features, reference, self._shape.dimensions, settings, depth=self._shape.depth)
         evaluator.check(self._n)
         return evaluator
 

@@ -33,7 +33,7 @@ def test_every_image_is_left_out_once_in_each_division():
 def test_below_the_least_number_of_images_there_are_no_intervals():
     subsamples = Subsamples.of(LEAST - 1)
     assert subsamples.weights.tolist() == [[1] * (LEAST - 1)]
-    assert Values({"mean": subsamples.means(torch.rand(LEAST - 1))}, subsamples.sizes).intervals == {}
+    assert Values.of({"mean": subsamples.means(torch.rand(LEAST - 1))}, subsamples.sizes).intervals == {}
     assert method(LEAST - 1) == "none: they need 40 images"
     assert method(LEAST).startswith("95%, of the draw of the images")
 
@@ -43,13 +43,17 @@ def test_images_of_one_condition_are_left_out_together():
     assert torch.equal(subsamples.weights, alone.weights.repeat(1, 5))
     effects = torch.randn(60)
     whole, once = (
-        Values({"mean": s.means(x)}, s.sizes) for s, x in ((subsamples, effects.repeat(5)), (alone, effects))
+        Values.of({"mean": s.means(x)}, s.sizes) for s, x in ((subsamples, effects.repeat(5)), (alone, effects))
     )
     assert whole.intervals["mean"] == pytest.approx(once.intervals["mean"])
     assert Subsamples.of(300, conditions=LEAST - 1).count == 0
     assert torch.equal(Subsamples.of(50, conditions=60).weights, Subsamples.of(50).weights)
-    assert method(300, LEAST - 1) == "none: they need 40 pictures that images are conditioned on"
-    assert method(300, LEAST).startswith("95%, of the draw of the pictures that images are conditioned on")
+    uneven = Subsamples.of(100, conditions=60)
+    both = Values.of({"a": alone.means(effects)}, alone.sizes) | Values.of(
+        {"b": uneven.means(torch.rand(100))}, uneven.sizes
+    )
+    assert not torch.equal(alone.sizes / 60, uneven.sizes / 100)
+    assert both.intervals["a"] == once.intervals["mean"]
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(90, 70, 5), (60, 70, 30)])
@@ -126,7 +130,7 @@ def test_the_jackknife_takes_off_a_bias_of_order_one_over_n():
 def test_intervals_of_several_seeds_are_those_of_their_mean():
     subsamples = Subsamples.of(900)
     seeds = [
-        Values({"m": subsamples.means(torch.randn(900)), "std": torch.ones(1)}, subsamples.sizes) for _ in range(4)
+        Values.of({"m": subsamples.means(torch.randn(900)), "std": torch.ones(1)}, subsamples.sizes) for _ in range(4)
     ]
     (low, high), (one, other) = Values.mean(seeds).intervals["m"], seeds[0].intervals["m"]
     assert (low + high) / 2 == pytest.approx(sum(seed.metrics["m"] for seed in seeds) / 4)
@@ -159,7 +163,9 @@ def test_intervals_cover_the_value_of_the_population_in_95_percent_of_500_trials
     for _ in range(trials):
         fake = 1.3 * torch.randn(n, d).double() @ root + mean
         found.append(
-            Values(values(fake, real, held_out, fake @ readout, subsamples, splits=2, kid_subsets=1), subsamples.sizes)
+            Values.of(
+                values(fake, real, held_out, fake @ readout, subsamples, splits=2, kid_subsets=1), subsamples.sizes
+            )
         )
     cov = 1.3**2 * root.T @ root
     expected = Values.mean(found).metrics

@@ -46,7 +46,7 @@ def test_rows_and_neighbors_stand_where_they_belong(tmp_path):
 
 
 def test_summaries_are_means_with_their_spread():
-    one, two, six = (Values({"fid_x": torch.tensor([x])}, torch.ones(1)) for x in (1.0, 2.0, 6.0))
+    one, two, six = (Values.of({"fid_x": torch.tensor([x])}, torch.ones(1)) for x in (1.0, 2.0, 6.0))
     assert summarize([two]) == {"fid_x": 2.0}
     summary = summarize([one, two, six])
     assert summary["fid_x"] == 3
@@ -55,7 +55,7 @@ def test_summaries_are_means_with_their_spread():
 
 def test_summaries_hold_intervals_where_metrics_have_them():
     subsamples = Subsamples.of(60)
-    summary = summarize([Values({"p": subsamples.means(torch.rand(60)), "std": torch.ones(1)}, subsamples.sizes)])
+    summary = summarize([Values.of({"p": subsamples.means(torch.rand(60)), "std": torch.ones(1)}, subsamples.sizes)])
     assert set(summary["intervals"]) == {"p"}
     low, high = summary["intervals"]["p"]
     assert low < summary["p"] < high
